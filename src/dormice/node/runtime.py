@@ -1,0 +1,87 @@
+"""The port between the node and whatever runs machines: containers (`machines.py`) or bare processes (`process.py`).
+
+A runtime starts, stops and forgets machines. It never talks the guest protocol: it hands back the path of the
+guest's socket, and the node (`node.py`) does the talking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """What a machine is promised.
+
+    vcpu in cores (0.25 .. host), memory in MiB, storage in GiB, image by name.
+    """
+
+    vcpu: float
+    memory_mib: int
+    storage_gib: int
+    image: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A machine whose process 1 is alive (or was, until `pidfd` becomes readable)."""
+
+    machine_id: str
+    boot_id: UUID
+    guest_socket: Path
+    pidfd: int
+    """Readable once process 1 has died. Owned by the runtime: do not close it."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Base environment of every command: PATH, HOME and what the image asks for. Never logged."""
+
+
+class RuntimeFailure(Exception):  # noqa: N818 - reads as what it is at the raise site
+    """A machine could not be started, resized or destroyed. `code` is one of the machine `last_error` words."""
+
+    def __init__(self, code: str, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retryable = retryable
+
+
+class Runtime(Protocol):
+    """Starts and ends machines on this host. Every method is idempotent and safe to call again after a crash."""
+
+    isolated: bool
+    """False for the `process` driver, which gives no isolation at all."""
+
+    async def open(self) -> list[Running]:
+        """Prepare the host, adopt every machine whose process 1 is alive, remove what nobody owns."""
+        ...
+
+    async def start(self, machine_id: str, boot_id: UUID, spec: MachineSpec) -> Running:
+        """Start process 1 on the machine's disk (made when missing). The same boot_id again returns what runs.
+
+        Raises RuntimeFailure (`IMAGE_NOT_FOUND`, `STORAGE_EXHAUSTED`, `CAPACITY_EXCEEDED`, `OCI_RUNTIME_FAILED`,
+        `NETWORK_FAILED`, `STILL_RUNNING` when another boot of the machine is alive).
+        """
+        ...
+
+    async def end(self, machine_id: str) -> None:
+        """Kill process 1 if it lives, wait for every process of the machine to be gone, and unmount. Keeps the disk."""
+        ...
+
+    async def destroy(self, machine_id: str) -> None:
+        """`end`, then delete the disk and everything else kept for the machine."""
+        ...
+
+    async def resize(self, machine_id: str, spec: MachineSpec) -> None:
+        """Apply new limits; live for cpu and memory, storage grows (never shrinks). Raises RuntimeFailure."""
+        ...
+
+    def oom_kills(self, machine_id: str) -> int:
+        """How often the kernel's OOM killer has struck inside the machine in this boot."""
+        ...
+
+    async def close(self) -> None:
+        """Release the node's own resources. Machines go on running."""
+        ...
