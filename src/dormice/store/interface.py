@@ -1,0 +1,318 @@
+"""The port of the store: one small interface per aggregate, each method one whole transaction.
+
+Rules: a method carries its scope (organization, machine); a write that moves a state is guarded and losing the race is a
+typed answer (`LostRace`), never an exception and never a retry; a method returns only after its commit is durable.
+Methods that change an execution append to its log in the same transaction: sequences start at 1 and have no gaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+from uuid import UUID
+
+from dormice.domain.execution import Chunk, Execution, LogEntry, Micros, Outcome, StdinMode, Stream
+from dormice.domain.machine import DesiredState, Machine, MachineEvent
+
+
+class StoreUnavailable(Exception):
+    """The disk is full, or the file is locked, corrupt or unreadable. The transaction left no trace."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyClaim:
+    """An Idempotency-Key as the caller sent it, its scope, and the keyed hash (HMAC) of the request."""
+
+    scope: str
+    """Organization, method and path."""
+    key: str
+    request_hash: str
+    now: Micros
+    keep_until: Micros
+    """A stored key older than its own keep_until counts as absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The key was used before with the same request: the resource that it made or touched."""
+
+    resource_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReused:
+    """The key was used before with another request."""
+
+    expected_request_hash: str
+    provided_request_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class LostRace:
+    """The guard did not hold; nothing was changed. `current` is the row as it is, None when there is none."""
+
+    current: Execution | Machine | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewMachine:
+    """What `MachineStore.create` needs; it enters phase `accepted`, revision 1, desired `running`."""
+
+    id: str
+    organization_id: str
+    vcpu: float
+    memory_mib: int
+    storage_gib: int
+    image: str
+    autosleep_seconds: int
+    now: Micros
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineChange:
+    """What an advance or a patch sets besides the phase; None leaves a field as it is."""
+
+    desired_state: DesiredState | None = None
+    reason: str | None = None
+    retryable: bool | None = None
+    last_error: str | None = None
+    """The empty string clears it."""
+    boot_id: UUID | None = None
+    vcpu: float | None = None
+    memory_mib: int | None = None
+    storage_gib: int | None = None
+    autosleep_seconds: int | None = None
+    last_activity_at: Micros | None = None
+
+
+class MachineStore(Protocol):
+    """Machines. Every change adds one to `revision`."""
+
+    async def create(self, new: NewMachine, claim: IdempotencyClaim | None) -> Machine | Replayed | KeyReused:
+        """Record a machine."""
+        ...
+
+    async def get(self, organization_id: str, machine_id: str) -> Machine | None:
+        """Return a machine of the organization, destroyed ones included."""
+        ...
+
+    async def page(
+        self, organization_id: str, *, before: int | None, limit: int, destroyed: bool = False
+    ) -> list[Machine]:
+        """Newest first, numbers below `before`; `destroyed` says whether destroyed ones are listed."""
+        ...
+
+    async def live(self) -> list[Machine]:
+        """Every machine of every organization that is not destroyed: what the engine rebuilds its memory from."""
+        ...
+
+    async def advance(
+        self,
+        machine_id: str,
+        revision: int,
+        event: MachineEvent | None,
+        change: MachineChange,
+        now: Micros,
+        claim: IdempotencyClaim | None = None,
+    ) -> Machine | LostRace | Replayed | KeyReused:
+        """Move the phase by `event` (None: phase stays) and apply `change`, if `revision` is still the present one.
+
+        Raises IllegalTransition, having changed nothing.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewExecution:
+    """What `ExecutionStore.create` needs. `env` and `stdin` are secrets: sealed before they reach the file."""
+
+    id: str
+    organization_id: str
+    machine_id: str
+    command: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str]
+    stdin_mode: StdinMode
+    stdin: bytes
+    timeout_ms: int | None
+    now: Micros
+    start_by: Micros
+    awake: bool
+    """True: enters `queued`; False: `wake_in_progress`."""
+    boot_id: UUID | None
+    """Set: claimed in the same transaction (fence 1) for this boot."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What the guest reported of one execution since the last commit, applied in this order: start, output, end."""
+
+    execution_id: str
+    boot_id: UUID
+    now: Micros
+    started_at: Micros | None = None
+    chunks: Sequence[Chunk] = ()
+    outcome: Outcome | None = None
+    requeue: bool = False
+    """Same boot, not started, unknown to the guest: drop the claim (boot_id None), so that it is claimed anew."""
+
+
+class StdinRefusal(StrEnum):
+    """Why a segment of standard input was not taken."""
+
+    GAP = "gap"
+    CLOSED = "closed"  # eof was committed, or the stdin mode is not OPEN
+    ENDED = "ended"  # the execution is terminal
+
+
+@dataclass(frozen=True, slots=True)
+class StdinSegment:
+    """Unsealed standard input at its byte offset. A secret."""
+
+    offset: int
+    data: bytes
+
+
+class ExecutionStore(Protocol):
+    """Executions, their logs, their secrets."""
+
+    async def create(self, new: NewExecution, claim: IdempotencyClaim | None) -> Execution | Replayed | KeyReused:
+        """Record an execution and its first log entry, and the claim for a boot when one is given."""
+        ...
+
+    async def get(self, organization_id: str, machine_id: str, execution_id: str) -> Execution | None:
+        """Return an execution of that machine of that organization."""
+        ...
+
+    async def page(
+        self, organization_id: str, machine_id: str, *, before: int | None, limit: int
+    ) -> list[Execution]:
+        """Newest first, numbers below `before`."""
+        ...
+
+    async def open(self) -> list[Execution]:
+        """Every execution of every machine that has not ended, oldest first."""
+        ...
+
+    async def entries(self, execution: Execution, *, after: int, limit: int, max_bytes: int) -> list[LogEntry]:
+        """Log entries with a sequence above `after`, ascending; at most `limit`, and no more once `max_bytes` of
+        output have been collected (but at least one).
+        """
+        ...
+
+    async def output(self, execution: Execution, stream: Stream, *, start: int, end: int) -> bytes:
+        """The kept bytes start <= offset < end of a stream (what of them exists)."""
+        ...
+
+    async def machine_ready(self, machine_id: str, now: Micros) -> list[Execution]:
+        """Move every `wake_in_progress` execution of the machine to `queued`; return them, oldest first."""
+        ...
+
+    async def claim(self, execution_id: str, boot_id: UUID, now: Micros) -> Execution | LostRace:
+        """Claim a `queued`, unclaimed, not cancel-requested execution for a boot: fence + 1."""
+        ...
+
+    async def progress(self, progress: Progress) -> Execution | LostRace:
+        """Apply what the guest reported. Guards: same boot_id, not terminal.
+
+        Chunks below the kept offset are skipped (resent), a chunk that starts above it raises ValueError.
+        `started_at` on a running execution changes nothing. An outcome on a not yet started execution with
+        `started_at` None is legal for FAILED, CANCELLED. The env is deleted at the start, stdin at the end.
+        """
+        ...
+
+    async def end_unstarted(self, execution_id: str, outcome: Outcome) -> Execution | LostRace:
+        """End an execution that is unclaimed and not running (expired, cancelled, wake failed)."""
+        ...
+
+    async def end_boot(
+        self, machine_id: str, boot_id: UUID | None, outcome: Outcome, *, unclaimed: bool
+    ) -> list[Execution]:
+        """End every unfinished execution that is claimed by `boot_id`, and with `unclaimed` the unclaimed ones too.
+
+        A cancel-requested one ends `cancelled` (error code `cancelled`) in place of the outcome's event.
+        """
+        ...
+
+    async def request_cancel(self, execution_id: str, now: Micros) -> Execution | None:
+        """Record that its end was asked for (the first request counts); an unclaimed one ends `cancelled` at once."""
+        ...
+
+    async def environment(self, execution: Execution) -> dict[str, str]:
+        """The unsealed extra environment; empty once deleted. A secret."""
+        ...
+
+    async def append_stdin(
+        self, execution_id: str, offset: int, data: bytes, *, eof: bool, now: Micros
+    ) -> Execution | StdinRefusal | None:
+        """Commit a segment of an OPEN standard input. Bytes below the committed offset are skipped."""
+        ...
+
+    async def stdin(self, execution: Execution, *, offset: int, max_bytes: int) -> list[StdinSegment]:
+        """Committed segments that reach beyond `offset`, ascending, up to max_bytes (at least one)."""
+        ...
+
+    async def trim_stdin(self, execution_id: str, offset: int) -> None:
+        """Delete segments that lie wholly below `offset`: the guest has written them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """An API key's record. The secret itself is stored only as its SHA-256."""
+
+    id: str
+    organization_id: str
+    organization: str
+    name: str
+    admin: bool
+    prefix: str
+    """The first characters of the secret, to tell keys apart."""
+    created_at: Micros
+    revoked_at: Micros | None = None
+
+
+class KeyStore(Protocol):
+    """Organizations and API keys."""
+
+    async def ensure_organization(self, name: str, now: Micros) -> str:
+        """Return the id (a UUID string) of the organization, made when missing."""
+        ...
+
+    async def create(self, key: Key, secret_hash: bytes) -> Key:
+        """Record a key. The same hash again returns the key that has it."""
+        ...
+
+    async def find(self, secret_hash: bytes) -> Key | None:
+        """Return the key with this SHA-256, revoked ones included."""
+        ...
+
+    async def of(self, organization_id: str | None) -> list[Key]:
+        """Keys of one organization, or of all; oldest first."""
+        ...
+
+    async def revoke(self, organization_id: str | None, key_id: str, now: Micros) -> Key | None:
+        """Revoke a key of the organization (None: of any). Repeated: unchanged."""
+        ...
+
+
+class Store(Protocol):
+    """The whole store: aggregates that share one file and one writer."""
+
+    machines: MachineStore
+    executions: ExecutionStore
+    keys: KeyStore
+
+    async def prune_idempotency(self, now: Micros) -> int:
+        """Delete claims past their keep_until, a bounded number at a time; return how many."""
+        ...
+
+    async def check(self) -> None:
+        """Raises StoreUnavailable when a commit cannot be made just now."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what is queued, then close."""
+        ...
