@@ -1,0 +1,73 @@
+"""Every limit and default number, in one place; `GET /v1/limits` shows them all.
+
+Refused, never silently reduced: what is above a limit is an error that names it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SECOND_US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds and defaults. Sizes in bytes, times in the unit of the name."""
+
+    request_body_bytes: int = 1 << 20
+    argv_count: int = 4_096
+    argv_bytes: int = 131_071
+    """One argument: the kernel's MAX_ARG_STRLEN (128 KiB) less the final NUL."""
+    argv_total_bytes: int = 1 << 20
+    env_count: int = 1_024
+    env_name_bytes: int = 256
+    env_value_bytes: int = 131_071
+    env_total_bytes: int = 1 << 20
+    cwd_bytes: int = 4_095
+    """The kernel's PATH_MAX less the final NUL."""
+    stdin_segment_bytes: int = 1 << 20
+    timeout_ms: int = 30 * 24 * 3600 * 1000
+    start_timeout_ms: int = 24 * 3600 * 1000
+    start_timeout_default_ms: int = 15 * 60 * 1000
+    wait_ms: int = 55_000
+    """Below the 60 s read timeout of the clients."""
+    running_per_machine: int = 64
+    queued_per_machine: int = 10_000
+    kept_output_bytes: int = 16 << 20
+    """Per stream: the head is kept, the rest is counted."""
+    cancel_grace_ms: int = 5_000
+    drain_grace_ms: int = 200
+    sleep_grace_ms: int = 5_000
+    machine_lost_ms: int = 60_000
+    """How long a machine may be without its node before its executions are given up."""
+    idempotency_key_bytes: int = 255
+    idempotency_hours: int = 24
+    idempotency_in_flight_ms: int = 1_000
+    retry_after_ms: int = 250
+    """The hint in `wake_in_progress` and for requests that may be sent again."""
+    page_default: int = 50
+    page_max: int = 1_000
+    events_page_bytes: int = 4 << 20
+    vcpu_min: float = 0.25
+    vcpu_step: float = 0.25
+    memory_mib_min: int = 64
+    storage_gib_min: int = 1
+    storage_gib_max: int = 1_024
+    autosleep_seconds_max: int = 9_223_372_036
+    """The contract's bound: int64 nanoseconds."""
+    machines_per_organization: int = 1_000
+    key_min_chars: int = 32
+    key_max_chars: int = 512
+    name_chars: int = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineDefaults:
+    """What a machine gets when the create body does not say."""
+
+    vcpu: float = 1.0
+    memory_mib: int = 1_024
+    storage_gib: int = 10
+    image: str = "default"
+    autosleep_seconds: int = 300
+    cwd: str = "/root"

@@ -1,0 +1,60 @@
+"""What callers ask of the engine: values checked for form by the API, judged by the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dormice.domain.execution import StdinMode
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the organization and key behind a valid API key."""
+
+    organization_id: str
+    key_id: str
+    admin: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """An Idempotency-Key, its scope (method and path) and the request in canonical bytes."""
+
+    scope: str
+    key: str
+    request: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionOrder:
+    """A command to be run. `env` and `stdin` are secrets."""
+
+    command: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    stdin_mode: StdinMode = StdinMode.EMPTY
+    stdin: bytes = field(default=b"", repr=False)
+    timeout_ms: int | None = None
+    start_timeout_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineOrder:
+    """A machine to be made; None takes the default."""
+
+    vcpu: float | None = None
+    memory_mib: int | None = None
+    storage_gib: int | None = None
+    image: str | None = None
+    autosleep_seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachinePatch:
+    """What of a machine is to change; None leaves it."""
+
+    vcpu: float | None = None
+    memory_mib: int | None = None
+    storage_gib: int | None = None
+    autosleep_seconds: int | None = None
