@@ -1,1 +1,91 @@
-"""Dormice."""
+"""Dormice: durable executions on machines that sleep.
+
+    from dormice import Dormice
+
+    client = Dormice()
+    machine = client.machines.create(wait_ms=30_000)
+    print(client.machines.run(machine.machine_id, ["uname", "-a"]).stdout.decode())
+
+Names are loaded when they are first used, so `import dormice` itself costs nothing; the command line relies on it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dormice.client import (
+        APIConnectionError,
+        APIError,
+        APIResponseError,
+        APIStatusError,
+        APITimeoutError,
+        AsyncDormice,
+        AuthenticationError,
+        BadRequestError,
+        CompletedExecution,
+        ConfigurationError,
+        ConflictError,
+        Dormice,
+        DormiceError,
+        Execution,
+        ExecutionEvent,
+        ExecutionOutput,
+        InternalServerError,
+        Key,
+        Limits,
+        Machine,
+        MachineStatus,
+        NewKey,
+        NotFoundError,
+        PermissionDeniedError,
+        RateLimitError,
+        StdinPosition,
+        Timeout,
+        UnprocessableEntityError,
+        WaitTimeoutError,
+    )
+
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APIResponseError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AsyncDormice",
+    "AuthenticationError",
+    "BadRequestError",
+    "CompletedExecution",
+    "ConfigurationError",
+    "ConflictError",
+    "Dormice",
+    "DormiceError",
+    "Execution",
+    "ExecutionEvent",
+    "ExecutionOutput",
+    "InternalServerError",
+    "Key",
+    "Limits",
+    "Machine",
+    "MachineStatus",
+    "NewKey",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "StdinPosition",
+    "Timeout",
+    "UnprocessableEntityError",
+    "WaitTimeoutError",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from dormice import client  # noqa: PLC0415 - see the module's docstring
+
+    return getattr(client, name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,1 +1,99 @@
-"""Dormice."""
+"""The Python client of a Dormice server: `Dormice`, `AsyncDormice`, their records and errors.
+
+`_async` is written by hand, `_sync` is generated from it (`scripts/generate_sync_client.py`). Both rest on modules that
+know no network: `routes`, `retries`, `sse`, `errors`, `records`. All network code stands behind `transport`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dormice.client._async.client import AsyncDormice
+    from dormice.client._sync.client import Dormice
+    from dormice.client.errors import (
+        APIConnectionError,
+        APIError,
+        APIResponseError,
+        APIStatusError,
+        APITimeoutError,
+        AuthenticationError,
+        BadRequestError,
+        ConfigurationError,
+        ConflictError,
+        DormiceError,
+        InternalServerError,
+        NotFoundError,
+        PermissionDeniedError,
+        RateLimitError,
+        UnprocessableEntityError,
+        WaitTimeoutError,
+    )
+    from dormice.client.records import (
+        CompletedExecution,
+        Execution,
+        ExecutionEvent,
+        ExecutionOutput,
+        Key,
+        Limits,
+        Machine,
+        MachineStatus,
+        NewKey,
+        StdinPosition,
+    )
+    from dormice.client.transport import Timeout
+
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APIResponseError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AsyncDormice",
+    "AuthenticationError",
+    "BadRequestError",
+    "CompletedExecution",
+    "ConfigurationError",
+    "ConflictError",
+    "Dormice",
+    "DormiceError",
+    "Execution",
+    "ExecutionEvent",
+    "ExecutionOutput",
+    "InternalServerError",
+    "Key",
+    "Limits",
+    "Machine",
+    "MachineStatus",
+    "NewKey",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "StdinPosition",
+    "Timeout",
+    "UnprocessableEntityError",
+    "WaitTimeoutError",
+]
+
+_HOMES = {
+    "AsyncDormice": "_async.client",
+    "CompletedExecution": "records",
+    "Dormice": "_sync.client",
+    "Execution": "records",
+    "ExecutionEvent": "records",
+    "ExecutionOutput": "records",
+    "Key": "records",
+    "Limits": "records",
+    "Machine": "records",
+    "MachineStatus": "records",
+    "NewKey": "records",
+    "StdinPosition": "records",
+    "Timeout": "transport",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)

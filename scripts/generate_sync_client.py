@@ -1,0 +1,77 @@
+"""Write `client/_sync` from `client/_async`; with --check, only say whether it is up to date (exit 1 if not).
+
+The two clients are the same but for `async` and `await`, for names that begin with Async, and for the two modules of
+`BY_HAND`, where waiting and awaiting themselves are at work.
+"""
+
+# ruff: noqa: INP001, T201 - a script says what it does
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src/dormice/client/_async"
+TARGET = ROOT / "src/dormice/client/_sync"
+BY_HAND = {"__init__.py", "pause.py", "pagination.py"}
+HEADER = "# Generated from _async/{name} by scripts/generate_sync_client.py; change that and run it again.\n"
+
+RULES = [
+    (r"# ruff: noqa: ASYNC109.*\n", ""),
+    (r"\basync (def|with|for)\b", r"\1"),
+    (r"\bawait\b[ ]?", ""),
+    (r"\bAwaitable\[(\w+)\]", r"\1"),
+    (r"\bAsyncPaginator\b", "Page"),
+    (r"\bAsyncGenerator\b", "Generator"),
+    (r"\bAsyncGenerator\[(\w+), None\]", r"Generator[\1, None, None]"),
+    (r"\bGenerator\[(\w+), None\]", r"Generator[\1, None, None]"),
+    (r"\bStopAsyncIteration\b", "StopIteration"),
+    (r"\bAsync([A-Z]\w+)", r"\1"),
+    (r"\b_async\b", "_sync"),
+    (r"\b(httpx)\.AsyncClient\b", r"\1.Client"),
+    (r"\b__a(enter|exit|iter|next)__\b", r"__\1__"),
+    (r"\baclosing\b", "closing"),
+    (r"\baclose\b", "close"),
+    (r"\baread\b", "read"),
+    (r"\baiter_bytes\b", "iter_bytes"),
+    (r"\banext\b", "next"),
+]
+
+
+def generate(name: str) -> str:
+    text = (SOURCE / name).read_text()
+    for pattern, replacement in RULES:
+        text = re.sub(pattern, replacement, text)
+    text = HEADER.format(name=name) + text
+    for step in (
+        ["check", "--select", "I,F401,UP028", "--fix", "--unsafe-fixes", "--exit-zero", "--quiet"],
+        ["format", "--quiet"],
+    ):
+        command = [sys.executable, "-m", "ruff", *step, "--stdin-filename", str(TARGET / name), "-"]
+        text = subprocess.run(command, input=text, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    return text
+
+
+def main() -> int:
+    names = sorted(path.name for path in SOURCE.glob("*.py") if path.name not in BY_HAND)
+    stale = 0
+    for name in names:
+        target = TARGET / name
+        text = generate(name)
+        if target.exists() and target.read_text() == text:
+            continue
+        stale += 1
+        print(f"{target.relative_to(ROOT)} is {'stale' if '--check' in sys.argv else 'written'}")
+        if "--check" not in sys.argv:
+            target.write_text(text)
+    for leftover in sorted({path.name for path in TARGET.glob("*.py")} - BY_HAND - set(names)):
+        stale += 1
+        print(f"{leftover} has no source in _async")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""What the server answers, as typed records.
+
+Fields that this version does not know are passed over, so an old client understands a newer server. Times are in UTC.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from dormice.client.errors import APIResponseError
+from dormice.client.statuses import FINISHED
+
+_Record = TypeVar("_Record")
+
+
+class MachineStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a machine is on its way to its desired state."""
+
+    phase: str
+    """accepted, placement_pending, starting, running, stopping, sleeping, destroying, destroyed or failed."""
+    reason: str
+    retryable: bool
+    revision: str
+    """Changes with every change of the machine."""
+    last_transition_at: datetime
+    last_progress_at: datetime
+    memory_configured_mib: int | None = None
+    last_error: str | None = None
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine and what it is made of."""
+
+    machine_id: str
+    vcpu: float
+    memory_mib: int
+    storage_gib: int
+    desired_state: str
+    """running, sleeping or destroyed."""
+    autosleep_seconds: int
+    """Seconds without work after which it goes to sleep; 0 means never."""
+    phase: str
+    status: MachineStatus
+    created_at: datetime
+    image: str = "default"
+
+
+class Artifact(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that an execution left behind."""
+
+    artifact_id: str
+    name: str
+
+
+class Execution(msgspec.Struct, frozen=True, kw_only=True):
+    """A command on a machine: asked for, running or ended."""
+
+    execution_id: str
+    machine_id: str
+    status: str
+    """wake_in_progress, queued, running, succeeded, failed, cancelled or expired."""
+    command: list[str] | None
+    created_at: datetime
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    expires_at: datetime | None = None
+    cwd: str | None = None
+    env_keys: list[str] | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    retry_after_ms: int | None = None
+    """With wake_in_progress only: when to look again."""
+    stdout_bytes: int | None = None
+    """Bytes that the process wrote, kept or not."""
+    stderr_bytes: int | None = None
+    stdout_truncated: bool | None = None
+    stderr_truncated: bool | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    artifacts: list[Artifact] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.status in FINISHED
+
+
+class CompletedExecution(Execution, frozen=True, kw_only=True):
+    """What `machines.run` returns: the record of an execution that has ended, and what it wrote.
+
+    Both streams are cut at the server's kept limit, which `stdout_truncated` and `stderr_truncated` tell.
+    """
+
+    stdout: bytes = b""
+    stderr: bytes = b""
+
+
+class ExecutionEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of an execution's log."""
+
+    sequence: int
+    """1 for the first entry, without gaps."""
+    type: str
+    """lifecycle, stdout or stderr."""
+    at: datetime
+    chunk: str | None = None
+    """Output as text; bytes that are not UTF-8 are replaced. None if the exact bytes were asked for."""
+    chunk_base64: str | None = None
+    offset: int | None = None
+    """Where the chunk begins in its stream, in bytes; with `chunk_base64` only."""
+    status: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+
+    @property
+    def data(self) -> bytes:
+        """The output of this entry: the exact bytes if they were asked for, else the text in UTF-8."""
+        if self.chunk_base64 is not None:
+            return b64decode(self.chunk_base64)
+        return (self.chunk or "").encode()
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing comes after this entry."""
+        return self.type == "lifecycle" and self.status in FINISHED
+
+
+class ExecutionOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """What an execution has written so far, as text; `executions.read_output` gives the exact bytes."""
+
+    execution_id: str
+    stdout: str | None = None
+    stderr: str | None = None
+    stdout_bytes: int | None = None
+    stderr_bytes: int | None = None
+    stdout_truncated: bool | None = None
+    stderr_truncated: bool | None = None
+
+
+class StdinPosition(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the standard input of an execution is committed."""
+
+    execution_id: str
+    offset: int
+    eof: bool
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True):
+    """An API key, without its secret."""
+
+    key_id: str
+    organization_id: str
+    organization: str
+    admin: bool
+    created_at: datetime
+    prefix: str
+    name: str | None = None
+    revoked_at: datetime | None = None
+
+
+class NewKey(Key, frozen=True, kw_only=True):
+    """An API key that was just made. This is the only time that `key`, its secret, is shown."""
+
+    key: str
+
+    def __repr__(self) -> str:
+        return f"NewKey(key_id={self.key_id!r}, organization={self.organization!r}, prefix={self.prefix!r})"
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Every limit and default of the server, by name."""
+
+    limits: dict[str, Any]
+    defaults: dict[str, Any] = {}
+    machine: dict[str, Any] = {}
+
+
+class PageBody(msgspec.Struct, Generic[_Record], frozen=True):
+    """One page of a list, as the server sends it."""
+
+    items: list[_Record]
+    next_cursor: str | None = None
+
+
+def decode(content: bytes, record: type[_Record]) -> _Record:
+    """Raises APIResponseError if the content is not JSON or is not such a record."""
+    try:
+        return msgspec.json.decode(content, type=record)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise APIResponseError(f"the server's answer is no {getattr(record, '__name__', record)}: {error}") from error

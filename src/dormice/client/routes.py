@@ -1,0 +1,43 @@
+"""The paths of the machine surface. Ids are escaped, so that an odd one stays within its segment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import quote, urlencode
+
+MACHINES = "/v1/machines"
+KEYS = "/v1/keys"
+LIMITS = "/v1/limits"
+
+
+def _below(path: str, name: str, what: str) -> str:
+    if not name:
+        raise ValueError(f"{what} must not be empty")
+    return f"{path}/{quote(name, safe='')}"
+
+
+def machine(machine_id: str) -> str:
+    """Raises ValueError if the id is empty; so do all below."""
+    return _below(MACHINES, machine_id, "machine_id")
+
+
+def executions(machine_id: str) -> str:
+    return f"{machine(machine_id)}/executions"
+
+
+def execution(machine_id: str, execution_id: str) -> str:
+    return _below(executions(machine_id), execution_id, "execution_id")
+
+
+def key(key_id: str) -> str:
+    return _below(KEYS, key_id, "key_id")
+
+
+def with_query(path: str, query: Mapping[str, str | int | bool | None]) -> str:
+    """`path` with what is not None of `query`; booleans are written `true` and `false`."""
+    given = {name: _plain(value) for name, value in query.items() if value is not None}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def _plain(value: str | int | bool) -> str:  # noqa: FBT001 - a value of a query, not a switch
+    return str(value).lower() if isinstance(value, bool) else str(value)
