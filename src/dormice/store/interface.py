@@ -3,6 +3,8 @@
 Rules: a method carries its scope (organization, machine); a write that moves a state is guarded and losing the race is a
 typed answer (`LostRace`), never an exception and never a retry; a method returns only after its commit is durable.
 Methods that change an execution append to its log in the same transaction: sequences start at 1 and have no gaps.
+Every method may raise StoreUnavailable; a record that contradicts itself (an `exit_code` beside a `signal`, a failure
+without an error code) or an id that is there already raises ValueError, an owner that does not exist LookupError.
 """
 
 from __future__ import annotations
@@ -108,7 +110,7 @@ class MachineStore(Protocol):
         """Every machine of every organization that is not destroyed: what the engine rebuilds its memory from."""
         ...
 
-    async def advance(
+    async def advance(  # noqa: PLR0917
         self,
         machine_id: str,
         revision: int,
@@ -156,7 +158,9 @@ class Progress:
     chunks: Sequence[Chunk] = ()
     outcome: Outcome | None = None
     requeue: bool = False
-    """Same boot, not started, unknown to the guest: drop the claim (boot_id None), so that it is claimed anew."""
+    """Same boot, not started, unknown to the guest: drop the claim (boot_id None), so that it is claimed anew. The rest of
+    the report is ignored. One whose end was asked for ends `cancelled` in place of that.
+    """
 
 
 class StdinRefusal(StrEnum):
@@ -186,9 +190,7 @@ class ExecutionStore(Protocol):
         """Return an execution of that machine of that organization."""
         ...
 
-    async def page(
-        self, organization_id: str, machine_id: str, *, before: int | None, limit: int
-    ) -> list[Execution]:
+    async def page(self, organization_id: str, machine_id: str, *, before: int | None, limit: int) -> list[Execution]:
         """Newest first, numbers below `before`."""
         ...
 
@@ -211,7 +213,9 @@ class ExecutionStore(Protocol):
         ...
 
     async def claim(self, execution_id: str, boot_id: UUID, now: Micros) -> Execution | LostRace:
-        """Claim a `queued`, unclaimed, not cancel-requested execution for a boot: fence + 1."""
+        """Claim a `queued`, unclaimed execution for a boot: fence + 1. (One whose end was asked for while unclaimed has
+        ended.)
+        """
         ...
 
     async def progress(self, progress: Progress) -> Execution | LostRace:

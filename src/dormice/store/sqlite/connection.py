@@ -1,0 +1,124 @@
+"""Opening the file, and the one place where the driver's errors become ours."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+
+from dormice.store.interface import StoreUnavailable
+from dormice.store.sqlite import statements
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x646F726D
+"""`dorm`, in the header of the file: tells our file from any other."""
+
+_CAUSES: dict[type[apsw.Error], str] = {
+    apsw.FullError: "the disk is full",
+    apsw.IOError: "reading or writing failed",
+    apsw.BusyError: "the file is locked",
+    apsw.LockedError: "the file is locked",
+    apsw.CorruptError: "the file is corrupt",
+    apsw.NotADBError: "the file is not a database",
+    apsw.ReadOnlyError: "the file is read-only",
+    apsw.CantOpenError: "the file cannot be opened",
+    apsw.PermissionsError: "the file may not be used",
+    apsw.ProtocolError: "the file is locked",
+}
+
+
+def ours(error: apsw.Error) -> Exception:
+    """Return what a driver's error is to a caller of the port: StoreUnavailable, LookupError, ValueError, or itself (a bug)."""
+    for kind, cause in _CAUSES.items():
+        if isinstance(error, kind):
+            return StoreUnavailable(f"{cause} ({error})")
+    if isinstance(error, apsw.ConstraintError) and error.extendedresult == apsw.SQLITE_CONSTRAINT_FOREIGNKEY:
+        return LookupError("the organization of this record does not exist")
+    if isinstance(error, apsw.ConstraintError):
+        return ValueError(f"a record contradicts itself or another one: {error}")
+    return error
+
+
+@contextmanager
+def driver_errors() -> Iterator[None]:
+    """Raise what a driver's error is to a caller of the port."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise ours(error) from error
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold the lock that says: one server per file. Raises StoreUnavailable when another one holds it."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreUnavailable(f"another server uses this store: {path} is locked") from None
+        yield
+    finally:
+        os.close(file)
+
+
+def open_writer(path: Path) -> apsw.Connection:
+    """Open the file for writing, made when missing. Raises StoreUnavailable when it is not one of ours."""
+    # SQLite gives the -wal and -shm files the mode of the main one.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    with driver_errors():
+        db = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE, statementcachesize=200)
+        try:
+            db.set_busy_timeout(2_000)
+            _recognize(db, path)
+            _configure(db, path)
+            _prepare(db)
+        except BaseException:
+            db.close()
+            raise
+    return db
+
+
+def open_reader(path: Path) -> apsw.Connection:
+    """Open the file for reading. It may be used by one thread at a time."""
+    with driver_errors():
+        db = apsw.Connection(str(path), apsw.SQLITE_OPEN_READONLY, statementcachesize=50)
+        db.set_busy_timeout(200)
+        db.pragma("cache_size", -4 * 1024)
+    return db
+
+
+def _recognize(db: apsw.Connection, path: Path) -> None:
+    """Refuse a file that is somebody else's or was written by a newer version."""
+    application, version = db.pragma("application_id"), db.pragma("user_version")
+    empty = not db.pragma("schema_version")
+    if not empty and application != APPLICATION_ID:
+        raise StoreUnavailable(f"{path} is a database, but not one of Dormice")
+    if version > SCHEMA_VERSION:
+        raise StoreUnavailable(
+            f"{path} was written by a newer Dormice (schema {version}, this one knows {SCHEMA_VERSION})"
+        )
+
+
+def _configure(db: apsw.Connection, path: Path) -> None:
+    if db.pragma("journal_mode", "wal") != "wal":
+        raise StoreUnavailable(f"{path}: this file system does not let SQLite keep a write-ahead log")
+    db.pragma("synchronous", "FULL")
+    db.pragma("foreign_keys", value=True)
+    db.pragma("secure_delete", "FAST")
+    db.pragma("temp_store", "MEMORY")
+    db.pragma("cache_size", -32 * 1024)
+
+
+def _prepare(db: apsw.Connection) -> None:
+    """Make the tables of a new file."""
+    db.execute("BEGIN IMMEDIATE")
+    if not db.pragma("schema_version"):
+        db.execute(statements.read("schema.sql"))
+        db.pragma("application_id", APPLICATION_ID)
+        db.pragma("user_version", SCHEMA_VERSION)
+    db.execute("COMMIT")

@@ -1,0 +1,92 @@
+"""Organizations and API keys."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+import apsw
+
+from dormice.domain.execution import Micros
+from dormice.store.interface import Key
+from dormice.store.sqlite import statements
+from dormice.store.sqlite.reader import Reader
+from dormice.store.sqlite.writer import Writer
+
+_SQL = statements.load("keys.sql")
+
+
+class SqliteKeys:
+    """KeyStore on SQLite."""
+
+    def __init__(self, writer: Writer, reader: Reader) -> None:
+        self._writer = writer
+        self._reader = reader
+
+    async def ensure_organization(self, name: str, now: Micros) -> str:
+        return await self._writer.run(partial(_ensure_organization, name=name, now=now))
+
+    async def create(self, key: Key, secret_hash: bytes) -> Key:
+        return await self._writer.run(partial(_create, key=key, secret_hash=secret_hash))
+
+    async def find(self, secret_hash: bytes) -> Key | None:
+        return self._reader.point(partial(_find, secret_hash=secret_hash))
+
+    async def of(self, organization_id: str | None) -> list[Key]:
+        rows = await self._reader.scan(lambda db: db.execute(_SQL["of"], (organization_id,)).fetchall())
+        return [_key(row) for row in rows]
+
+    async def revoke(self, organization_id: str | None, key_id: str, now: Micros) -> Key | None:
+        return await self._writer.run(partial(_revoke, organization_id=organization_id, key_id=key_id, now=now))
+
+
+def _key(row: tuple[Any, ...]) -> Key:
+    key_id, organization_id, organization, name, admin, prefix, created_at, revoked_at = row
+    return Key(
+        id=key_id,
+        organization_id=organization_id,
+        organization=organization,
+        name=name,
+        admin=bool(admin),
+        prefix=prefix,
+        created_at=created_at,
+        revoked_at=revoked_at,
+    )
+
+
+def _ensure_organization(db: apsw.Connection, name: str, now: Micros) -> str:
+    found = db.execute(_SQL["organization"], (name,)).get
+    if found is not None:
+        return str(found)
+    organization_id = str(uuid4())
+    db.execute(_SQL["insert_organization"], (organization_id, name, now))
+    return organization_id
+
+
+def _create(db: apsw.Connection, key: Key, secret_hash: bytes) -> Key:
+    values = (
+        key.id,
+        key.organization_id,
+        key.name,
+        int(key.admin),
+        key.prefix,
+        secret_hash,
+        key.created_at,
+        key.revoked_at,
+    )
+    db.execute(_SQL["insert"], values)
+    created = _find(db, secret_hash)
+    assert created is not None  # noqa: S101 - inserted just now, or there before
+    return created
+
+
+def _find(db: apsw.Connection, secret_hash: bytes) -> Key | None:
+    row = db.execute(_SQL["find"], (secret_hash,)).get
+    return None if row is None else _key(row)
+
+
+def _revoke(db: apsw.Connection, organization_id: str | None, key_id: str, now: Micros) -> Key | None:
+    db.execute(_SQL["revoke"], (organization_id, key_id, now))
+    row = db.execute(_SQL["get"], (organization_id, key_id)).get
+    return None if row is None else _key(row)

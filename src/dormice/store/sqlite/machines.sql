@@ -1,0 +1,35 @@
+-- name: insert
+-- A new machine; its number is the next one.
+INSERT INTO machines (
+    id, organization_id, vcpu, memory_mib, storage_gib, image, autosleep_seconds, desired_state, phase, reason,
+    retryable, revision, created_at, last_transition_at, last_progress_at, last_activity_at
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING number;
+
+-- name: get
+-- One machine of an organization.
+SELECT * FROM machines WHERE id = ?2 AND organization_id = ?1;
+
+-- name: load
+-- One machine, to be changed.
+SELECT * FROM machines WHERE id = ?;
+
+-- name: page
+-- Machines of an organization without the destroyed ones, newest first.
+SELECT * FROM machines
+WHERE organization_id = ? AND number < ? AND phase <> 'destroyed' ORDER BY number DESC LIMIT ?;
+
+-- name: page_with_destroyed
+-- Machines of an organization, newest first.
+SELECT * FROM machines WHERE organization_id = ? AND number < ? ORDER BY number DESC LIMIT ?;
+
+-- name: live
+-- Machines of every organization without the destroyed ones, oldest first.
+SELECT * FROM machines WHERE phase <> 'destroyed' ORDER BY +number;
+
+-- name: save
+-- All that may change of a machine.
+UPDATE machines SET
+    vcpu = ?, memory_mib = ?, storage_gib = ?, autosleep_seconds = ?, desired_state = ?, phase = ?, reason = ?,
+    retryable = ?, revision = ?, last_transition_at = ?, last_progress_at = ?, last_activity_at = ?, boot_id = ?,
+    last_error = ?
+WHERE number = ?;

@@ -1,0 +1,78 @@
+"""The store on SQLite: one file, one writer, a few readers."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import apsw
+
+from dormice.domain.execution import Micros
+from dormice.store.interface import StoreUnavailable
+from dormice.store.sealing import Sealer
+from dormice.store.sqlite import idempotency, statements
+from dormice.store.sqlite.connection import driver_errors, exclusive, open_writer
+from dormice.store.sqlite.executions import SqliteExecutions
+from dormice.store.sqlite.keys import SqliteKeys
+from dormice.store.sqlite.machines import SqliteMachines
+from dormice.store.sqlite.reader import Reader
+from dormice.store.sqlite.writer import Writer
+
+_SQL = statements.load("store.sql")
+
+
+class SqliteStore:
+    """Store on SQLite."""
+
+    def __init__(self, writer: Writer, reader: Reader, sealer: Sealer, held: ExitStack) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._held = held
+        self.machines = SqliteMachines(writer, reader)
+        self.executions = SqliteExecutions(writer, reader, sealer)
+        self.keys = SqliteKeys(writer, reader)
+
+    @classmethod
+    def open(cls, path: Path, sealer: Sealer) -> Self:
+        """Open the file, made when missing. Call it on the thread of the running event loop.
+
+        Raises StoreUnavailable when another server has it, it is corrupt, not ours or newer, or the key is another one.
+        """
+        with ExitStack() as held:
+            held.enter_context(exclusive(path.with_name(f"{path.name}-lock")))
+            db = open_writer(path)
+            held.callback(db.close)
+            with driver_errors():
+                _recognize_key(db, path, sealer)
+            reader = Reader(path)
+            writer = Writer(db)
+            return cls(writer, reader, sealer, held.pop_all())
+        raise AssertionError
+
+    async def prune_idempotency(self, now: Micros) -> int:
+        return await self._writer.run(partial(idempotency.prune, now=now))
+
+    async def check(self) -> None:
+        await self._writer.run(_touch)
+
+    async def close(self) -> None:
+        await self._writer.close()
+        await self._reader.close()
+        self._held.close()
+
+
+def _recognize_key(db: apsw.Connection, path: Path, sealer: Sealer) -> None:
+    """Refuse a key file that is not the one whose secrets are in the file."""
+    known = db.execute(_SQL["value"], ("sealing_key",)).get
+    if known is None:
+        db.execute(_SQL["set_value"], ("sealing_key", sealer.fingerprint()))
+    elif known != sealer.fingerprint():
+        raise StoreUnavailable(f"the sealing key is not the one that {path} was written with")
+
+
+def _touch(db: apsw.Connection) -> None:
+    """Change a page, so that the commit has to reach the disk."""
+    count = int.from_bytes(db.execute(_SQL["value"], ("checks",)).get or b"", "big")
+    db.execute(_SQL["set_value"], ("checks", (count + 1).to_bytes(8, "big")))

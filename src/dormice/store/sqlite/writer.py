@@ -1,0 +1,136 @@
+"""The one writer: a thread that owns the only connection that writes.
+
+Dynamic group commit: what has queued up while the last commit was under way shares the next one, so an idle store commits
+at once and a busy one pays one fsync for many operations. Each operation has its own savepoint: one that raises is undone
+alone. Nobody is answered before the commit is durable; then a whole batch is answered with one call into the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+import apsw
+
+from dormice.store.interface import StoreUnavailable
+from dormice.store.sqlite.connection import ours
+
+T = TypeVar("T")
+
+BATCH_LIMIT = 256
+"""Operations per commit, at most: bounds how long the first one waits for the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    operation: Callable[[apsw.Connection], Any]
+    future: asyncio.Future[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: Exception
+
+
+class Writer:
+    """Runs operations, each a whole transaction to its caller, in the order in which they were given."""
+
+    def __init__(self, db: apsw.Connection) -> None:
+        """Take over the connection. Must be called, as all methods, on the thread of the running event loop."""
+        self._db = db
+        self._loop = asyncio.get_running_loop()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._closed = False
+        self._ended = self._loop.create_future()
+        self._thread = threading.Thread(target=self._serve, name="store-writer")
+        self._thread.start()
+
+    async def run(self, operation: Callable[[apsw.Connection], T]) -> T:
+        """Run the operation on the writer's thread and return what it returned once its commit is durable.
+
+        Raises what the operation raised (it has changed nothing then), and StoreUnavailable.
+        """
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._jobs.put(_Job(operation, future))
+        return await future
+
+    async def close(self) -> None:
+        """Finish what is queued, then close the connection. Repeated calls wait for the same end."""
+        if not self._closed:
+            self._closed = True
+            self._jobs.put(None)
+        await asyncio.shield(self._ended)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        try:
+            while batch := self._next_batch():
+                self._answer(batch, self._commit(batch))
+        finally:
+            self._db.close()
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._ended.set_result, None)
+
+    def _next_batch(self) -> list[_Job]:
+        """Wait for a job and take what else is there; empty at the end."""
+        job = self._jobs.get()
+        batch: list[_Job] = []
+        with suppress(Empty):
+            while job is not None:
+                batch.append(job)
+                if len(batch) == BATCH_LIMIT:
+                    return batch
+                job = self._jobs.get_nowait()
+            if batch:
+                self._jobs.put(None)  # nothing follows the end: it is met again at the next turn
+        return batch
+
+    def _commit(self, batch: Sequence[_Job]) -> list[Any]:
+        """Return each job's result or _Failure, durable; a lost transaction fails them all."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            results = [self._apply(job.operation) for job in batch]
+            self._db.execute("COMMIT")
+        except apsw.Error as error:
+            with suppress(apsw.Error):
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+            return [_Failure(ours(error))] * len(batch)
+        return results
+
+    def _apply(self, operation: Callable[[apsw.Connection], Any]) -> Any:
+        """Run one operation in its savepoint. Raises apsw.Error when SQLite has given up the whole transaction."""
+        db = self._db
+        db.execute("SAVEPOINT operation")
+        try:
+            result = operation(db)
+        except Exception as error:  # whatever it is, it belongs to the caller who waits for it
+            if isinstance(error, apsw.Error):
+                if not db.in_transaction:
+                    raise
+                error = ours(error)
+            db.execute("ROLLBACK TO operation")
+            result = _Failure(error)
+        db.execute("RELEASE operation")
+        return result
+
+    def _answer(self, batch: Sequence[_Job], results: Sequence[Any]) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+            self._loop.call_soon_threadsafe(_resolve, batch, results)
+
+
+def _resolve(batch: Sequence[_Job], results: Sequence[Any]) -> None:
+    for job, result in zip(batch, results, strict=True):
+        if job.future.done():  # its caller was cancelled
+            continue
+        if isinstance(result, _Failure):
+            job.future.set_exception(result.error)
+        else:
+            job.future.set_result(result)
