@@ -1,0 +1,66 @@
+"""The table of commands: name, what it is for, and the module that declares its options and runs it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import namedtuple
+from importlib import import_module
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple, NoReturn
+
+    class Command(NamedTuple):
+        module: str
+        summary: str
+else:
+    Command = namedtuple("Command", "module summary")  # noqa: PYI024 - without loading typing
+
+COMMANDS = {
+    "up": Command("service", "Run server and node on this host"),
+    "server": Command("service", "Run the server alone"),
+    "node": Command("service", "Run the node alone (needs root)"),
+    "exec": Command("exec", "Run a command on a machine, live, and exit as it does"),
+    "machines": Command("machines", "Create, list, change, put to sleep, wake and delete machines; their executions"),
+    "keys": Command("keys", "Create, list and revoke API keys"),
+    "image": Command("image", "Build, import, list and remove the images of machines on this host"),
+    "limits": Command("limits", "Show every limit and default of the server"),
+    "doctor": Command("doctor", "Say what this host lacks to run machines, and how to get it"),
+    "demo": Command("demo", "Show it all once, on a server of its own that is gone afterwards"),
+    "completion": Command("completion", "Print the completion script of a shell"),
+    "version": Command("version", "Print the version"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose exit code for wrong usage can be set, and which takes no abbreviated options."""
+
+    failure_code = 1
+    """Exit code when the server refuses or fails."""
+    usage_code = 2
+    takes_argv = False
+    """Whether what stands behind `--` is a command for a machine, `argv` of the result."""
+
+    def __init__(self, **settings: object) -> None:
+        settings.setdefault("allow_abbrev", False)
+        super().__init__(**settings)  # type: ignore[arg-type]
+
+    def parse_words(self, words: list[str]) -> argparse.Namespace:
+        """As parse_args. Exits with `usage_code` if the words are wrong."""
+        if not self.takes_argv:
+            return self.parse_args(words)
+        end = words.index("--") if "--" in words else len(words)
+        return self.parse_args(words[:end], argparse.Namespace(argv=words[end + 1 :]))
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        sys.exit(self.usage_code)
+
+
+def parser_of(name: str) -> Parser:
+    """The parser of one command, with its subcommands."""
+    command = COMMANDS[name]
+    parser = Parser(prog=f"dormice {name}", description=command.summary + ".")
+    import_module(f"dormice.cli.{command.module}").declare(parser)
+    return parser

@@ -1,0 +1,62 @@
+"""`dormice keys`: API keys."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+
+from dormice.cli.commands import Parser
+from dormice.cli.connect import connect, server_options
+from dormice.cli.printing import Columns, json_option, list_options, pages, show, show_pages
+from dormice.client import routes
+
+COLUMNS: Columns = {
+    "key id": lambda key: key["key_id"],
+    "organization": lambda key: key["organization"],
+    "name": lambda key: key.get("name"),
+    "prefix": lambda key: key["prefix"],
+    "admin": lambda key: "yes" if key["admin"] else "no",
+    "created": lambda key: key["created_at"],
+    "revoked": lambda key: key.get("revoked_at"),
+}
+
+
+def declare(parser: Parser) -> None:
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    create = _command(commands, "create", "Make a key; its secret is shown this once", _create)
+    create.add_argument("--organization", metavar="NAME", help="whose key; made if it is new (default: your own)")
+    create.add_argument("--name", help="what the key is for")
+    create.add_argument("--admin", action="store_true", help="a key that may make and revoke keys")
+    listing = _command(commands, "list", "List the keys, without their secrets", _list)
+    list_options(listing)
+    revoke = _command(commands, "revoke", "Make a key invalid from now on", _revoke)
+    revoke.add_argument("key_id", metavar="KEY-ID")
+
+
+def _command(
+    commands: argparse._SubParsersAction[Parser], name: str, summary: str, run: Callable[[argparse.Namespace], int]
+) -> Parser:
+    command = commands.add_parser(name, help=summary, description=summary + ".")
+    command.set_defaults(run=run)
+    server_options(command)
+    json_option(command)
+    return command
+
+
+def _create(arguments: argparse.Namespace) -> int:
+    body = {"organization": arguments.organization, "name": arguments.name, "admin": arguments.admin or None}
+    reply = connect(arguments).call("POST", routes.KEYS, body=body)
+    show(json.loads(reply.content), as_json=arguments.json)
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    show_pages(pages(connect(arguments), routes.KEYS, arguments), COLUMNS, as_json=arguments.json)
+    return 0
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    reply = connect(arguments).call("DELETE", routes.key(arguments.key_id))
+    show(json.loads(reply.content), as_json=arguments.json)
+    return 0

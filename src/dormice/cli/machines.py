@@ -1,0 +1,164 @@
+"""`dormice machines`: machines, and with `dormice machines executions` what runs on them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from dormice.cli import executions
+from dormice.cli.commands import Parser
+from dormice.cli.connect import connect, server_options
+from dormice.cli.printing import Columns, Record, json_option, list_options, pages, show, show_pages
+from dormice.client import routes
+from dormice.client._sync.connection import Connection
+from dormice.client._sync.streams import events_of_one_connection
+
+POLL_MS = 30_000
+STEADY = frozenset({"running", "sleeping", "destroyed", "failed"})
+
+COLUMNS: Columns = {
+    "machine id": lambda machine: machine["machine_id"],
+    "phase": lambda machine: machine["phase"],
+    "vcpu": lambda machine: machine["vcpu"],
+    "memory": lambda machine: f"{machine['memory_mib']} MiB",
+    "disk": lambda machine: f"{machine['storage_gib']} GiB",
+    "autosleep": lambda machine: f"{machine['autosleep_seconds']} s" if machine["autosleep_seconds"] else "never",
+    "image": lambda machine: machine.get("image"),
+    "created": lambda machine: machine.get("created_at"),
+}
+
+
+def declare(parser: Parser) -> None:
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    create = _command(commands, "create", "Make a machine", _create)
+    _sizes(create)
+    create.add_argument("--image", metavar="NAME", help="an imported image (default: default)")
+    _write_options(create)
+    retrieve = _command(commands, "retrieve", "Show a machine", _retrieve, aliases=["get"])
+    _machine_option(retrieve)
+    listing = _command(commands, "list", "List the machines of the organization", _list)
+    list_options(listing)
+    update = _command(commands, "update", "Change a machine", _update)
+    _machine_option(update)
+    _sizes(update)
+    update.add_argument("--idempotency-key", metavar="KEY")
+    for name, summary, run in (
+        ("delete", "Destroy a machine and its disk", _delete),
+        ("sleep", "End a machine's processes and keep its disk", _sleep),
+        ("wake", "Start a sleeping machine", _wake),
+    ):
+        command = _command(commands, name, summary, run)
+        _machine_option(command)
+        _write_options(command)
+    watch = _command(commands, "watch", "Follow a machine to the state that it is to have", _watch)
+    _machine_option(watch)
+    watch.add_argument("--last-event-id", metavar="ID", help="go on behind this event")
+    executions.declare(
+        commands.add_parser("executions", help="Commands on a machine", description="Commands on a machine.")
+    )
+
+
+def _command(
+    commands: argparse._SubParsersAction[Parser],
+    name: str,
+    summary: str,
+    run: Callable[[argparse.Namespace], int],
+    aliases: list[str] | None = None,
+) -> Parser:
+    command = commands.add_parser(name, help=summary, description=summary + ".", aliases=aliases or [])
+    command.set_defaults(run=run)
+    server_options(command)
+    json_option(command)
+    return command
+
+
+def _machine_option(parser: Parser) -> None:
+    parser.add_argument("--machine-id", metavar="ID", required=True)
+
+
+def _sizes(parser: Parser) -> None:
+    parser.add_argument("--vcpu", type=float, metavar="N", help="processors, in quarters")
+    parser.add_argument("--memory-mib", type=int, metavar="MIB")
+    parser.add_argument("--storage-gib", type=int, metavar="GIB", help="a disk can grow, not shrink")
+    parser.add_argument("--autosleep", metavar="TIME", help="idle time before it sleeps: 30s, 5m, 1h30m, or never")
+
+
+def _write_options(parser: Parser) -> None:
+    parser.add_argument("--wait", action="store_true", help="return when it is done (exit 1 if the machine fails)")
+    parser.add_argument("--idempotency-key", metavar="KEY")
+
+
+def _create(arguments: argparse.Namespace) -> int:
+    body = {**_given_sizes(arguments), "image": arguments.image}
+    return _write(arguments, "POST", routes.MACHINES, body)
+
+
+def _update(arguments: argparse.Namespace) -> int:
+    arguments.wait = False
+    return _write(arguments, "PATCH", routes.machine(arguments.machine_id), _given_sizes(arguments))
+
+
+def _delete(arguments: argparse.Namespace) -> int:
+    return _write(arguments, "DELETE", routes.machine(arguments.machine_id), None)
+
+
+def _sleep(arguments: argparse.Namespace) -> int:
+    return _write(arguments, "POST", f"{routes.machine(arguments.machine_id)}/sleep", None)
+
+
+def _wake(arguments: argparse.Namespace) -> int:
+    return _write(arguments, "POST", f"{routes.machine(arguments.machine_id)}/wake", None)
+
+
+def _given_sizes(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in ("vcpu", "memory_mib", "storage_gib", "autosleep")}
+
+
+def _write(arguments: argparse.Namespace, method: str, path: str, body: dict[str, Any] | None) -> int:
+    connection = connect(arguments)
+    reply = connection.call(method, path, body=body, idempotency_key=arguments.idempotency_key)
+    machine = json.loads(reply.content)
+    if arguments.wait:
+        machine = _settled(connection, machine)
+    show(machine, as_json=arguments.json)
+    return 1 if arguments.wait and machine["phase"] != machine["desired_state"] else 0
+
+
+def _settled(connection: Connection, machine: Record) -> Record:
+    """The machine once it is what it is to be, or has failed. A line on the terminal says where it is meanwhile."""
+    path = routes.machine(machine["machine_id"])
+    while machine["phase"] != machine["desired_state"] and machine["phase"] != "failed":
+        progress(f"{machine['machine_id']}: {machine['phase'].replace('_', ' ')} …")
+        machine = json.loads(connection.call("GET", path, query={"wait_ms": POLL_MS}).content)
+    progress("")
+    return machine
+
+
+def progress(text: str) -> None:
+    """Replace the line of progress on stderr. Nothing happens if that is no terminal."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _retrieve(arguments: argparse.Namespace) -> int:
+    reply = connect(arguments).call("GET", routes.machine(arguments.machine_id))
+    show(json.loads(reply.content), as_json=arguments.json)
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    show_pages(pages(connect(arguments), routes.MACHINES, arguments), COLUMNS, as_json=arguments.json)
+    return 0
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    path = f"{routes.machine(arguments.machine_id)}/status/stream"
+    for event in events_of_one_connection(connect(arguments), path, query={}, last_event_id=arguments.last_event_id):
+        if event.name == "status":
+            machine = json.loads(event.data)
+            line = f"{machine['phase']:18} {machine['status']['reason']}"
+            print(json.dumps(machine) if arguments.json else line, flush=True)
+    return 0

@@ -1,0 +1,75 @@
+"""Records on stdout: lines and tables for people, JSON for programs.
+
+`--json` prints one document for one record, and for a list one document a line, as the pages come.
+Tables are plain columns that are never cut, so that ids can be copied and piped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from dormice.client._sync.connection import Connection
+
+Record = Mapping[str, Any]
+Columns = Mapping[str, Callable[[Record], object]]
+
+
+def json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON: one document, or one a line for a list")
+
+
+def list_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--limit", type=int, metavar="N", help="items to a page")
+    parser.add_argument("--cursor", help="begin at the next_cursor of a page")
+    parser.add_argument("--max-items", type=int, metavar="N", help="stop after so many items")
+
+
+def pages(
+    connection: Connection, path: str, arguments: argparse.Namespace, **query: str | None
+) -> Iterator[list[Record]]:
+    """The pages of a list up to `--max-items`. The walk ends at an empty page or one without a cursor."""
+    left = arguments.max_items
+    cursor = arguments.cursor
+    while left is None or left > 0:
+        asked = {"limit": arguments.limit, "cursor": cursor, **query}
+        page = json.loads(connection.call("GET", path, query=asked).content)
+        items = page["items"] if left is None else page["items"][:left]
+        yield items
+        cursor = page.get("next_cursor")
+        if not cursor or not items:
+            return
+        left = left and left - len(items)
+
+
+def show(record: Record, *, as_json: bool) -> None:
+    """One record: its fields, a line each, those without a value left out."""
+    if as_json:
+        print(json.dumps(record))
+        return
+    fields = {name: value for name, value in record.items() if value not in (None, {}, [])}
+    width = max(map(len, fields), default=0)
+    for name, value in fields.items():
+        print(f"{name:{width}}  {value if isinstance(value, str) else json.dumps(value)}")
+
+
+def show_pages(pages: Iterable[list[Record]], columns: Columns, *, as_json: bool) -> None:
+    """A list. The first page decides how wide its columns are."""
+    widths: list[int] = []
+    for page in pages:
+        if as_json:
+            for record in page:
+                print(json.dumps(record))
+            continue
+        rows = [[_cell(value(record)) for value in columns.values()] for record in page]
+        if not widths:
+            rows.insert(0, [name.upper() for name in columns])
+            widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else " ".join(str(value).split())
