@@ -1,0 +1,220 @@
+"""The dozen kernel requests that a machine's network takes, spoken directly over netlink.
+
+A socket belongs for good to the network namespace it was opened in, whatever thread or namespace uses it later: that is
+how the host configures the inside of a namespace without entering it. All calls block for microseconds to milliseconds
+(the kernel's one network lock), so they run in worker threads.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
+from typing import Self
+
+_NLM_REQUEST, _NLM_ACK, _NLM_DUMP, _NLM_REPLACE, _NLM_EXCL, _NLM_CREATE = 0x1, 0x4, 0x300, 0x100, 0x200, 0x400
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_NEWROUTE, _RTM_NEWNEIGH = 16, 17, 18, 20, 24, 28
+_IFF_UP = 1
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 4, 18, 28
+_IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL = 1, 2, 3
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
+_RT_TABLE_MAIN, _RTPROT_STATIC, _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK, _RTN_UNICAST, _RTN_UNREACHABLE = (
+    254,
+    4,
+    0,
+    253,
+    1,
+    7,
+)
+_NDA_DST, _NDA_LLADDR, _NUD_PERMANENT = 1, 2, 0x80
+_NLA_F_NESTED = 0x8000
+_NETLINK_NETFILTER = 12
+_CT_GET, _CT_DELETE = 0x101, 0x102
+_CTA_TUPLE_ORIG, _CTA_FILTER, _CTA_FILTER_ORIG_FLAGS, _CTA_FILTER_REPLY_FLAGS = 1, 25, 1, 2
+_CTA_TUPLE_IP, _CTA_IP_V4_SRC, _FILTER_BY_SOURCE = 1, 1, 1
+_TYPE_MASK = 0x3FFF
+
+LOOPBACK_INDEX = 1
+
+
+class RouteSocket:
+    """Links, addresses, routes and neighbours of the namespace the calling thread is in now. Errors are OSError."""
+
+    def __init__(self) -> None:
+        self._netlink = _Netlink(socket.NETLINK_ROUTE)
+
+    def add_veth(self, name: str, mac: bytes, *, mtu: int, peer: str, peer_mac: bytes, netns: int) -> None:
+        """A pair of interfaces, both down: `name` here, `peer` in the namespace of the descriptor `netns`."""
+        inside = (
+            _link()
+            + _attr(_IFLA_IFNAME, _text(peer))
+            + _attr(_IFLA_ADDRESS, peer_mac)
+            + _attr(_IFLA_MTU, struct.pack("=I", mtu))
+            + _attr(_IFLA_NET_NS_FD, struct.pack("=I", netns))
+        )
+        kind = _attr(_IFLA_INFO_KIND, b"veth") + _attr(_IFLA_INFO_DATA, _attr(_VETH_INFO_PEER, inside))
+        outside = (
+            _link()
+            + _attr(_IFLA_IFNAME, _text(name))
+            + _attr(_IFLA_ADDRESS, mac)
+            + _attr(_IFLA_MTU, struct.pack("=I", mtu))
+        )
+        self._create(_RTM_NEWLINK, outside + _attr(_IFLA_LINKINFO, kind), name)
+
+    def index(self, name: str) -> int:
+        """The number that the namespace gave the interface `name`."""
+        for message in self._netlink.request(_RTM_GETLINK, _NLM_ACK, _link() + _attr(_IFLA_IFNAME, _text(name)), name):
+            return int(struct.unpack_from("=i", message, 4)[0])
+        raise OSError(_ENODEV, os.strerror(_ENODEV), name)
+
+    def set_up(self, index: int) -> None:
+        self._netlink.request(_RTM_NEWLINK, _NLM_ACK, _link(index=index, flags=_IFF_UP), f"interface {index}")
+
+    def delete_link(self, name: str) -> None:
+        """Delete an interface, and with it its peer, addresses and routes. One that is gone is no error."""
+        try:
+            self._netlink.request(_RTM_DELLINK, _NLM_ACK, _link() + _attr(_IFLA_IFNAME, _text(name)), name)
+        except OSError as error:
+            if error.errno != _ENODEV:
+                raise
+
+    def add_address(self, index: int, address: IPv4Address, *, label: str) -> None:
+        """`label` begins with the interface's name; `ip address` shows it."""
+        payload = struct.pack("=BBBBI", socket.AF_INET, 32, 0, 0, index)
+        payload += (
+            _attr(_IFA_LOCAL, address.packed) + _attr(_IFA_ADDRESS, address.packed) + _attr(_IFA_LABEL, _text(label))
+        )
+        self._create(_RTM_NEWADDR, payload, str(address), replace=True)
+
+    def add_route(self, target: IPv4Network, *, index: int, gateway: IPv4Address | None = None) -> None:
+        scope = _RT_SCOPE_UNIVERSE if gateway else _RT_SCOPE_LINK
+        payload = _route(target, scope, _RTN_UNICAST) + _attr(_RTA_OIF, struct.pack("=I", index))
+        if gateway:
+            payload += _attr(_RTA_GATEWAY, gateway.packed)
+        self._create(_RTM_NEWROUTE, payload, str(target), replace=True)
+
+    def add_unreachable(self, target: IPv4Network) -> None:
+        """Addresses in `target` without a longer route go nowhere instead of out of the default route."""
+        self._create(_RTM_NEWROUTE, _route(target, _RT_SCOPE_UNIVERSE, _RTN_UNREACHABLE), str(target), replace=True)
+
+    def add_neighbour(self, index: int, address: IPv4Address, mac: bytes) -> None:
+        """A permanent one: the address needs no ARP."""
+        payload = struct.pack("=BxxxiHBB", socket.AF_INET, index, _NUD_PERMANENT, 0, 0)
+        payload += _attr(_NDA_DST, address.packed) + _attr(_NDA_LLADDR, mac)
+        self._create(_RTM_NEWNEIGH, payload, str(address), replace=True)
+
+    def close(self) -> None:
+        self._netlink.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _create(self, kind: int, payload: bytes, what: str, *, replace: bool = False) -> None:
+        flags = _NLM_ACK | _NLM_CREATE | (_NLM_REPLACE if replace else _NLM_EXCL)
+        self._netlink.request(kind, flags, payload, what)
+
+
+def forget_flows(source: IPv4Address) -> int:
+    """Delete every connection tracking entry that `source` began; the number deleted. Raises OSError."""
+    family = struct.pack("=BBH", socket.AF_INET, 0, 0)
+    origin = _nest(_CTA_TUPLE_ORIG, _nest(_CTA_TUPLE_IP, _attr(_CTA_IP_V4_SRC, source.packed)))
+    by_source = _attr(_CTA_FILTER_ORIG_FLAGS, struct.pack("=I", _FILTER_BY_SOURCE))
+    wanted = _nest(_CTA_FILTER, by_source + _attr(_CTA_FILTER_REPLY_FLAGS, struct.pack("=I", 0)))
+    netlink = _Netlink(_NETLINK_NETFILTER)
+    try:
+        tuples = [
+            _attr(kind, value)
+            for message in netlink.request(_CT_GET, _NLM_DUMP, family + origin + wanted, f"connections of {source}")
+            for kind, value in _attributes(message[len(family) :])
+            if kind & _TYPE_MASK == _CTA_TUPLE_ORIG
+        ]
+        for flow in tuples:
+            try:
+                netlink.request(_CT_DELETE, _NLM_ACK, family + flow, f"connection of {source}")
+            except OSError as error:
+                if error.errno != _ENOENT:  # it ended by itself
+                    raise
+        return len(tuples)
+    finally:
+        netlink.close()
+
+
+_ENOENT, _ENODEV = 2, 19
+
+
+class _Netlink:
+    def __init__(self, protocol: int) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        self._sequence = 0
+
+    def request(self, kind: int, flags: int, payload: bytes, what: str) -> list[bytes]:
+        """Send one request; the payloads of all messages up to its acknowledgement. Raises OSError naming `what`."""
+        self._send(kind, flags, payload)
+        return list(self._answers(what))
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _send(self, kind: int, flags: int, payload: bytes) -> None:
+        self._sequence += 1
+        header = struct.pack("=IHHII", 16 + len(payload), kind, _NLM_REQUEST | flags, self._sequence, 0)
+        self._socket.send(header + payload)
+
+    def _answers(self, what: str) -> Iterator[bytes]:
+        while True:
+            data = self._socket.recv(1 << 16)
+            offset = 0
+            while offset < len(data):
+                length, kind, _, sequence, _ = struct.unpack_from("=IHHII", data, offset)
+                body = data[offset + 16 : offset + length]
+                offset += _aligned(length)
+                if sequence != self._sequence:
+                    continue
+                if kind in (_NLMSG_ERROR, _NLMSG_DONE):
+                    code = -struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
+                    if code:
+                        raise OSError(code, os.strerror(code), what)
+                    return
+                yield body
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    offset = 0
+    while offset + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, offset)
+        yield kind, data[offset + 4 : offset + length]
+        offset += _aligned(length)
+
+
+def _attr(kind: int, value: bytes) -> bytes:
+    length = 4 + len(value)
+    return struct.pack("=HH", length, kind) + value + bytes(_aligned(length) - length)
+
+
+def _nest(kind: int, value: bytes) -> bytes:
+    return _attr(kind | _NLA_F_NESTED, value)
+
+
+def _aligned(length: int) -> int:
+    return (length + 3) & ~3
+
+
+def _text(value: str) -> bytes:
+    return value.encode() + b"\0"
+
+
+def _link(*, index: int = 0, flags: int = 0) -> bytes:
+    return struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, flags, flags)
+
+
+def _route(target: IPv4Network, scope: int, kind: int) -> bytes:
+    header = (socket.AF_INET, target.prefixlen, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, scope, kind, 0)
+    destination = _attr(_RTA_DST, target.network_address.packed) if target.prefixlen else b""
+    return struct.pack("=BBBBBBBBI", *header) + destination

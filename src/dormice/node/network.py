@@ -1,0 +1,327 @@
+"""Networks of machines: one namespace each, joined to the host by a veth pair and bound by the rules in `nftables.py`.
+
+Slot *n* has the address `network + n` and the host interface `<name>-n`; the gateway address is shared by all and sits on
+the loopback interface. Namespaces are held by a descriptor of this process and nothing else: an idle one vanishes with the
+node, a used one lives as long as its machine. Which machine owns which interface is one symlink in the run directory,
+`networks/<machine id> -> <name>-n`, so it survives a restart of the node.
+
+The machine's user namespace does not own its network namespace: root inside can neither reconfigure it nor open raw
+sockets. Every user inside may listen on any port and send pings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import random
+import socket
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Never
+
+from dormice.node import nftables, uplink
+from dormice.node.netlink import LOOPBACK_INDEX, RouteSocket, forget_flows
+from dormice.node.ports import Network
+from dormice.node.runtime import RuntimeFailure
+from dormice.node.syscalls import unshare
+
+DEFAULT_NETWORK = IPv4Network("10.213.0.0/16")
+
+_log = logging.getLogger(__name__)
+_CLONE_NEWNET = 0x4000_0000
+_INSIDE = "eth0"
+_HOST_MAC = bytes.fromhex("02646d000000")
+_FIRST_SLOT = 2  # 0 is the network's own address, 1 the gateway
+_PAUSE_AFTER_FAILURE = 1.0  # seconds
+_SETTINGS_INSIDE = {
+    "ipv6/conf/all/disable_ipv6": "1",
+    "ipv6/conf/default/disable_ipv6": "1",
+    "ipv4/ip_unprivileged_port_start": "0",
+    "ipv4/ping_group_range": "0 4294967294",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A network of this process: `fd` keeps its namespace alive."""
+
+    slot: int
+    fd: int
+
+
+class Networks:
+    """The network provider of the node.
+
+    `name` (at most 8 characters) names everything it makes on the host, so that two nodes with other names and other
+    ranges can share one. `pool_size` networks are kept ready while `run` runs. `enable_forwarding` lets it switch
+    `ip_forward` on; the host then still forwards for nobody but machines and what it forwarded already.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path = Path("/run/dormice"),
+        *,
+        network: IPv4Network = DEFAULT_NETWORK,
+        name: str = "dormice",
+        denied: Sequence[IPv4Network] = nftables.DENIED,
+        pool_size: int = 4,
+        flows_per_machine: int = 2048,
+        enable_forwarding: bool = True,
+    ) -> None:
+        if not 1 <= len(name) <= 8 or network.num_addresses < 8:
+            raise ValueError("a network needs a name of 1 to 8 characters and at least 8 addresses")
+        self.gateway = network.network_address + 1
+        self.network = network
+        self._name = name
+        self._run_dir = run_dir
+        self._owners = run_dir / "networks"
+        self._denied = denied
+        self._flows = flows_per_machine
+        self._pool_size = pool_size
+        self._enable_forwarding = enable_forwarding
+        self._mtu = 1500
+        self._lock_fd: int | None = None
+        self._owned: dict[str, _Made | int] = {}
+        """By machine: its network, or only its slot when an earlier node process made it."""
+        self._ready: deque[_Made] = deque()
+        self._released: deque[_Made | int] = deque()
+        self._taken: set[int] = set()
+        # Not always the first free one: an address should rest before another machine gets it.
+        self._last_slot = random.randrange(_FIRST_SLOT, network.num_addresses - 1)  # noqa: S311
+        self._work = asyncio.Event()
+
+    async def open(self) -> None:
+        """Prepare the host and recognise the networks of earlier node processes; networks in use go on working.
+
+        Raises RuntimeFailure `NETWORK_FAILED` when the host cannot do it, the range is in use, or another node holds
+        the name.
+        """
+        await _in_thread(self._prepare_host)
+        await _in_thread(self._recognise)
+
+    async def run(self) -> Never:
+        """Keep the pool full and delete what was released."""
+        while True:
+            self._work.clear()
+            try:
+                while await self._turn():
+                    pass
+            except RuntimeFailure as error:
+                _log.warning("network upkeep failed, trying again: %s", error)
+                await asyncio.sleep(_PAUSE_AFTER_FAILURE)
+                continue
+            await self._work.wait()
+
+    async def _turn(self) -> bool:
+        """One piece of upkeep, if there is any. Making goes first: somebody may be waiting for it."""
+        if len(self._ready) < self._pool_size:
+            await _in_thread(self._make, self._next_slot())
+        elif self._released:
+            await _in_thread(self._delete, self._released[0])
+            self._released.popleft()
+        else:
+            return False
+        return True
+
+    async def acquire(self, machine_id: str) -> Network:
+        """The machine's network, the same one again if it has one. Raises RuntimeFailure `NETWORK_FAILED`."""
+        held = self._owned.get(machine_id)
+        if isinstance(held, int):
+            # Its namespace went with the machine's last process; only the name is left.
+            await self.release(machine_id)
+        if isinstance(held, _Made):
+            return self._describe(held)
+        while not self._ready:
+            await _in_thread(self._make, self._next_slot())
+        if isinstance(held := self._owned.get(machine_id), _Made):
+            return self._describe(held)
+        made = self._ready.popleft()
+        self._work.set()
+        self._owned[machine_id] = made
+        try:
+            (self._owners / machine_id).symlink_to(self._interface(made.slot))
+        except OSError as error:
+            await self.release(machine_id)
+            raise RuntimeFailure("NETWORK_FAILED", f"cannot record a network: {error}") from error
+        return self._describe(made)
+
+    async def release(self, machine_id: str) -> None:
+        """Give the machine's network back; `run` deletes it. A machine that has none is no error."""
+        held = self._owned.pop(machine_id, None)
+        if held is None:
+            return
+        (self._owners / machine_id).unlink(missing_ok=True)
+        self._released.append(held)
+        self._work.set()
+
+    async def release_others(self, live: Collection[str]) -> None:
+        """Release the networks of every machine that is not in `live`."""
+        for machine_id in [owner for owner in self._owned if owner not in live]:
+            await self.release(machine_id)
+
+    async def close(self) -> None:
+        """Delete what no machine uses. Networks of machines and the rules stay."""
+        self._released.extend(self._ready)
+        self._ready.clear()
+        while self._released:
+            await _in_thread(self._delete, self._released[0])
+            self._released.popleft()
+        for held in self._owned.values():
+            if isinstance(held, _Made):
+                os.close(held.fd)
+        self._owned.clear()
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+    def _describe(self, made: _Made) -> Network:
+        path = Path(f"/proc/{os.getpid()}/fd/{made.fd}")
+        return Network(path, str(self._address(made.slot)), str(self.gateway))
+
+    def _interface(self, slot: int) -> str:
+        return f"{self._name}-{slot}"
+
+    def _address(self, slot: int) -> IPv4Address:
+        return self.network.network_address + slot
+
+    def _next_slot(self) -> int:
+        slots = self.network.num_addresses - 1 - _FIRST_SLOT  # the last address is the broadcast one
+        for step in range(1, slots + 1):
+            slot = _FIRST_SLOT + (self._last_slot - _FIRST_SLOT + step) % slots
+            if slot not in self._taken:
+                self._taken.add(slot)
+                self._last_slot = slot
+                return slot
+        raise RuntimeFailure("NETWORK_FAILED", f"all {slots} addresses of {self.network} are in use", retryable=True)
+
+    # What follows runs in worker threads.
+
+    def _prepare_host(self) -> None:
+        self._owners.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self._lock_name()
+        if taken := uplink.routes_within(self.network, besides=self._name):
+            raise OSError(f"the host has a route to {taken[0]}, inside the machines' {self.network}")
+        self._mtu = uplink.mtu()
+        enabled = self._run_dir / "forwarding-enabled"
+        if self._enable_forwarding and not uplink.forwarding():
+            enabled.touch()
+        guarded = uplink.physical_interfaces() if enabled.exists() else []
+        nftables.load(
+            nftables.Policy(
+                table=self._name,
+                interfaces=f"{self._name}-",
+                network=self.network,
+                gateway=self.gateway,
+                denied=self._denied,
+                flows=self._flows,
+                guarded=guarded,
+            )
+        )
+        nftables.pass_docker(f"{self._name}-")
+        if self._enable_forwarding:
+            uplink.enable_forwarding()
+        forget_flows(self.gateway)  # fails now if the kernel cannot list connections, not at the first release
+        self._add_gateway()
+
+    def _lock_name(self) -> None:
+        fd = os.open(self._run_dir / f"network-{self._name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise OSError(f"another node of this host holds the network name {self._name!r}") from None
+        self._lock_fd = fd
+
+    def _add_gateway(self) -> None:
+        with RouteSocket() as host:
+            # On the loopback interface: every kernel has it, and errors the host sends machines then come from here.
+            host.add_address(LOOPBACK_INDEX, self.gateway, label=f"lo:{self._name}")
+            host.add_unreachable(self.network)
+
+    def _recognise(self) -> None:
+        present = {name for name in _interfaces() if name.startswith(f"{self._name}-")}
+        for owner in self._owners.iterdir():
+            interface = str(owner.readlink())
+            if interface in present:
+                slot = int(interface.rpartition("-")[2])
+                self._owned[owner.name] = slot
+                self._taken.add(slot)
+                present.discard(interface)
+            elif interface.startswith(f"{self._name}-"):
+                owner.unlink()
+        with RouteSocket() as host:
+            for interface in present:
+                host.delete_link(interface)
+
+    def _make(self, slot: int) -> None:
+        """Put a new network into the pool; by itself, so that a cancelled caller loses none."""
+        try:
+            with ThreadPoolExecutor(max_workers=1) as throw_away:  # a thread cannot be trusted to come back
+                namespace, inside = throw_away.submit(_new_namespace).result()
+        except OSError:
+            self._taken.discard(slot)
+            raise
+        try:
+            self._join(slot, namespace, inside)
+        except OSError:
+            os.close(namespace)
+            self._delete(slot)
+            raise
+        finally:
+            inside.close()
+        self._ready.append(_Made(slot, namespace))
+
+    def _join(self, slot: int, namespace: int, inside: RouteSocket) -> None:
+        interface, address = self._interface(slot), self._address(slot)
+        mac = _HOST_MAC[:2] + slot.to_bytes(4, "big")
+        with RouteSocket() as host:
+            host.add_veth(interface, _HOST_MAC, mtu=self._mtu, peer=_INSIDE, peer_mac=mac, netns=namespace)
+            uplink.disable_ipv6(interface)
+            index = host.index(interface)
+            host.set_up(index)
+            host.add_neighbour(index, address, mac)
+            host.add_route(IPv4Network(address), index=index)
+        index = inside.index(_INSIDE)
+        inside.set_up(LOOPBACK_INDEX)
+        inside.set_up(index)
+        inside.add_address(index, address, label=_INSIDE)
+        inside.add_neighbour(index, self.gateway, _HOST_MAC)
+        inside.add_route(IPv4Network(self.gateway), index=index)
+        inside.add_route(IPv4Network("0.0.0.0/0"), index=index, gateway=self.gateway)
+
+    def _delete(self, held: _Made | int) -> None:
+        slot = held if isinstance(held, int) else held.slot
+        with RouteSocket() as host:
+            host.delete_link(self._interface(slot))
+        if isinstance(held, _Made):
+            os.close(held.fd)
+        forget_flows(self._address(slot))
+        self._taken.discard(slot)
+
+
+def _new_namespace() -> tuple[int, RouteSocket]:
+    """Move the calling thread into a new network namespace; a descriptor of it, and a socket that configures it."""
+    unshare(_CLONE_NEWNET)
+    for name, value in _SETTINGS_INSIDE.items():
+        setting = Path("/proc/sys/net") / name
+        if setting.exists():
+            setting.write_text(value)
+    inside = RouteSocket()
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC), inside
+
+
+def _interfaces() -> list[str]:
+    return [name for _, name in socket.if_nameindex()]
+
+
+async def _in_thread(work: Callable[..., None], *arguments: object) -> None:
+    try:
+        await asyncio.to_thread(work, *arguments)
+    except OSError as error:
+        raise RuntimeFailure("NETWORK_FAILED", str(error), retryable=True) from error

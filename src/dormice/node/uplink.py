@@ -1,0 +1,60 @@
+"""What the host's own network looks like: its ways out, its routes, and whether it forwards."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+_INTERFACES = Path("/sys/class/net")
+_ETHERNET_MTU = 1500
+
+
+def routes() -> list[tuple[str, IPv4Network]]:
+    """The main routing table's routes: interface (`*` where there is none) and target."""
+    found = []
+    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+        fields = line.split()
+        target, mask = (IPv4Address(int(text, 16).to_bytes(4, "little")) for text in (fields[1], fields[7]))
+        found.append((fields[0], IPv4Network(f"{target}/{mask}")))
+    return found
+
+
+def routes_within(network: IPv4Network, *, besides: str) -> list[IPv4Network]:
+    """Routes that overlap with `network`, apart from the default route and those of interfaces called `besides`*."""
+    return [
+        target
+        for interface, target in routes()
+        if target.prefixlen > 0
+        and target.overlaps(network)
+        and not interface.startswith(besides)
+        and (interface, target) != ("*", network)
+    ]
+
+
+def mtu() -> int:
+    """The smallest MTU of the interfaces that lead to the default route, in bytes."""
+    ways = {interface for interface, target in routes() if target.prefixlen == 0} - {"*"}
+    return min((int((_INTERFACES / way / "mtu").read_text()) for way in ways), default=_ETHERNET_MTU)
+
+
+def physical_interfaces() -> list[str]:
+    """Interfaces with a device behind them, and those of the default route."""
+    names = {name for _, name in socket.if_nameindex() if (_INTERFACES / name / "device").exists()}
+    return sorted((names | {interface for interface, target in routes() if target.prefixlen == 0}) - {"*"})
+
+
+def forwarding() -> bool:
+    return _FORWARD.read_text().strip() == "1"
+
+
+def enable_forwarding() -> None:
+    if not forwarding():
+        _FORWARD.write_text("1")
+
+
+def disable_ipv6(interface: str) -> None:
+    setting = Path("/proc/sys/net/ipv6/conf") / interface / "disable_ipv6"
+    if setting.exists():  # not in a kernel without IPv6
+        setting.write_text("1")
