@@ -45,7 +45,6 @@ class MachineEvent(StrEnum):
     START_FAILED = "start_failed"
     STOP = "stop"
     STOPPED = "stopped"
-    STOP_REFUSED = "stop_refused"
     DIED = "died"
     DESTROY = "destroy"
     DESTROYED = "destroyed"
@@ -54,8 +53,13 @@ class MachineEvent(StrEnum):
 _P, _E = Phase, MachineEvent
 
 TRANSITIONS: Mapping[Phase, Mapping[MachineEvent, Phase]] = {
-    _P.ACCEPTED: {_E.START: _P.STARTING, _E.NO_NODE: _P.PLACEMENT_PENDING, _E.DESTROY: _P.DESTROYING},
-    _P.PLACEMENT_PENDING: {_E.START: _P.STARTING, _E.DESTROY: _P.DESTROYING},
+    _P.ACCEPTED: {
+        _E.START: _P.STARTING,
+        _E.NO_NODE: _P.PLACEMENT_PENDING,
+        _E.STOPPED: _P.SLEEPING,  # there was nothing to stop
+        _E.DESTROY: _P.DESTROYING,
+    },
+    _P.PLACEMENT_PENDING: {_E.START: _P.STARTING, _E.STOPPED: _P.SLEEPING, _E.DESTROY: _P.DESTROYING},
     _P.STARTING: {
         _E.STARTED: _P.RUNNING,
         _E.START_FAILED: _P.FAILED,
@@ -67,11 +71,10 @@ TRANSITIONS: Mapping[Phase, Mapping[MachineEvent, Phase]] = {
     _P.STOPPING: {
         _E.STOPPED: _P.SLEEPING,
         _E.DIED: _P.SLEEPING,
-        _E.STOP_REFUSED: _P.RUNNING,
         _E.DESTROY: _P.DESTROYING,
     },
     _P.SLEEPING: {_E.START: _P.STARTING, _E.NO_NODE: _P.PLACEMENT_PENDING, _E.DESTROY: _P.DESTROYING},
-    _P.FAILED: {_E.START: _P.STARTING, _E.DESTROY: _P.DESTROYING},
+    _P.FAILED: {_E.START: _P.STARTING, _E.NO_NODE: _P.PLACEMENT_PENDING, _E.DESTROY: _P.DESTROYING},
     _P.DESTROYING: {_E.DESTROYED: _P.DESTROYED},
     _P.DESTROYED: {},
 }

@@ -1,0 +1,119 @@
+"""What the engine remembers of machines and open executions: a copy of the store, rebuilt from it at every start.
+
+Everything here is keyed by machine. A row gets in only after its commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from dormice.domain.execution import Execution, ExecutionState, Micros
+from dormice.domain.machine import Machine, Phase
+
+
+@dataclass(eq=False, slots=True)
+class LiveMachine:
+    """A machine that is not destroyed, and its unfinished executions."""
+
+    machine: Machine
+    last_activity_at: Micros
+    """What autosleep counts from: the last execution's end, wake or change."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the machine itself (phase, sizes, desires) is being changed."""
+    attached: bool = False
+    """Its guest answers, so claims can be made and start frames sent."""
+    queue: OrderedDict[str, Execution] = field(default_factory=OrderedDict)
+    """Unclaimed executions in state `queued`, first in first out."""
+    waking: OrderedDict[str, Execution] = field(default_factory=OrderedDict)
+    """Executions in `wake_in_progress`."""
+    claimed: dict[str, Execution] = field(default_factory=dict)
+    """Executions that hold a slot: claimed for the present boot."""
+    reserved: int = 0
+    """Slots promised to claims that are being committed."""
+    arriving: int = 0
+    """Executions that are being committed: they hold the machine awake already."""
+
+    @property
+    def open_executions(self) -> int:
+        """How many executions have not ended."""
+        return len(self.queue) + len(self.waking) + len(self.claimed) + self.arriving
+
+    def free_slots(self, limit: int) -> int:
+        """How many more executions may be claimed."""
+        return limit - len(self.claimed) - self.reserved
+
+    def find(self, execution_id: str) -> Execution | None:
+        """Return an open execution."""
+        return self.claimed.get(execution_id) or self.queue.get(execution_id) or self.waking.get(execution_id)
+
+    def place(self, execution: Execution) -> None:
+        """Put an execution where its present state says; a terminal one is dropped."""
+        self.drop(execution.id)
+        if execution.terminal:
+            return
+        if execution.boot_id is not None:
+            self.claimed[execution.id] = execution
+        elif execution.state is ExecutionState.WAKE_IN_PROGRESS:
+            self.waking[execution.id] = execution
+        else:
+            self.queue[execution.id] = execution
+
+    def refresh(self, execution: Execution) -> None:
+        """Take in a newer row of an execution that is still open; one that has ended meanwhile stays gone."""
+        current = self.find(execution.id)
+        if current is not None and current.last_sequence <= execution.last_sequence:
+            self.place(execution)
+
+    def drop(self, execution_id: str) -> None:
+        """Forget an execution."""
+        self.claimed.pop(execution_id, None)
+        self.queue.pop(execution_id, None)
+        self.waking.pop(execution_id, None)
+
+
+class Board:
+    """Every live machine, by id."""
+
+    def __init__(self) -> None:
+        self._machines: dict[str, LiveMachine] = {}
+        self._of_organization: dict[str, int] = {}
+
+    def __iter__(self) -> Iterator[LiveMachine]:
+        return iter(list(self._machines.values()))
+
+    def add(self, machine: Machine) -> LiveMachine:
+        """Take in a machine (again: its row is refreshed)."""
+        live = self._machines.get(machine.id)
+        if live is None:
+            live = self._machines[machine.id] = LiveMachine(machine, machine.last_activity_at)
+            organization = machine.organization_id
+            self._of_organization[organization] = self._of_organization.get(organization, 0) + 1
+        live.machine = machine
+        return live
+
+    def get(self, machine_id: str) -> LiveMachine | None:
+        """Return a live machine, whoever owns it."""
+        return self._machines.get(machine_id)
+
+    def owned(self, organization_id: str, machine_id: str) -> LiveMachine | None:
+        """Return a live machine of the organization."""
+        live = self._machines.get(machine_id)
+        return live if live is not None and live.machine.organization_id == organization_id else None
+
+    def count(self, organization_id: str) -> int:
+        """How many live machines the organization has."""
+        return self._of_organization.get(organization_id, 0)
+
+    def remove(self, machine_id: str) -> None:
+        """Forget a destroyed machine."""
+        live = self._machines.pop(machine_id, None)
+        if live is not None:
+            self._of_organization[live.machine.organization_id] -= 1
+
+    def promised(self) -> tuple[float, int]:
+        """Return the vcpus and MiB that running and starting machines have been promised."""
+        awake = [m.machine for m in self._machines.values() if m.machine.phase in (Phase.STARTING, Phase.RUNNING)]
+        return sum(m.vcpu for m in awake), sum(m.memory_mib for m in awake)

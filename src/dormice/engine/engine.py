@@ -1,0 +1,136 @@
+"""Puts the engine together and runs its services."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from dormice.domain.limits import Limits, MachineDefaults
+from dormice.engine.board import Board
+from dormice.engine.clock import Clock
+from dormice.engine.dispatcher import Dispatcher
+from dormice.engine.executions import Executions
+from dormice.engine.feed import Feed
+from dormice.engine.gateway import Gateway
+from dormice.engine.health import CHECK_EVERY_SECONDS, Health
+from dormice.engine.idempotency import InFlight
+from dormice.engine.keys import Keys
+from dormice.engine.lifecycle import Lifecycle
+from dormice.engine.machines import Machines
+from dormice.engine.reaper import Reaper
+from dormice.engine.reconciler import Reconciler
+from dormice.engine.runner import Runner
+from dormice.engine.service import serve
+from dormice.engine.stdin import StdinFeeder
+from dormice.engine.tasks import Tasks
+from dormice.store.interface import Store
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """The object graph of one server. `start` first, then the API may use its parts."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        limits: Limits,
+        defaults: MachineDefaults,
+        fingerprint: Callable[[bytes], str],
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self._store = store
+        self._group = group
+        self.gateway = gateway = Gateway()
+        self._board = board = Board()
+        feed, tasks = Feed(), Tasks(group)
+        in_flight = InFlight(clock, limits, fingerprint)
+        self._feeder = feeder = StdinFeeder(store=store.executions, gateway=gateway)
+        self._dispatcher = dispatcher = Dispatcher(
+            store=store.executions, gateway=gateway, feeder=feeder, feed=feed, clock=clock, limits=limits
+        )
+        self._runner = runner = Runner(
+            store=store.executions, gateway=gateway, dispatcher=dispatcher, feeder=feeder, feed=feed, clock=clock
+        )
+        lifecycle = Lifecycle(
+            machines=store.machines,
+            executions=store.executions,
+            board=board,
+            gateway=gateway,
+            feed=feed,
+            clock=clock,
+            limits=limits,
+        )
+        reconciler = Reconciler(
+            board=board,
+            lifecycle=lifecycle,
+            dispatcher=dispatcher,
+            runner=runner,
+            feeder=feeder,
+            clock=clock,
+            group=group,
+        )
+        gateway.bind(reconciler)
+        self._reaper = Reaper(
+            store=store,
+            board=board,
+            lifecycle=lifecycle,
+            reconciler=reconciler,
+            feed=feed,
+            clock=clock,
+            limits=limits,
+        )
+        self.machines = Machines(
+            store=store.machines,
+            board=board,
+            lifecycle=lifecycle,
+            reconciler=reconciler,
+            feed=feed,
+            in_flight=in_flight,
+            tasks=tasks,
+            clock=clock,
+            limits=limits,
+            defaults=defaults,
+        )
+        self.executions = Executions(
+            store=store.executions,
+            board=board,
+            machines=self.machines,
+            dispatcher=dispatcher,
+            reconciler=reconciler,
+            feeder=feeder,
+            feed=feed,
+            in_flight=in_flight,
+            tasks=tasks,
+            clock=clock,
+            limits=limits,
+        )
+        self.keys = Keys(store=store.keys, clock=clock, limits=limits)
+        self.health = Health(store=store, gateway=gateway)
+
+    async def start(self) -> None:
+        """Rebuild memory from the store, then start the services. Before the node may connect."""
+        for machine in await self._store.machines.live():
+            self._board.add(machine)
+        waiting = 0
+        for execution in await self._store.executions.open():
+            live = self._board.get(execution.machine_id)
+            if live is not None:
+                live.place(execution)
+                waiting += 1
+        log.info("engine has %d machines and %d open executions", sum(1 for _ in self._board), waiting)
+        for name, turn in (
+            ("dispatcher", self._dispatcher.turn),
+            ("runner", self._runner.turn),
+            ("stdin feeder", self._feeder.turn),
+            ("reaper", self._reaper.turn),
+            ("health", self._check_health),
+        ):
+            self._group.create_task(serve(name, turn), name=name)
+
+    async def _check_health(self) -> None:
+        await self.health.check()
+        await asyncio.sleep(CHECK_EVERY_SECONDS)

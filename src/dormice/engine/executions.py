@@ -1,0 +1,261 @@
+"""Executions as callers see them: create, read, wait, cancel, feed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dormice.domain.errors import Conflict, NotFound, RateLimited
+from dormice.domain.execution import Execution, LogEntry, Stream
+from dormice.domain.ids import canonical_machine_id
+from dormice.domain.limits import Limits
+from dormice.domain.machine import Phase
+from dormice.engine.board import Board, LiveMachine
+from dormice.engine.clock import Clock, new_execution_id
+from dormice.engine.dispatcher import Dispatcher
+from dormice.engine.feed import Feed
+from dormice.engine.idempotency import InFlight, reused
+from dormice.engine.machines import Machines
+from dormice.engine.orders import Caller, ExecutionOrder, Idempotency
+from dormice.engine.reconciler import Reconciler
+from dormice.engine.stdin import StdinFeeder
+from dormice.engine.tasks import Tasks
+from dormice.store.interface import (
+    ExecutionStore,
+    IdempotencyClaim,
+    KeyReused,
+    NewExecution,
+    Replayed,
+    StdinRefusal,
+)
+
+_NO_SUCH_EXECUTION = "no such execution on this machine"
+_NO_SUCH_MACHINE = "no such machine"
+
+
+class Executions:
+    """The executions of every machine. Raises the errors of domain/errors.py and StoreUnavailable."""
+
+    def __init__(
+        self,
+        *,
+        store: ExecutionStore,
+        board: Board,
+        machines: Machines,
+        dispatcher: Dispatcher,
+        reconciler: Reconciler,
+        feeder: StdinFeeder,
+        feed: Feed,
+        in_flight: InFlight,
+        tasks: Tasks,
+        clock: Clock,
+        limits: Limits,
+    ) -> None:
+        self._store = store
+        self._board = board
+        self._machines = machines
+        self._dispatcher = dispatcher
+        self._reconciler = reconciler
+        self._feeder = feeder
+        self._feed = feed
+        self._in_flight = in_flight
+        self._tasks = tasks
+        self._clock = clock
+        self._limits = limits
+
+    async def create(
+        self,
+        caller: Caller,
+        machine_id: str,
+        order: ExecutionOrder,
+        idempotency: Idempotency | None,
+        *,
+        wait_ms: int = 0,
+    ) -> Execution:
+        """Record the execution and start it, or queue it, or wake its machine for it.
+
+        The same idempotency key again returns the execution that the first request made.
+        """
+        live = self._live(caller, machine_id)
+        claim = await self._in_flight.claim(caller, idempotency)
+        # A dropped connection must not leave a committed execution that nobody starts.
+        execution = await self._tasks.finish(self._create(caller, live, order, claim))
+        return await self._ended(execution, wait_ms)
+
+    async def _create(
+        self, caller: Caller, live: LiveMachine, order: ExecutionOrder, claim: IdempotencyClaim | None
+    ) -> Execution:
+        self._admit(live)
+        awake = live.machine.phase is Phase.RUNNING
+        direct = awake and live.attached and not live.queue and live.free_slots(self._limits.running_per_machine) > 0
+        now = self._clock.now()
+        new = NewExecution(
+            id=new_execution_id(self._clock),
+            organization_id=caller.organization_id,
+            machine_id=live.machine.id,
+            command=order.command,
+            cwd=order.cwd,
+            env=order.env,
+            stdin_mode=order.stdin_mode,
+            stdin=order.stdin,
+            timeout_ms=order.timeout_ms,
+            now=now,
+            start_by=now + 1000 * (order.start_timeout_ms or self._limits.start_timeout_default_ms),
+            awake=awake,
+            boot_id=live.machine.boot_id if direct else None,
+        )
+        live.arriving += 1
+        live.reserved += direct
+        try:
+            made = await self._store.create(new, claim)
+        finally:
+            live.arriving -= 1
+            live.reserved -= direct
+            self._in_flight.settle(claim)
+        match made:
+            case Execution():
+                live.place(made)
+                self._set_going(live, made, order)
+                return made
+            case Replayed(resource_id=execution_id):
+                return await self.get(caller, live.machine.id, execution_id)
+            case KeyReused():
+                raise reused(made)
+
+    def _admit(self, live: LiveMachine) -> None:
+        phase = live.machine.phase
+        if phase in (Phase.FAILED, Phase.DESTROYING):
+            raise Conflict(
+                f"the machine is {phase.value}: it takes no executions",
+                details={"current_observed_state": "error" if phase is Phase.FAILED else phase.value},
+            )
+        if len(live.queue) + len(live.waking) >= self._limits.queued_per_machine:
+            raise RateLimited(
+                f"the machine has {self._limits.queued_per_machine} executions waiting (queued_per_machine)",
+                retry_after_ms=1000,
+            )
+
+    def _set_going(self, live: LiveMachine, execution: Execution, order: ExecutionOrder) -> None:
+        if live.machine.phase is not Phase.RUNNING:
+            self._reconciler.want_running(live)
+        elif execution.boot_id is not None:
+            self._dispatcher.start(live, execution, order.env)
+        else:
+            self._dispatcher.pump(live)
+
+    async def get(self, caller: Caller, machine_id: str, execution_id: str, *, wait_ms: int = 0) -> Execution:
+        """Return an execution; with wait_ms, once it has ended or that time is over. Raises NotFound."""
+        machine_id = canonical_machine_id(machine_id) or ""
+        live = self._board.owned(caller.organization_id, machine_id)
+        execution = live.find(execution_id) if live is not None else None
+        if execution is None:
+            execution = await self._store.get(caller.organization_id, machine_id, execution_id)
+        if execution is None:
+            raise NotFound(_NO_SUCH_EXECUTION)
+        return await self._ended(execution, wait_ms)
+
+    async def _ended(self, execution: Execution, wait_ms: int) -> Execution:
+        deadline = self._clock.now() + wait_ms * 1000
+        while not execution.terminal and (left := deadline - self._clock.now()) > 0:
+            ticket = self._feed.ticket(execution.id)
+            execution = await self._reread(execution)
+            if execution.terminal:
+                break
+            await self._feed.wait(ticket, left / 1_000_000)
+            execution = await self._reread(execution)
+        return execution
+
+    async def _reread(self, execution: Execution) -> Execution:
+        live = self._board.get(execution.machine_id)
+        if live is not None and (found := live.find(execution.id)) is not None:
+            return found
+        stored = await self._store.get(execution.organization_id, execution.machine_id, execution.id)
+        return stored or execution
+
+    async def page(self, caller: Caller, machine_id: str, *, before: int | None, limit: int) -> list[Execution]:
+        """Return executions newest first, below the number `before`. Raises NotFound."""
+        machine = await self._machines.get(caller, machine_id)
+        return await self._store.page(caller.organization_id, machine.id, before=before, limit=limit)
+
+    async def cancel(self, caller: Caller, machine_id: str, execution_id: str) -> Execution:
+        """Ask for the end of an execution: SIGTERM, grace, kill. A finished one is returned unchanged."""
+        execution = await self.get(caller, machine_id, execution_id)
+        if execution.terminal:
+            return execution
+        return await self._tasks.finish(self._cancel(execution))
+
+    async def _cancel(self, execution: Execution) -> Execution:
+        asked = await self._store.request_cancel(execution.id, self._clock.now())
+        if asked is None:
+            raise NotFound(_NO_SUCH_EXECUTION)
+        live = self._board.get(asked.machine_id)
+        if live is not None:
+            live.refresh(asked)
+            if not asked.terminal:
+                self._dispatcher.cancel(live, asked)
+        self._feed.notify(asked.id)
+        return asked
+
+    async def entries(
+        self,
+        caller: Caller,
+        machine_id: str,
+        execution_id: str,
+        *,
+        after: int,
+        limit: int,
+        max_bytes: int,
+        wait_ms: int = 0,
+    ) -> tuple[Execution, list[LogEntry]]:
+        """Return the execution and its log above `after`; with wait_ms, waits for the first such entry."""
+        execution = await self.get(caller, machine_id, execution_id)
+        deadline = self._clock.now() + wait_ms * 1000
+        while execution.last_sequence <= after and not execution.terminal:
+            ticket = self._feed.ticket(execution.id)
+            execution = await self._reread(execution)
+            left = deadline - self._clock.now()
+            if execution.last_sequence > after or execution.terminal or left <= 0:
+                break
+            await self._feed.wait(ticket, left / 1_000_000)
+            execution = await self._reread(execution)
+        if execution.last_sequence <= after:
+            return execution, []
+        return execution, await self._store.entries(execution, after=after, limit=limit, max_bytes=max_bytes)
+
+    async def output(self, execution: Execution, stream: Stream, *, start: int, end: int) -> bytes:
+        """Return kept bytes of a stream, start <= offset < end."""
+        return await self._store.output(execution, stream, start=start, end=end)
+
+    async def write_stdin(
+        self, caller: Caller, machine_id: str, execution_id: str, *, offset: int, data: bytes, eof: bool
+    ) -> Execution:
+        """Commit bytes of an open standard input at their offset. Raises Conflict on a gap or after the end."""
+        execution = await self.get(caller, machine_id, execution_id)
+        return await self._tasks.finish(self._write_stdin(execution, offset, data, eof=eof))
+
+    async def _write_stdin(self, execution: Execution, offset: int, data: bytes, *, eof: bool) -> Execution:
+        taken: Any = await self._store.append_stdin(execution.id, offset, data, eof=eof, now=self._clock.now())
+        match taken:
+            case Execution():
+                live = self._board.get(taken.machine_id)
+                if live is not None:
+                    live.refresh(taken)
+                    self._feeder.feed(live, taken)
+                return taken
+            case StdinRefusal.GAP:
+                current = await self._reread(execution)
+                raise Conflict(
+                    f"offset {offset} leaves a gap: {current.stdin_offset} bytes are committed; continue from there",
+                    details={"expected_offset": str(current.stdin_offset)},
+                )
+            case StdinRefusal.CLOSED:
+                raise Conflict("standard input is closed: eof was sent, or the execution was made without stdin_open")
+            case StdinRefusal.ENDED:
+                raise Conflict("the execution has ended: nobody reads its standard input any more")
+            case _:
+                raise NotFound(_NO_SUCH_EXECUTION)
+
+    def _live(self, caller: Caller, machine_id: str) -> LiveMachine:
+        live = self._board.owned(caller.organization_id, canonical_machine_id(machine_id) or "")
+        if live is None:
+            raise NotFound(_NO_SUCH_MACHINE)
+        return live

@@ -1,0 +1,108 @@
+"""API keys and organizations. A key is known by its SHA-256 only."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from uuid import UUID
+
+from dormice.domain.errors import Forbidden, Invalid, NotFound, Unauthenticated
+from dormice.domain.limits import Limits
+from dormice.engine.clock import Clock
+from dormice.engine.orders import Caller
+from dormice.store.interface import Key, KeyStore
+
+DEFAULT_ORGANIZATION = "default"
+_CACHED_KEYS = 10_000
+_SHOWN_CHARS = 8
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]*")
+
+
+def new_secret() -> str:
+    """Make an API key: `dmk_` and 43 characters of 256 random bits."""
+    return f"dmk_{secrets.token_urlsafe(32)}"
+
+
+class Keys:
+    """Makes, checks and revokes keys. Raises Unauthenticated, Forbidden, Invalid, NotFound, StoreUnavailable."""
+
+    def __init__(self, *, store: KeyStore, clock: Clock, limits: Limits) -> None:
+        self._store = store
+        self._clock = clock
+        self._limits = limits
+        self._valid: dict[bytes, Caller] = {}
+
+    async def admit(self, secret: str) -> None:
+        """Make sure that the host's own admin key exists. Raises Invalid for a key that is too short or too long."""
+        if not self._limits.key_min_chars <= len(secret) <= self._limits.key_max_chars:
+            raise Invalid(
+                f"an API key has {self._limits.key_min_chars} to {self._limits.key_max_chars} characters, not {len(secret)}",
+                location="DORMICE_API_KEY",
+            )
+        await self._make(DEFAULT_ORGANIZATION, "host", secret, admin=True)
+
+    async def authenticate(self, secret: str) -> Caller:
+        """Return who the key belongs to. Raises Unauthenticated.
+
+        Looking a hash up takes the same time whatever part of a wrong key is right.
+        """
+        digest = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+        caller = self._valid.get(digest)
+        if caller is not None:
+            return caller
+        key = await self._store.find(digest)
+        if key is None or key.revoked_at is not None:
+            raise Unauthenticated("invalid API key", code="AUTH_INVALID")
+        if len(self._valid) >= _CACHED_KEYS:
+            self._valid.clear()
+        caller = self._valid[digest] = Caller(key.organization_id, key.id, key.admin)
+        return caller
+
+    async def create(self, caller: Caller, *, organization: str | None, name: str, admin: bool) -> tuple[Key, str]:
+        """Make a key in an organization (made when missing; None: the caller's own). The secret is returned once."""
+        _needs_admin(caller)
+        if organization is None:
+            own = await self._store.of(caller.organization_id)
+            organization = own[0].organization if own else DEFAULT_ORGANIZATION
+        for field, value in (("organization", organization), ("name", name)):
+            if len(value) > self._limits.name_chars or (value and not _NAME.fullmatch(value)):
+                raise Invalid(
+                    f"{field} must be 1 to {self._limits.name_chars} letters, digits, spaces, dots, dashes, underscores",
+                    location=f"body.{field}",
+                )
+        if not organization:
+            raise Invalid("organization must not be empty", location="body.organization")
+        secret = new_secret()
+        return await self._make(organization, name, secret, admin=admin), secret
+
+    async def list(self, caller: Caller) -> list[Key]:
+        """Return the organization's keys; an admin sees all."""
+        return await self._store.of(None if caller.admin else caller.organization_id)
+
+    async def revoke(self, caller: Caller, key_id: str) -> Key:
+        """Revoke a key at once."""
+        _needs_admin(caller)
+        key = await self._store.revoke(None, key_id, self._clock.now())
+        if key is None:
+            raise NotFound("no such key")
+        self._valid = {digest: known for digest, known in self._valid.items() if known.key_id != key_id}
+        return key
+
+    async def _make(self, organization: str, name: str, secret: str, *, admin: bool) -> Key:
+        now = self._clock.now()
+        key = Key(
+            id=f"key-{UUID(bytes=self._clock.random(16), version=4)}",
+            organization_id=await self._store.ensure_organization(organization, now),
+            organization=organization,
+            name=name,
+            admin=admin,
+            prefix=secret[:_SHOWN_CHARS],
+            created_at=now,
+        )
+        return await self._store.create(key, hashlib.sha256(secret.encode()).digest())
+
+
+def _needs_admin(caller: Caller) -> None:
+    if not caller.admin:
+        raise Forbidden("this needs an admin key", code="AUTH_SCOPE_FORBIDDEN")

@@ -1,0 +1,300 @@
+"""Moves machines through their phases: what callers want, what the node reports, and what follows for executions.
+
+Every method that changes a machine runs under its lock, so decisions about one machine are made one after another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from dormice.domain.errors import Conflict, Unavailable
+from dormice.domain.execution import Execution, Outcome
+from dormice.domain.limits import Limits
+from dormice.domain.machine import DesiredState, Machine, MachineEvent, Phase
+from dormice.engine import outcomes
+from dormice.engine.board import Board, LiveMachine
+from dormice.engine.clock import Clock, new_boot_id
+from dormice.engine.feed import Feed
+from dormice.engine.gateway import Gateway
+from dormice.engine.idempotency import reused
+from dormice.engine.orders import MachinePatch
+from dormice.protocol import node as wire
+from dormice.store.interface import (
+    ExecutionStore,
+    IdempotencyClaim,
+    KeyReused,
+    LostRace,
+    MachineChange,
+    MachineStore,
+    Replayed,
+)
+
+STEADY = "DesiredStateReached"
+_STARTABLE = frozenset({Phase.ACCEPTED, Phase.PLACEMENT_PENDING, Phase.SLEEPING, Phase.FAILED})
+_UNSTARTED = frozenset({Phase.ACCEPTED, Phase.PLACEMENT_PENDING})
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What a caller's change depends on: the revision that it saw, and its idempotency key."""
+
+    revision: str | None
+    claim: IdempotencyClaim | None
+
+
+def illegal(machine: Machine, target: DesiredState | None = None) -> Conflict:
+    """Return the error for a change that the machine's phase does not allow."""
+    observed = "error" if machine.phase is Phase.FAILED else machine.phase.value
+    return Conflict(
+        f"transition invalid for current state: the machine is {observed}",
+        details={
+            "current_desired_state": machine.desired_state.value,
+            "current_observed_state": observed,
+            **({"target_desired_state": target.value} if target else {}),
+        },
+    )
+
+
+class Lifecycle:
+    """The one writer of machine rows after their creation."""
+
+    def __init__(
+        self,
+        *,
+        machines: MachineStore,
+        executions: ExecutionStore,
+        board: Board,
+        gateway: Gateway,
+        feed: Feed,
+        clock: Clock,
+        limits: Limits,
+    ) -> None:
+        self._machines = machines
+        self._executions = executions
+        self._board = board
+        self._gateway = gateway
+        self._feed = feed
+        self._clock = clock
+        self._limits = limits
+
+    # What callers want; the lock is held.
+
+    async def wake(self, live: LiveMachine, guard: Guard) -> Machine:
+        """Start the machine if it is not up or on its way."""
+        machine = live.machine
+        _match(machine, guard)
+        if machine.phase is Phase.DESTROYING:
+            raise illegal(machine, DesiredState.RUNNING)
+        if machine.phase is Phase.STOPPING:
+            return await self._advance(live, None, MachineChange(desired_state=DesiredState.RUNNING), guard.claim)
+        if machine.phase in _STARTABLE:
+            return await self.start(live, guard.claim)
+        return machine
+
+    async def start(self, live: LiveMachine, claim: IdempotencyClaim | None = None) -> Machine:
+        """Begin a new boot, or note that there is no node to run it on."""
+        if not self._gateway.connected:
+            if live.machine.phase is Phase.PLACEMENT_PENDING:
+                return live.machine
+            change = MachineChange(desired_state=DesiredState.RUNNING, reason="NoReadyHosts", retryable=True)
+            return await self._advance(live, MachineEvent.NO_NODE, change, claim)
+        change = MachineChange(
+            desired_state=DesiredState.RUNNING,
+            reason="Starting",
+            retryable=False,
+            last_error="",
+            boot_id=new_boot_id(self._clock),
+        )
+        machine = await self._advance(live, MachineEvent.START, change, claim)
+        self.send_start(machine)
+        return machine
+
+    def send_start(self, machine: Machine) -> None:
+        """Tell the node to start the present boot; it does so once."""
+        if machine.boot_id is None:
+            raise RuntimeError(f"{machine.id} is starting without a boot")
+        self._gateway.send(
+            wire.StartMachine(
+                machine.id,
+                machine.boot_id.bytes,
+                machine.vcpu,
+                machine.memory_mib,
+                machine.storage_gib,
+                machine.image,
+            )
+        )
+
+    async def sleep(self, live: LiveMachine, guard: Guard) -> Machine:
+        """Stop the machine; executions that wait for it or run on it end."""
+        machine = live.machine
+        _match(machine, guard)
+        if machine.phase in (Phase.FAILED, Phase.DESTROYING):
+            raise illegal(machine, DesiredState.SLEEPING)
+        if machine.phase is Phase.SLEEPING:
+            return machine
+        if machine.phase is Phase.STOPPING:
+            if machine.desired_state is DesiredState.SLEEPING:
+                return machine
+            return await self._advance(live, None, MachineChange(desired_state=DesiredState.SLEEPING), guard.claim)
+        change = MachineChange(desired_state=DesiredState.SLEEPING, reason="SleepRequested", retryable=False)
+        event = MachineEvent.STOPPED if machine.phase in _UNSTARTED else MachineEvent.STOP
+        machine = await self._advance(live, event, change, guard.claim)
+        await self._end_waiting(live, outcomes.interrupted("its machine was put to sleep", self._clock.now()))
+        if machine.phase is Phase.STOPPING:
+            self.send_stop(machine)
+        return machine
+
+    async def doze(self, live: LiveMachine, reason: str) -> Machine:
+        """Put an idle machine to sleep. The caller has seen, under the lock, that nothing is open."""
+        change = MachineChange(desired_state=DesiredState.SLEEPING, reason=reason, retryable=False)
+        machine = await self._advance(live, MachineEvent.STOP, change)
+        self.send_stop(machine)
+        return machine
+
+    def send_stop(self, machine: Machine, grace_ms: int | None = None) -> None:
+        """Tell the node to stop whatever runs of the machine."""
+        grace = self._limits.sleep_grace_ms if grace_ms is None else grace_ms
+        self._gateway.send(wire.StopMachine(machine.id, grace))
+
+    async def destroy(self, live: LiveMachine, guard: Guard) -> Machine:
+        """Kill the machine and delete its disk."""
+        machine = live.machine
+        _match(machine, guard)
+        if machine.phase is not Phase.DESTROYING:
+            change = MachineChange(desired_state=DesiredState.DESTROYED, reason="DeleteRequested", retryable=False)
+            machine = await self._advance(live, MachineEvent.DESTROY, change, guard.claim)
+        live.attached = False
+        self.send_destroy(machine)
+        return machine
+
+    def send_destroy(self, machine: Machine) -> None:
+        """Tell the node to remove whatever there is of the machine."""
+        self._gateway.send(wire.DestroyMachine(machine.id))
+
+    async def resize(self, live: LiveMachine, patch: MachinePatch, guard: Guard) -> Machine:
+        """Change what the machine is promised."""
+        machine = live.machine
+        _match(machine, guard)
+        if machine.phase is Phase.DESTROYING:
+            raise illegal(machine)
+        if patch == MachinePatch():
+            return machine
+        change = MachineChange(
+            vcpu=patch.vcpu,
+            memory_mib=patch.memory_mib,
+            storage_gib=patch.storage_gib,
+            autosleep_seconds=patch.autosleep_seconds,
+        )
+        machine = await self._advance(live, None, change, guard.claim)
+        live.last_activity_at = self._clock.now()
+        self.send_sizes(machine)
+        return machine
+
+    def send_sizes(self, machine: Machine) -> None:
+        """Tell the node what the machine is promised now; a stopped one is given it at its next start."""
+        if machine.phase in (Phase.STARTING, Phase.RUNNING):
+            self._gateway.send(
+                wire.ResizeMachine(
+                    machine.id, machine.revision, machine.vcpu, machine.memory_mib, machine.storage_gib, machine.image
+                )
+            )
+
+    # What the node reports; the lock is held.
+
+    async def up(self, live: LiveMachine) -> None:
+        """Take the guest's first answer: the machine runs, and executions that waited for it may start."""
+        if live.machine.phase is Phase.STARTING:
+            await self._advance(live, MachineEvent.STARTED, MachineChange(reason=STEADY, retryable=False))
+            live.last_activity_at = self._clock.now()
+        for execution in await self._executions.machine_ready(live.machine.id, self._clock.now()):
+            live.place(execution)
+            self._feed.notify(execution.id)
+
+    async def start_failed(self, live: LiveMachine, code: str, message: str, *, retryable: bool) -> None:
+        """Record why a boot did not come up; what waited for it fails."""
+        change = MachineChange(reason="RuntimeWakeFailed", retryable=retryable, last_error=f"{code}: {message}")
+        await self._advance(live, MachineEvent.START_FAILED, change)
+        await self._end_all(live, outcomes.wake_failed(code, message, self._clock.now()), unclaimed=True)
+
+    async def down(self, live: LiveMachine, why: str, *, died: bool) -> None:
+        """Record that the present boot is over. `died`: nobody asked for it, and its executions are lost."""
+        now = self._clock.now()
+        if died:
+            outcome = outcomes.lost(why, now)
+            change = MachineChange(
+                desired_state=DesiredState.SLEEPING, reason="MachineLost", retryable=True, last_error=why
+            )
+            event = MachineEvent.DIED
+        else:
+            outcome = outcomes.interrupted("ended because its machine was put to sleep", now)
+            change, event = MachineChange(reason=STEADY, retryable=False, last_error=""), MachineEvent.STOPPED
+        live.attached = False
+        await self._end_all(live, outcome, unclaimed=False)
+        change = replace(change, desired_state=DesiredState.RUNNING if live.open_executions else change.desired_state)
+        await self._advance(live, event, change)
+        if live.machine.desired_state is DesiredState.RUNNING:
+            await self.start(live)
+
+    async def gone(self, live: LiveMachine) -> None:
+        """Record that nothing of the machine is left."""
+        outcome = outcomes.interrupted("ended because its machine was deleted", self._clock.now())
+        await self._end_all(live, outcome, unclaimed=True)
+        await self._advance(live, MachineEvent.DESTROYED, MachineChange(reason=STEADY, last_error=""))
+        self._board.remove(live.machine.id)
+
+    async def resized(self, live: LiveMachine, code: str, message: str) -> None:
+        """Note in the machine's status that new sizes could not be applied."""
+        if code:
+            await self._advance(live, None, MachineChange(reason="ResizeFailed", last_error=f"{code}: {message}"))
+
+    # How rows are written.
+
+    async def _advance(
+        self,
+        live: LiveMachine,
+        event: MachineEvent | None,
+        change: MachineChange,
+        claim: IdempotencyClaim | None = None,
+    ) -> Machine:
+        machine = live.machine
+        moved = await self._machines.advance(machine.id, machine.revision, event, change, self._clock.now(), claim)
+        match moved:
+            case Machine():
+                live.machine = moved
+                self._feed.notify(machine.id)
+                return moved
+            case Replayed():
+                return machine
+            case KeyReused():
+                raise reused(moved)
+            case LostRace():
+                # The lock makes us the only writer: only a second engine on the same store could do this.
+                raise Unavailable("another server changed the machine: is the store shared?")
+
+    async def _end_waiting(self, live: LiveMachine, outcome: Outcome) -> None:
+        for execution in [*live.queue.values(), *live.waking.values()]:
+            ended = await self._executions.end_unstarted(execution.id, outcome)
+            if isinstance(ended, Execution):
+                self._ended(live, ended)
+
+    async def _end_all(self, live: LiveMachine, outcome: Outcome, *, unclaimed: bool) -> None:
+        boot_id = live.machine.boot_id
+        if boot_id is None and not unclaimed:
+            return
+        for ended in await self._executions.end_boot(live.machine.id, boot_id, outcome, unclaimed=unclaimed):
+            self._ended(live, ended)
+
+    def _ended(self, live: LiveMachine, execution: Execution) -> None:
+        live.drop(execution.id)
+        live.last_activity_at = self._clock.now()
+        self._feed.notify(execution.id)
+
+
+def _match(machine: Machine, guard: Guard) -> None:
+    if guard.revision not in (None, "*", str(machine.revision)):
+        raise Conflict(
+            "revision mismatch: the machine has changed; read it again",
+            code="REVISION_MISMATCH",
+            retryable=True,
+            details={"expected_revision": str(machine.revision), "provided_revision": str(guard.revision)[:64]},
+        )

@@ -1,0 +1,268 @@
+"""Machines as callers see them: create, read, resize, sleep, wake, destroy, watch."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+from dormice.domain.errors import Conflict, Invalid, NotFound
+from dormice.domain.ids import canonical_machine_id
+from dormice.domain.limits import Limits, MachineDefaults
+from dormice.domain.machine import DesiredState, Machine, Phase
+from dormice.engine.board import Board, LiveMachine
+from dormice.engine.clock import Clock, new_machine_id
+from dormice.engine.feed import Feed
+from dormice.engine.idempotency import InFlight, reused
+from dormice.engine.lifecycle import Guard, Lifecycle, illegal
+from dormice.engine.orders import Caller, Idempotency, MachineOrder, MachinePatch
+from dormice.engine.reconciler import Reconciler
+from dormice.engine.tasks import Tasks
+from dormice.store.interface import (
+    IdempotencyClaim,
+    KeyReused,
+    MachineStore,
+    NewMachine,
+    Replayed,
+)
+
+KEEP_ALIVE_SECONDS = 15.0
+_SETTLED = {
+    DesiredState.RUNNING: {Phase.RUNNING, Phase.FAILED, Phase.DESTROYED},
+    DesiredState.SLEEPING: {Phase.SLEEPING, Phase.FAILED, Phase.DESTROYED},
+    DesiredState.DESTROYED: {Phase.DESTROYED},
+}
+
+
+def settled(machine: Machine) -> bool:
+    """Whether the machine is where it is wanted, or will not get there by itself."""
+    return machine.phase in _SETTLED[machine.desired_state]
+
+
+class Machines:
+    """The machines of every organization. Raises the errors of domain/errors.py and StoreUnavailable."""
+
+    def __init__(
+        self,
+        *,
+        store: MachineStore,
+        board: Board,
+        lifecycle: Lifecycle,
+        reconciler: Reconciler,
+        feed: Feed,
+        in_flight: InFlight,
+        tasks: Tasks,
+        clock: Clock,
+        limits: Limits,
+        defaults: MachineDefaults,
+    ) -> None:
+        self._store = store
+        self._board = board
+        self._lifecycle = lifecycle
+        self._reconciler = reconciler
+        self._feed = feed
+        self._in_flight = in_flight
+        self._tasks = tasks
+        self._clock = clock
+        self._limits = limits
+        self._defaults = defaults
+
+    async def create(
+        self, caller: Caller, order: MachineOrder, idempotency: Idempotency | None, *, wait_ms: int = 0
+    ) -> Machine:
+        """Record a machine and start it."""
+        new = self._new(caller, order)
+        claim = await self._in_flight.claim(caller, idempotency)
+        machine = await self._tasks.finish(self._create(caller, new, claim))
+        return await self._wait(machine, wait_ms)
+
+    def _new(self, caller: Caller, order: MachineOrder) -> NewMachine:
+        defaults = self._defaults
+        new = NewMachine(
+            id=new_machine_id(self._clock),
+            organization_id=caller.organization_id,
+            vcpu=defaults.vcpu if order.vcpu is None else order.vcpu,
+            memory_mib=defaults.memory_mib if order.memory_mib is None else order.memory_mib,
+            storage_gib=defaults.storage_gib if order.storage_gib is None else order.storage_gib,
+            image=defaults.image if order.image is None else order.image,
+            autosleep_seconds=(
+                defaults.autosleep_seconds if order.autosleep_seconds is None else order.autosleep_seconds
+            ),
+            now=self._clock.now(),
+        )
+        self._check_sizes(new.vcpu, new.memory_mib, new.storage_gib, new.autosleep_seconds)
+        if not self._reconciler.has_image(new.image):
+            raise Invalid(f"no such image: {new.image!r}; `dormice image list` shows them", location="body.image")
+        return new
+
+    def _check_sizes(self, vcpu: float, memory_mib: int, storage_gib: int, autosleep_seconds: int) -> None:
+        limits, (host_vcpus, host_memory) = self._limits, self._reconciler.capacity
+        _bounds("vcpu", vcpu, limits.vcpu_min, host_vcpus, "cores of the host")
+        if vcpu % limits.vcpu_step:
+            raise Invalid(f"vcpu goes in steps of {limits.vcpu_step}", location="body.vcpu")
+        _bounds("memory_mib", memory_mib, limits.memory_mib_min, host_memory, "MiB of the host: exceeds capacity")
+        _bounds("storage_gib", storage_gib, limits.storage_gib_min, limits.storage_gib_max, "GiB")
+        _bounds("autosleep", autosleep_seconds, 0, limits.autosleep_seconds_max, "seconds; 0 or never turns it off")
+
+    async def _create(self, caller: Caller, new: NewMachine, claim: IdempotencyClaim | None) -> Machine:
+        try:
+            if self._board.count(caller.organization_id) >= self._limits.machines_per_organization:
+                raise Conflict(
+                    f"machine quota exceeded: {self._limits.machines_per_organization} machines per organization; "
+                    "delete one first",
+                    code="QUOTA_EXCEEDED",
+                )
+            made = await self._store.create(new, claim)
+        finally:
+            self._in_flight.settle(claim)
+        match made:
+            case Machine():
+                self._reconciler.want_running(self._board.add(made))
+                return made
+            case Replayed(resource_id=machine_id):
+                return await self.get(caller, machine_id)
+            case KeyReused():
+                raise reused(made)
+
+    async def get(self, caller: Caller, machine_id: str, *, wait_ms: int = 0) -> Machine:
+        """Return a machine, also a destroyed one; with wait_ms, once it has settled. Raises NotFound."""
+        machine_id = canonical_machine_id(machine_id) or ""
+        live = self._board.owned(caller.organization_id, machine_id)
+        machine = live.machine if live is not None else await self._store.get(caller.organization_id, machine_id)
+        if machine is None:
+            raise NotFound("no such machine")
+        return await self._wait(machine, wait_ms)
+
+    async def _wait(self, machine: Machine, wait_ms: int) -> Machine:
+        deadline = self._clock.now() + wait_ms * 1000
+        while not settled(machine) and (left := deadline - self._clock.now()) > 0:
+            ticket = self._feed.ticket(machine.id)
+            machine = await self._reread(machine)
+            if not settled(machine):
+                await self._feed.wait(ticket, left / 1_000_000)
+                machine = await self._reread(machine)
+        return machine
+
+    async def _reread(self, machine: Machine) -> Machine:
+        live = self._board.get(machine.id)
+        if live is not None:
+            return live.machine
+        return await self._store.get(machine.organization_id, machine.id) or machine
+
+    async def page(self, caller: Caller, *, before: int | None, limit: int) -> list[Machine]:
+        """Return machines newest first, below the number `before`; destroyed ones are not listed."""
+        return await self._store.page(caller.organization_id, before=before, limit=limit)
+
+    async def changes(self, caller: Caller, machine_id: str) -> AsyncIterator[Machine | None]:
+        """Yield the machine as it is, then at every change, until it has settled; None every 15 s without change."""
+        machine = await self.get(caller, machine_id)
+        yield machine
+        while not settled(machine):
+            ticket = self._feed.ticket(machine.id)
+            newer = await self._reread(machine)
+            if newer.revision == machine.revision:
+                await self._feed.wait(ticket, KEEP_ALIVE_SECONDS)
+                newer = await self._reread(machine)
+            if newer.revision == machine.revision:
+                yield None
+            else:
+                machine = newer
+                yield machine
+
+    async def sleep(
+        self,
+        caller: Caller,
+        machine_id: str,
+        *,
+        revision: str | None,
+        idempotency: Idempotency | None,
+        wait_ms: int = 0,
+    ) -> Machine:
+        """Stop the machine and keep its disk. What runs or waits ends `execution_runner_interrupted`."""
+        return await self._act(caller, machine_id, self._lifecycle.sleep, revision, idempotency, wait_ms)
+
+    async def wake(
+        self,
+        caller: Caller,
+        machine_id: str,
+        *,
+        revision: str | None,
+        idempotency: Idempotency | None,
+        wait_ms: int = 0,
+    ) -> Machine:
+        """Start the machine's disk again. A running one is returned unchanged."""
+        return await self._act(caller, machine_id, self._lifecycle.wake, revision, idempotency, wait_ms)
+
+    async def destroy(
+        self,
+        caller: Caller,
+        machine_id: str,
+        *,
+        revision: str | None,
+        idempotency: Idempotency | None,
+        wait_ms: int = 0,
+    ) -> Machine:
+        """Kill the machine and delete its disk. A destroyed one is returned unchanged."""
+        machine = await self.get(caller, machine_id)
+        if machine.phase is Phase.DESTROYED:
+            return machine
+        return await self._act(caller, machine_id, self._lifecycle.destroy, revision, idempotency, wait_ms)
+
+    async def patch(
+        self,
+        caller: Caller,
+        machine_id: str,
+        patch: MachinePatch,
+        *,
+        revision: str | None,
+        idempotency: Idempotency | None,
+    ) -> Machine:
+        """Change sizes (live for a running machine; storage only grows) and autosleep."""
+
+        async def resize(live: LiveMachine, guard: Guard) -> Machine:
+            self._check_patch(live.machine, patch)
+            return await self._lifecycle.resize(live, patch, guard)
+
+        return await self._act(caller, machine_id, resize, revision, idempotency, 0)
+
+    def _check_patch(self, machine: Machine, patch: MachinePatch) -> None:
+        self._check_sizes(
+            machine.vcpu if patch.vcpu is None else patch.vcpu,
+            machine.memory_mib if patch.memory_mib is None else patch.memory_mib,
+            machine.storage_gib if patch.storage_gib is None else patch.storage_gib,
+            machine.autosleep_seconds if patch.autosleep_seconds is None else patch.autosleep_seconds,
+        )
+        if patch.storage_gib is not None and patch.storage_gib < machine.storage_gib:
+            raise Invalid(
+                f"storage_gib can grow, not shrink: the machine has {machine.storage_gib}", location="body.storage_gib"
+            )
+
+    async def _act(
+        self,
+        caller: Caller,
+        machine_id: str,
+        action: Callable[[LiveMachine, Guard], Coroutine[Any, Any, Machine]],
+        revision: str | None,
+        idempotency: Idempotency | None,
+        wait_ms: int,
+    ) -> Machine:
+        machine = await self.get(caller, machine_id)
+        live = self._board.owned(caller.organization_id, machine.id)
+        if live is None:
+            raise illegal(machine)
+        claim = await self._in_flight.claim(caller, idempotency)
+        machine = await self._tasks.finish(self._settle(live, claim, action(live, Guard(revision, claim))))
+        return await self._wait(machine, wait_ms)
+
+    async def _settle(
+        self, live: LiveMachine, claim: IdempotencyClaim | None, action: Coroutine[Any, Any, Machine]
+    ) -> Machine:
+        try:
+            async with live.lock:
+                return await action
+        finally:
+            self._in_flight.settle(claim)
+
+
+def _bounds(field: str, value: float, low: float, high: float, unit: str) -> None:
+    if not low <= value <= high:
+        raise Invalid(f"{field} is {value}, must be between {low} and {high} {unit}", location=f"body.{field}")

@@ -1,0 +1,99 @@
+"""What happens because time passes: start deadlines, autosleep, a node that stays away, old idempotency keys."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from dormice.domain.execution import Execution, Micros
+from dormice.domain.limits import Limits
+from dormice.domain.machine import Phase
+from dormice.engine import outcomes
+from dormice.engine.board import Board, LiveMachine
+from dormice.engine.clock import Clock
+from dormice.engine.feed import Feed
+from dormice.engine.lifecycle import Lifecycle
+from dormice.engine.reconciler import Reconciler
+from dormice.store.interface import Store
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.25
+_SECOND_US = 1_000_000
+_PRUNE_EVERY_US = 60 * _SECOND_US
+
+
+class Reaper:
+    """Looks at the clock a few times a second."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        board: Board,
+        lifecycle: Lifecycle,
+        reconciler: Reconciler,
+        feed: Feed,
+        clock: Clock,
+        limits: Limits,
+    ) -> None:
+        self._store = store
+        self._board = board
+        self._lifecycle = lifecycle
+        self._reconciler = reconciler
+        self._feed = feed
+        self._clock = clock
+        self._limits = limits
+        self._pruned_at: Micros = 0
+
+    async def turn(self) -> None:
+        """Wait a tick, then do what is due. Raises StoreUnavailable."""
+        await asyncio.sleep(TICK_SECONDS)
+        await self.reap()
+
+    async def reap(self) -> None:
+        """Do what is due now."""
+        now = self._clock.now()
+        left_at = self._reconciler.node_left_at
+        lost = left_at is not None and now - left_at > self._limits.machine_lost_ms * 1000
+        for live in self._board:
+            if live.queue or live.waking:
+                await self._expire(live, now)
+            if lost and live.machine.phase in (Phase.RUNNING, Phase.STARTING, Phase.STOPPING):
+                await self._give_up(live)
+            elif self._idle(live, now):
+                await self._doze(live)
+        if now - self._pruned_at > _PRUNE_EVERY_US:
+            self._pruned_at = now
+            await self._store.prune_idempotency(now)
+
+    async def _expire(self, live: LiveMachine, now: Micros) -> None:
+        due = [e for e in (*live.queue.values(), *live.waking.values()) if e.start_by <= now]
+        for execution in due:
+            ended = await self._store.executions.end_unstarted(execution.id, outcomes.expired(now))
+            if isinstance(ended, Execution):
+                live.drop(ended.id)
+                self._feed.notify(ended.id)
+
+    def _idle(self, live: LiveMachine, now: Micros) -> bool:
+        machine = live.machine
+        return (
+            machine.phase is Phase.RUNNING
+            and live.attached
+            and machine.autosleep_seconds > 0
+            and not live.open_executions
+            and now - live.last_activity_at >= machine.autosleep_seconds * _SECOND_US
+        )
+
+    async def _doze(self, live: LiveMachine) -> None:
+        async with live.lock:
+            if self._idle(live, self._clock.now()):
+                log.info("machine %s is idle and goes to sleep", live.machine.id)
+                await self._lifecycle.doze(live, "Autosleep")
+
+    async def _give_up(self, live: LiveMachine) -> None:
+        async with live.lock:
+            if live.machine.phase in (Phase.RUNNING, Phase.STARTING, Phase.STOPPING):
+                seconds = self._limits.machine_lost_ms // 1000
+                log.error("machine %s is given up: its node has been away for %d s", live.machine.id, seconds)
+                await self._lifecycle.down(live, f"its node has been away for {seconds} s", died=True)

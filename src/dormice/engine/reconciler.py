@@ -1,0 +1,218 @@
+"""Brings the node's reports and the store together: what lives, what died, what has to be said again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from dormice.domain.execution import Micros
+from dormice.domain.ids import execution_from_uuid
+from dormice.domain.machine import Phase
+from dormice.engine.board import Board, LiveMachine
+from dormice.engine.clock import Clock
+from dormice.engine.dispatcher import Dispatcher
+from dormice.engine.lifecycle import Lifecycle
+from dormice.engine.runner import Runner
+from dormice.engine.service import attempt
+from dormice.engine.stdin import StdinFeeder
+from dormice.protocol import node as wire
+
+log = logging.getLogger(__name__)
+
+Step = Callable[[LiveMachine], Coroutine[Any, Any, None]]
+
+
+class Reconciler:
+    """Hears the node (it is the gateway's listener) and takes the steps that follow, machine by machine.
+
+    Reports of executions go straight to the runner. What concerns a machine becomes a step in its mailbox; steps of one
+    machine are taken in order, under its lock. A step that meets an unavailable store stays and is taken again.
+    """
+
+    def __init__(
+        self,
+        *,
+        board: Board,
+        lifecycle: Lifecycle,
+        dispatcher: Dispatcher,
+        runner: Runner,
+        feeder: StdinFeeder,
+        clock: Clock,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self._board = board
+        self._lifecycle = lifecycle
+        self._dispatcher = dispatcher
+        self._runner = runner
+        self._feeder = feeder
+        self._clock = clock
+        self._group = group
+        self._mailboxes: dict[str, deque[Step]] = {}
+        self._connection = 0
+        self.node_left_at: Micros | None = clock.now()
+        """When the node went away; None while it is there."""
+        self._node: wire.NodeHello | None = None
+        self._images: frozenset[str] | None = None
+
+    @property
+    def capacity(self) -> tuple[float, int]:
+        """The cores and MiB of the host; without bounds as long as no node has ever said."""
+        return (self._node.vcpus, self._node.memory_mib) if self._node is not None else (1e6, 1 << 40)
+
+    def has_image(self, name: str) -> bool:
+        """Whether the node has the image; True as long as no node has ever said."""
+        return self._images is None or name in self._images
+
+    # The gateway's listener.
+
+    def node_joined(self, hello: wire.NodeHello) -> None:
+        """Compare what lives on the node with what should."""
+        self._connection += 1
+        self._node, self.node_left_at = hello, None
+        seen = {machine.machine_id: UUID(bytes=machine.boot_id) for machine in hello.machines}
+        log.info("node %s joined with %d machines", hello.node_id, len(seen))
+        for live in self._board:
+            self._post(live, partial(self._compare, boot_id=seen.pop(live.machine.id, None)))
+        for machine_id in seen:
+            log.warning("node has a machine that the store does not know: %s is left alone", machine_id)
+
+    def node_left(self) -> None:
+        """Nothing sent is certain to have arrived; the guests keep what they have."""
+        self._connection += 1
+        self.node_left_at = self._clock.now()
+        log.warning("node is gone")
+        for live in self._board:
+            live.attached = False
+            self._runner.forget(live)
+            self._feeder.restart(live)
+
+    def node_said(self, message: wire.FromNode) -> None:
+        """Sort one message."""
+        if isinstance(message, wire.NodeHello):
+            return
+        if isinstance(message, wire.NodeImages):
+            self._images = frozenset(message.names)
+            return
+        live = self._board.get(message.machine_id)
+        if live is None:
+            log.warning("node speaks of an unknown machine: %s", message.machine_id)
+            return
+        match message:
+            case wire.ExecutionStarted() | wire.Output() | wire.Exited() | wire.Refused():
+                self._runner.report(live, message)
+            case wire.StdinWritten():
+                execution_id = execution_from_uuid(UUID(bytes=message.execution))
+                self._feeder.written(live, execution_id, message.written, closed=message.closed)
+            case wire.Attached():
+                connection = self._connection
+                self._post(live, lambda live: self._attached(live, message, connection))
+            case wire.MachineFailed():
+                self._post(live, lambda live: self._failed(live, message))
+            case wire.MachineEnded():
+                self._post(live, lambda live: self._ended(live, message))
+            case wire.MachineDestroyed():
+                self._post(live, self._destroyed)
+            case wire.MachineResized():
+                self._post(live, lambda live: self._lifecycle.resized(live, message.code, message.message))
+
+    def want_running(self, live: LiveMachine) -> None:
+        """Have the machine started soon, if it still has to be."""
+        self._post(live, self._wanted)
+
+    # Steps.
+
+    async def _wanted(self, live: LiveMachine) -> None:
+        phase = live.machine.phase
+        if phase is Phase.ACCEPTED or (phase is Phase.SLEEPING and live.open_executions):
+            await self._lifecycle.start(live)
+        elif phase is Phase.RUNNING and live.waking:
+            await self._lifecycle.up(live)
+            self._dispatcher.pump(live)
+
+    async def _compare(self, live: LiveMachine, boot_id: UUID | None) -> None:
+        machine = live.machine
+        same = boot_id is not None and boot_id == machine.boot_id
+        match machine.phase:
+            case Phase.DESTROYING:
+                self._lifecycle.send_destroy(machine)
+            case Phase.STARTING if not same:
+                self._lifecycle.send_start(machine)
+            case Phase.RUNNING if not same:
+                await self._lifecycle.down(live, "it no longer ran when its node came back", died=True)
+            case Phase.STOPPING if same:
+                self._lifecycle.send_stop(machine)
+            case Phase.STOPPING:
+                await self._lifecycle.down(live, "", died=False)
+            case Phase.ACCEPTED | Phase.PLACEMENT_PENDING:
+                await self._lifecycle.start(live)
+            case Phase.SLEEPING | Phase.FAILED:
+                if boot_id is not None:
+                    self._lifecycle.send_stop(machine, grace_ms=0)
+                if live.open_executions and machine.phase is Phase.SLEEPING:
+                    await self._lifecycle.start(live)
+
+    async def _attached(self, live: LiveMachine, message: wire.Attached, connection: int) -> None:
+        if connection != self._connection:
+            return
+        machine = live.machine
+        if UUID(bytes=message.boot_id) != machine.boot_id or machine.phase not in (Phase.STARTING, Phase.RUNNING):
+            if machine.phase is not Phase.DESTROYING:
+                self._lifecycle.send_stop(machine, grace_ms=0 if machine.phase is not Phase.STOPPING else None)
+            return
+        await self._lifecycle.up(live)
+        if connection == self._connection:
+            live.attached = True
+            self._dispatcher.resume(live, {execution_from_uuid(UUID(bytes=e)) for e in message.executions})
+
+    async def _failed(self, live: LiveMachine, message: wire.MachineFailed) -> None:
+        machine = live.machine
+        if UUID(bytes=message.boot_id) != machine.boot_id:
+            return
+        if machine.phase is Phase.STARTING:
+            log.warning("machine %s could not be started: %s: %s", machine.id, message.code, message.message)
+            await self._lifecycle.start_failed(live, message.code, message.message, retryable=message.retryable)
+        elif machine.phase is Phase.STOPPING:
+            await self._lifecycle.down(live, message.message, died=False)
+
+    async def _ended(self, live: LiveMachine, message: wire.MachineEnded) -> None:
+        machine = live.machine
+        if UUID(bytes=message.boot_id) != machine.boot_id:
+            return
+        live.attached = False
+        await self._runner.settled(live)
+        if machine.phase is Phase.STOPPING:
+            await self._lifecycle.down(live, message.reason, died=False)
+        elif machine.phase in (Phase.STARTING, Phase.RUNNING):
+            log.warning("machine %s died: %s", machine.id, message.reason)
+            await self._lifecycle.down(live, message.reason, died=True)
+
+    async def _destroyed(self, live: LiveMachine) -> None:
+        await self._runner.settled(live)
+        if live.machine.phase is Phase.DESTROYING:
+            await self._lifecycle.gone(live)
+
+    # The mailboxes.
+
+    def _post(self, live: LiveMachine, step: Step) -> None:
+        mailbox = self._mailboxes.get(live.machine.id)
+        if mailbox is None:
+            mailbox = self._mailboxes[live.machine.id] = deque()
+            self._group.create_task(self._work_off(live, mailbox))
+        mailbox.append(step)
+
+    async def _work_off(self, live: LiveMachine, mailbox: deque[Step]) -> None:
+        while mailbox:
+            step = mailbox[0]
+
+            async def turn(step: Step = step) -> None:
+                async with live.lock:
+                    await step(live)
+
+            await attempt(f"machine {live.machine.id}", turn)
+            mailbox.popleft()
+        del self._mailboxes[live.machine.id]

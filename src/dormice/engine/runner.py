@@ -1,0 +1,184 @@
+"""Takes the guests' reports into the store: what arrives together is committed together, then acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from dormice.domain.execution import Chunk, Execution, Outcome, Stream
+from dormice.domain.ids import execution_from_uuid, execution_uuid
+from dormice.engine import outcomes
+from dormice.engine.board import LiveMachine
+from dormice.engine.clock import Clock
+from dormice.engine.dispatcher import Dispatcher
+from dormice.engine.feed import Feed
+from dormice.engine.gateway import Gateway
+from dormice.engine.stdin import StdinFeeder
+from dormice.protocol import node as wire
+from dormice.store.interface import ExecutionStore, Progress, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+COMMIT_BYTES = 256 << 10
+"""At most so much output of one execution goes into one commit, so that a flood does not delay the others."""
+
+Report = wire.ExecutionStarted | wire.Output | wire.Exited | wire.Refused
+
+
+@dataclass(eq=False, slots=True)
+class _Pending:
+    """What a guest reported of one execution and the store does not have yet."""
+
+    live: LiveMachine
+    started_at: int | None = None
+    chunks: list[Chunk] = field(default_factory=list)
+    end: wire.Exited | wire.Refused | None = None
+
+
+class Runner:
+    """One service for all machines. Every turn commits all that is pending, one transaction for each execution."""
+
+    def __init__(
+        self,
+        *,
+        store: ExecutionStore,
+        gateway: Gateway,
+        dispatcher: Dispatcher,
+        feeder: StdinFeeder,
+        feed: Feed,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._gateway = gateway
+        self._dispatcher = dispatcher
+        self._feeder = feeder
+        self._feed = feed
+        self._clock = clock
+        self._pending: dict[str, _Pending] = {}
+        self._committing: dict[str, LiveMachine] = {}
+        self._work = asyncio.Event()
+        self._settled: asyncio.Future[None] | None = None
+
+    def report(self, live: LiveMachine, message: Report) -> None:
+        """Take a report of a guest. It is acknowledged once its commit is durable."""
+        execution_id = execution_from_uuid(UUID(bytes=message.execution))
+        pending = self._pending.get(execution_id)
+        if pending is None:
+            pending = self._pending[execution_id] = _Pending(live)
+            self._work.set()
+        match message:
+            case wire.Output():
+                pending.chunks.append(Chunk(Stream(message.stream), message.offset, message.data))
+            case wire.ExecutionStarted():
+                pending.started_at = message.at
+            case _:
+                pending.end = message
+
+    def forget(self, live: LiveMachine) -> None:
+        """Drop what is pending for a machine whose connection is gone: its guest sends all of it again."""
+        for execution_id, pending in list(self._pending.items()):
+            if pending.live is live:
+                del self._pending[execution_id]
+
+    async def settled(self, live: LiveMachine) -> None:
+        """Wait until nothing of the machine is pending or being committed."""
+        while any(p.live is live for p in self._pending.values()) or live in self._committing.values():
+            if self._settled is None:
+                self._settled = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._settled)
+
+    async def turn(self) -> None:
+        """Wait for reports, then commit all of them. Raises StoreUnavailable: the turn is taken again."""
+        await self._work.wait()
+        self._work.clear()
+        batch, self._pending = self._pending, {}
+        self._committing = {execution_id: pending.live for execution_id, pending in batch.items()}
+        try:
+            commits = (self._commit(execution_id, pending) for execution_id, pending in batch.items())
+            failures = [f for f in await asyncio.gather(*commits, return_exceptions=True) if f is not None]
+        finally:
+            self._committing = {}
+            if self._pending:
+                self._work.set()
+            if self._settled is not None:
+                self._settled.set_result(None)
+                self._settled = None
+        for failure in failures:
+            raise failure
+
+    async def _commit(self, execution_id: str, pending: _Pending) -> None:
+        live = pending.live
+        execution = live.claimed.get(execution_id)
+        if execution is None or execution.boot_id is None:
+            self._dispatcher.disown(live, execution_id)
+            return
+        chunks = _head(pending)
+        more = len(chunks) < len(pending.chunks)
+        now = self._clock.now()
+        progress = Progress(
+            execution_id=execution_id,
+            boot_id=execution.boot_id,
+            now=now,
+            started_at=outcomes.clamp(pending.started_at, execution.created_at, now) if pending.started_at else None,
+            chunks=chunks,
+            outcome=None if more or pending.end is None else _outcome(execution, pending, now),
+        )
+        try:
+            done = await self._store.progress(progress)
+        except ValueError as gap:
+            log.warning("machine %s lies about its output and is stopped: %s", live.machine.id, gap)
+            self._gateway.send(wire.StopMachine(live.machine.id, 0))
+            return
+        except StoreUnavailable:
+            self._put_back(execution_id, pending, 0)
+            raise
+        if more:
+            self._put_back(execution_id, pending, len(chunks))
+        if isinstance(done, Execution):
+            self._acknowledge(live, done, chunks)
+        else:
+            live.drop(execution_id)
+            self._dispatcher.disown(live, execution_id)
+        self._feed.notify(execution_id)
+
+    def _put_back(self, execution_id: str, pending: _Pending, committed: int) -> None:
+        """Keep what could not be committed, before anything that arrived meanwhile."""
+        newer = self._pending.get(execution_id)
+        pending.chunks = pending.chunks[committed:]
+        if newer is not None:
+            pending.chunks += newer.chunks
+            pending.end = pending.end or newer.end
+            pending.started_at = pending.started_at or newer.started_at
+        self._pending[execution_id] = pending
+        self._work.set()
+
+    def _acknowledge(self, live: LiveMachine, execution: Execution, chunks: list[Chunk]) -> None:
+        live.place(execution)
+        name = execution_uuid(execution.id).bytes
+        machine_id = live.machine.id
+        if execution.terminal:
+            self._gateway.send(wire.Forget(machine_id, name))
+            self._feeder.end(execution.id)
+            live.last_activity_at = self._clock.now()
+            self._dispatcher.pump(live)
+            return
+        for stream, kept in ((Stream.STDOUT, execution.stdout_kept), (Stream.STDERR, execution.stderr_kept)):
+            if any(chunk.stream is stream for chunk in chunks):
+                self._gateway.send(wire.AckOutput(machine_id, name, stream.value, kept))
+
+
+def _head(pending: _Pending) -> list[Chunk]:
+    size = 0
+    for count, chunk in enumerate(pending.chunks):
+        if size and size + len(chunk.data) > COMMIT_BYTES:
+            return pending.chunks[:count]
+        size += len(chunk.data)
+    return pending.chunks
+
+
+def _outcome(execution: Execution, pending: _Pending, now: int) -> Outcome:
+    if isinstance(pending.end, wire.Exited):
+        return outcomes.from_guest(execution, pending.end, now)
+    return outcomes.from_refusal(execution, pending.end.reason if pending.end is not None else 0, now)

@@ -1,0 +1,33 @@
+"""The loop that every service of the engine runs in: a failed turn is logged, backed off, and taken again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Never
+
+log = logging.getLogger(__name__)
+
+FIRST_BACKOFF_SECONDS = 0.1
+LAST_BACKOFF_SECONDS = 5.0
+
+
+async def attempt(name: str, turn: Callable[[], Awaitable[None]]) -> None:
+    """Take one turn until it succeeds. The one broad `except` of a service turn is here."""
+    backoff = FIRST_BACKOFF_SECONDS
+    while True:
+        try:
+            await turn()
+        except Exception:
+            log.exception("%s: a turn failed and is taken again in %.1f s", name, backoff)
+            await asyncio.sleep(backoff)
+            backoff = min(backoff * 2, LAST_BACKOFF_SECONDS)
+        else:
+            return
+
+
+async def serve(name: str, turn: Callable[[], Awaitable[None]]) -> Never:
+    """Take turns for ever."""
+    while True:
+        await attempt(name, turn)
