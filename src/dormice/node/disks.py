@@ -1,0 +1,259 @@
+"""One disk per machine: a sparse ext4 image on a loop device, so that ENOSPC, inodes and `df` are exact inside.
+
+An image is copied from a template of its size. While it is attached, its loop device holds the very open file on which `attach`
+took a lock, so the lock says whether the disk is in use: across restarts of the node, and until the kernel has written the last byte.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+from dormice.node import syscalls
+from dormice.node.runtime import RuntimeFailure
+
+GIB = 1 << 30
+_BLOCK = 4096
+_MOUNT_OPTIONS: dict[str, str | None] = {"discard": None, "errors": "remount-ro"}
+
+
+class Disks:
+    """The disks of machines, in one directory. Blocking; safe to use from several threads."""
+
+    def __init__(self, directory: Path, *, reserve_bytes: int, pool_size: int) -> None:
+        """`reserve_bytes` of the host's file system are never promised; `pool_size` disks of the last size are kept ready."""
+        self._images = directory / "machines"
+        self._templates = directory / "templates"
+        self._pool = directory / "pool"
+        self._reserve = reserve_bytes
+        self._pool_size = pool_size
+        self._pool_gib = 0
+        self._promises = threading.Lock()
+
+    def open(self) -> None:
+        """Make the directories and drop what an earlier node left half made."""
+        shutil.rmtree(self._pool, ignore_errors=True)
+        for directory in (self._images, self._templates, self._pool):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for leftover in (*self._templates.glob("*.new"), *self._images.glob("*.new")):
+            leftover.unlink()
+
+    def create(self, machine_id: str, size_gib: int) -> None:
+        """Make the machine's disk, or let an existing one grow to `size_gib`. Raises RuntimeFailure STORAGE_EXHAUSTED."""
+        image = self._path(machine_id)
+        with self._promises:
+            held = image.stat().st_size if image.exists() else 0
+            if held >= size_gib * GIB:
+                return
+            self._admit(size_gib * GIB - held)
+            if held:
+                os.truncate(image, size_gib * GIB)
+            else:
+                self._pool_gib = size_gib
+                self._take(size_gib, image)
+
+    def delete(self, machine_id: str) -> None:
+        self._path(machine_id).unlink(missing_ok=True)
+
+    def attach(self, machine_id: str) -> int:
+        """Attach the disk, grown to its size, and return a detached mount of it; the last mount to go detaches the disk.
+
+        Raises RuntimeFailure STILL_RUNNING while an earlier boot still has it.
+        """
+        image = self._path(machine_id)
+        fd = os.open(image, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if not _lock(fd):
+                raise RuntimeFailure("STILL_RUNNING", "the disk is in use by an earlier boot", retryable=True)
+            _grow_offline(image)
+            with _loop_device(fd) as device:
+                return syscalls.fsmount("ext4", device, _MOUNT_OPTIONS, syscalls.MOUNT_ATTR_NODEV)
+        finally:
+            os.close(fd)
+
+    def wait_released(self, machine_id: str, timeout: float) -> bool:
+        """Wait until nothing has the disk attached, then make it durable. False when it is still in use after `timeout` seconds."""
+        try:
+            fd = os.open(self._path(machine_id), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        try:
+            deadline, pause = time.monotonic() + timeout, 0.001
+            while not _lock(fd):
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(pause)
+                pause = min(pause * 2, 0.05)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        return True
+
+    def grow_online(self, machine_id: str, mountpoint: Path) -> bool:
+        """Let the file system of an attached disk take the room that `create` gave it. False if only a restart can do that."""
+        image = self._path(machine_id)
+        device = _device_of(image)
+        if device is None:
+            return False
+        loop = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            syscalls.loop_set_capacity(loop)
+            mount = syscalls.fsmount("ext4", device, {}, syscalls.MOUNT_ATTR_NODEV)
+        finally:
+            os.close(loop)
+        try:
+            return _resize(mount, image.stat().st_size // _BLOCK, mountpoint)
+        finally:
+            os.close(mount)
+
+    def refill(self) -> None:
+        """Bring the pool to its size, in the size of disk that was asked for last."""
+        size = self._pool_gib
+        if size:
+            for _ in range(self._pool_size - len(list(self._pool.glob(f"{size}-*")))):
+                self._copy_template(size, self._pool / f"{size}-{uuid4().hex}")
+
+    def _path(self, machine_id: str) -> Path:
+        return self._images / f"{machine_id}.ext4"
+
+    def _admit(self, more: int) -> None:
+        stats = [entry.stat() for entry in os.scandir(self._images)]
+        promised = sum(max(0, stat.st_size - stat.st_blocks * 512) for stat in stats)
+        host = os.statvfs(self._images)
+        free = host.f_bavail * host.f_frsize - self._reserve - promised
+        if more > free:
+            message = f"{more >> 20} MiB of storage asked for, {max(0, free) >> 20} MiB left to promise"
+            raise RuntimeFailure("STORAGE_EXHAUSTED", message)
+
+    def _take(self, size_gib: int, image: Path) -> None:
+        for ready in self._pool.glob(f"{size_gib}-*"):
+            if ready.suffix != ".new":
+                with contextlib.suppress(FileNotFoundError):
+                    ready.rename(image)
+                    return
+        self._copy_template(size_gib, image)
+
+    def _copy_template(self, size_gib: int, target: Path) -> None:
+        template = self._template(size_gib)
+        temporary = target.with_suffix(".new")
+        with template.open("rb") as source, temporary.open("wb") as copy:
+            _copy_sparse(source.fileno(), copy.fileno())
+            os.fsync(copy.fileno())
+        temporary.rename(target)
+
+    def _template(self, size_gib: int) -> Path:
+        template = self._templates / f"{size_gib}gib.ext4"
+        if not template.exists():
+            new = self._templates / f"{uuid4().hex}.new"
+            with new.open("wb") as file:
+                file.truncate(size_gib * GIB)
+            # mkfs knows a sparse file to be zeros: the kernel need not initialize inode tables later.
+            command = ["mkfs.ext4", "-q", "-F", "-m", "0", "-b", str(_BLOCK), "-E", "root_owner=0:0", str(new)]
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            new.rename(template)
+        return template
+
+
+def _copy_sparse(source: int, target: int) -> None:
+    size = os.fstat(source).st_size
+    os.ftruncate(target, size)
+    offset = 0
+    while offset < size:
+        try:
+            offset = os.lseek(source, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # only a hole follows
+                return
+            raise
+        end = os.lseek(source, offset, os.SEEK_HOLE)
+        while offset < end:
+            offset += os.copy_file_range(source, target, end - offset, offset, offset)
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _loop_device(backing_fd: int) -> Iterator[str]:
+    """A loop device over the file; once a mount has it, it lives as long as the mount."""
+    while True:
+        device = f"/dev/loop{syscalls.loop_ctl_get_free()}"
+        loop = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            _configure(loop, backing_fd)
+        except BlockingIOError:
+            os.close(loop)
+            continue
+        except OSError as error:
+            os.close(loop)
+            if error.errno != errno.EBUSY:  # busy: somebody else took it first
+                raise
+            continue
+        try:
+            yield device
+        finally:
+            os.close(loop)
+        return
+
+
+def _configure(loop: int, backing_fd: int) -> None:
+    # Direct I/O keeps the host from caching every block twice; not every file system under us has it.
+    try:
+        syscalls.loop_configure(loop, backing_fd, direct_io=True)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        syscalls.loop_configure(loop, backing_fd, direct_io=False)
+
+
+def _device_of(image: Path) -> str | None:
+    for attached in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            if attached.read_text().rstrip("\n") == str(image):
+                return f"/dev/{attached.parent.parent.name}"
+    return None
+
+
+def _superblock_size(image: Path) -> int:
+    """The size in bytes that the file system on the image believes to have."""
+    with image.open("rb") as file:
+        superblock = os.pread(file.fileno(), 1024, 1024)
+    low, high = int.from_bytes(superblock[4:8], "little"), int.from_bytes(superblock[0x150:0x154], "little")
+    return (high << 32 | low) * _BLOCK
+
+
+def _grow_offline(image: Path) -> None:
+    if _superblock_size(image) < image.stat().st_size // _BLOCK * _BLOCK:
+        # e2fsck says 1 when it mended something; resize2fs wants to have seen it run, whatever it said.
+        subprocess.run(["e2fsck", "-f", "-p", str(image)], check=False, stdin=subprocess.DEVNULL, capture_output=True)
+        subprocess.run(["resize2fs", str(image)], check=True, stdin=subprocess.DEVNULL, capture_output=True)
+
+
+def _resize(mount: int, blocks: int, mountpoint: Path) -> bool:
+    # The ioctl wants an open directory, and a detached mount has none before it is attached somewhere.
+    mountpoint.mkdir(mode=0o700, exist_ok=True)
+    syscalls.move_mount(mount, mountpoint)
+    directory = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syscalls.ext4_resize(directory, blocks)
+    except PermissionError:  # root without CAP_SYS_RESOURCE
+        return False
+    finally:
+        os.close(directory)
+        syscalls.umount2(mountpoint, syscalls.MNT_DETACH)
+        mountpoint.rmdir()
+    return True

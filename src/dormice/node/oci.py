@@ -1,0 +1,179 @@
+"""The OCI side of a machine: its configuration, and the runtime program that carries it out (crun, else runc)."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dormice.node import seccomp
+
+GUEST_PATH = "/.dormice/guest"
+
+CAPABILITIES = (
+    "CAP_AUDIT_WRITE",  # sshd and sudo try to leave an audit record
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETFCAP",  # dpkg unpacks files that carry capabilities
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",  # sshd and dpkg change their root
+)
+"""What root inside may do to what its own user namespace owns. Missing on purpose: SYS_ADMIN (mounts, namespaces), SYS_PTRACE (process 1),
+NET_ADMIN and NET_RAW (the network is the node's), SYS_MODULE, SYS_BOOT, SYS_TIME, SYS_RAWIO, SYSLOG, BPF, PERFMON, MKNOD."""
+
+_MASKED = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/config.gz",
+    "/proc/interrupts",
+    "/proc/iomem",
+    "/proc/ioports",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/key-users",
+    "/proc/keys",
+    "/proc/kmsg",
+    "/proc/kpagecgroup",
+    "/proc/kpagecount",
+    "/proc/kpageflags",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/vmallocinfo",
+)
+_READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+_MOST_OPEN_FILES = 1_048_576
+_MOST_TERMINALS = 256  # the kernel has one quota for all machines
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What differs between one machine's configuration and another's."""
+
+    hostname: str
+    boot_id: str
+    rootfs: Path
+    guest: Path
+    resolv_conf: Path
+    userns: Path
+    netns: Path
+    owner: int
+    """First uid and gid of the machine on the host; 65,536 follow."""
+
+
+def configuration(bundle: Bundle) -> dict[str, Any]:
+    """The `config.json` of a machine."""
+    mapping = [{"containerID": 0, "hostID": bundle.owner, "size": 65536}]
+    private = [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "cgroup")]
+    joined = [{"type": "user", "path": str(bundle.userns)}, {"type": "network", "path": str(bundle.netns)}]
+    return {
+        "ociVersion": "1.0.2",
+        "hostname": bundle.hostname,
+        "root": {"path": str(bundle.rootfs)},
+        "process": _process(bundle.boot_id),
+        "mounts": _mounts(bundle),
+        "linux": {
+            "namespaces": private + joined,
+            "uidMappings": mapping,
+            "gidMappings": mapping,
+            "maskedPaths": list(_MASKED),
+            "readonlyPaths": list(_READ_ONLY),
+            "rootfsPropagation": "private",
+            "seccomp": seccomp.profile(),
+        },
+    }
+
+
+def _process(boot_id: str) -> dict[str, Any]:
+    sets = ("bounding", "effective", "permitted")
+    open_files = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], _MOST_OPEN_FILES)
+    return {
+        "terminal": False,
+        "user": {"uid": 0, "gid": 0},
+        "args": [GUEST_PATH, boot_id],
+        "cwd": "/",
+        "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+        "capabilities": {name: list(CAPABILITIES) for name in sets},
+        # sudo and su must work inside; what they can reach is bounded by the user namespace and the capabilities above.
+        "noNewPrivileges": False,
+        "oomScoreAdj": 0,
+        "rlimits": [
+            {"type": "RLIMIT_NOFILE", "soft": min(open_files, 65_536), "hard": open_files},
+            # A host whose core_pattern is a pipe would run its handler, as root and outside, on the machine's behalf.
+            {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+        ],
+    }
+
+
+def _mounts(bundle: Bundle) -> list[dict[str, Any]]:
+    guarded = ["nosuid", "nodev", "noexec"]
+    return [
+        _mount("/proc", "proc", guarded),
+        _mount("/dev", "tmpfs", ["nosuid", "noexec", "strictatime", "mode=755", "size=64k"]),
+        _mount(
+            "/dev/pts",
+            "devpts",
+            ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5", f"max={_MOST_TERMINALS}"],
+        ),
+        _mount("/dev/shm", "tmpfs", ["nosuid", "nodev", "mode=1777"]),  # noqa: S108 - inside the machine
+        _mount("/dev/mqueue", "mqueue", guarded),
+        # A real sysfs would show the host's devices and, in the names of loop devices, the other machines.
+        _mount("/sys", "tmpfs", [*guarded, "ro", "mode=755", "size=64k"]),
+        _bind("/sys/devices/system/cpu", Path("/sys/devices/system/cpu"), [*guarded, "ro"]),
+        _bind(GUEST_PATH, bundle.guest, ["nosuid", "nodev", "ro"]),
+        _bind("/etc/resolv.conf", bundle.resolv_conf, guarded),
+    ]
+
+
+def _mount(target: str, fstype: str, options: Sequence[str]) -> dict[str, Any]:
+    return {"destination": target, "type": fstype, "source": fstype, "options": list(options)}
+
+
+def _bind(target: str, source: Path, options: Sequence[str]) -> dict[str, Any]:
+    return {"destination": target, "type": "bind", "source": str(source), "options": ["bind", *options]}
+
+
+@dataclass(frozen=True, slots=True)
+class OciRuntime:
+    """The program that starts containers. It keeps its own records below `state`, one directory per container."""
+
+    program: str
+    state: Path
+
+    @classmethod
+    def find(cls, state: Path) -> OciRuntime:
+        """The runtime this host has. Raises FileNotFoundError when there is none."""
+        for name in ("crun", "runc"):
+            if path := shutil.which(name):
+                return cls(path, state)
+        raise FileNotFoundError("neither crun nor runc is installed")
+
+    def command(self, name: str, bundle: Path, pid_file: Path, log: Path) -> list[str]:
+        """The command that starts a container in the background and passes fds 3 and 4 on to it."""
+        # crun must leave the cgroups alone that we put it in. runc has no such switch; it finds none to change (see machines.py).
+        options = ["--cgroup-manager=disabled"] if self.program.endswith("crun") else []
+        options += ["--root", str(self.state), "--log", str(log)]
+        run = ["run", "--detach", "--preserve-fds=2", "--pid-file", str(pid_file), "--bundle", str(bundle), name]
+        return [self.program, *options, *run]
+
+    def forget(self, name: str) -> None:
+        """Drop the runtime's record of a container whose processes are gone."""
+        shutil.rmtree(self.state / name, ignore_errors=True)
+
+
+def write_bundle(directory: Path, bundle: Bundle) -> None:
+    """Write `config.json` into `directory`."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    (directory / "config.json").write_text(json.dumps(configuration(bundle)))

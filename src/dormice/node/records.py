@@ -1,0 +1,63 @@
+"""What the node must find again after it was killed: one record per machine that was started, in the run directory.
+
+A record without a process is an intent: a start was under way. Records live on a tmpfs; after a reboot of the host there are none.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+
+from dormice.node.runtime import MachineSpec
+
+
+class ProcessIdentity(msgspec.Struct, frozen=True):
+    """A process that no later one with the same pid can be mistaken for."""
+
+    pid: int
+    start_ticks: int
+    """Field 22 of /proc/PID/stat: clock ticks after the host's boot."""
+    host_boot: str
+
+
+class Record(msgspec.Struct, frozen=True):
+    boot_id: UUID
+    uid_base: int
+    spec: MachineSpec
+    environment: dict[str, str]
+    process: ProcessIdentity | None = None
+
+
+def identify(pid: int) -> ProcessIdentity | None:
+    """The identity of a live process; None when there is none, or only its zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()
+    if fields[0] in "ZX":
+        return None
+    return ProcessIdentity(pid, int(fields[19]), Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+
+
+def write(file: Path, record: Record) -> None:
+    """Replace the record; a reader sees the old one or the new one."""
+    new = file.with_suffix(".new")
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, msgspec.json.encode(record))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    new.rename(file)
+
+
+def read(file: Path) -> Record | None:
+    """The record, or None when there is none that can be read."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Record)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None

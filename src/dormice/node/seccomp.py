@@ -1,0 +1,112 @@
+"""The system calls a machine may make: a deny-by-default list in the OCI form.
+
+Three answers. Listed calls are allowed. Calls that give power over the kernel or the host (`REFUSED`) fail with EPERM.
+All others, also those of kernels yet to come, fail with ENOSYS, so that libraries fall back to what they used before.
+
+What is let through is what Debian's packages need (shells, compilers, Python, Node, Go, databases, sshd, strace, gdb).
+Tracing is allowed: a machine's root has no CAP_SYS_PTRACE and process 1 is not dumpable. `clone3` is allowed because the guest uses it;
+the guest refuses it to commands, whose flags a filter could not see. Old asynchronous I/O (io_setup) is missing because its quota,
+fs.aio-max-nr, is one for the whole kernel: a machine could use up that of its neighbours. Only the native architecture is let in.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+_FILES = """
+    access chdir chmod chown chroot close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64 fallocate
+    fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr file_getattr file_setattr flistxattr flock
+    fremovexattr fsetxattr fstat fstatfs fsync ftruncate futimesat getcwd getdents getdents64 getxattr getxattrat inotify_add_watch
+    inotify_init inotify_init1 inotify_rm_watch ioctl lchown lgetxattr link linkat listxattr listxattrat llistxattr
+    lremovexattr lseek lsetxattr lstat mkdir mkdirat mknod mknodat name_to_handle_at newfstatat open openat openat2 pread64 preadv preadv2 pwrite64
+    pwritev pwritev2 read readahead readlink readlinkat readv removexattr removexattrat rename renameat renameat2 rmdir sendfile
+    setxattr setxattrat splice stat statfs statx symlink symlinkat sync sync_file_range syncfs tee truncate umask unlink
+    unlinkat utime utimensat utimes vmsplice write writev
+"""
+_MEMORY = """
+    brk cachestat futex futex_requeue futex_wait futex_waitv futex_wake get_mempolicy get_robust_list madvise map_shadow_stack
+    mbind membarrier memfd_create memfd_secret migrate_pages mincore mlock mlock2 mlockall mmap move_pages mprotect mremap mseal
+    msync munlock munlockall munmap pkey_alloc pkey_free pkey_mprotect process_madvise process_mrelease remap_file_pages
+    set_mempolicy set_mempolicy_home_node set_robust_list
+"""
+_PROCESSES = """
+    arch_prctl capget capset clone3 execve execveat exit exit_group fork getcpu getegid geteuid getgid getgroups getitimer getpgid
+    getpgrp getpid getppid getpriority getresgid getresuid getrlimit getrusage getsid gettid getuid ioprio_get ioprio_set kcmp kill
+    landlock_add_rule landlock_create_ruleset landlock_restrict_self pidfd_open pidfd_send_signal prctl prlimit64
+    process_vm_readv process_vm_writev ptrace restart_syscall rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo
+    rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sched_get_priority_max sched_get_priority_min
+    sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval sched_setaffinity sched_setattr
+    sched_setparam sched_setscheduler sched_yield seccomp set_tid_address setfsgid setfsuid setgid setgroups setpgid setpriority
+    setregid setresgid setresuid setreuid setrlimit setsid setuid sigaltstack tgkill time times tkill uname vfork wait4 waitid
+"""
+_WAITING = """
+    alarm adjtimex clock_adjtime clock_getres clock_gettime clock_nanosleep epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2
+    epoll_wait epoll_wait_old eventfd eventfd2 gettimeofday nanosleep pause pipe pipe2 poll ppoll pselect6 select setitimer signalfd signalfd4 sysinfo timer_create timer_delete
+    timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime getrandom
+"""
+_TALKING = """
+    accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg recvmsg sendmmsg sendmsg sendto
+    setsockopt shutdown socketpair mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink msgctl msgget msgrcv
+    msgsnd semctl semget semop semtimedop shmat shmctl shmdt shmget
+"""
+ALLOWED = frozenset(f"{_FILES} {_MEMORY} {_PROCESSES} {_WAITING} {_TALKING}".split())
+
+_REFUSED = """
+    acct add_key bpf clock_settime create_module delete_module fanotify_init fanotify_mark finit_module
+    fsconfig fsmount fsopen fspick get_kernel_syms init_module io_uring_enter io_uring_register io_uring_setup ioperm iopl
+    kexec_file_load kexec_load keyctl listmount lookup_dcookie lsm_set_self_attr mount mount_setattr move_mount
+    nfsservctl open_by_handle_at open_tree open_tree_attr perf_event_open personality pidfd_getfd pivot_root
+    query_module quotactl quotactl_fd reboot request_key setdomainname sethostname setns settimeofday statmount swapoff
+    swapon syslog umount umount2 unshare uselib userfaultfd ustat vhangup vserver
+"""
+REFUSED = frozenset(_REFUSED.split())
+"""`personality` is let through for the values that programs ask for (below), with EPERM for the rest."""
+
+_NEW_NAMESPACES = 0x7E020000
+"""CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}; NEWTIME has no room in the flags of clone(2)."""
+
+_SOCKET_FAMILIES = {1: "AF_UNIX", 2: "AF_INET", 10: "AF_INET6", 16: "AF_NETLINK"}
+_HIGHEST_KNOWN_FAMILY = 16
+
+_PERSONALITIES = (0x0, 0x0040000, 0xFFFFFFFF)
+"""Linux; without address randomization (gdb, sanitizers); a question."""
+
+_EPERM, _ENOSYS, _EAFNOSUPPORT = 1, 38, 97
+
+_ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
+
+Rule = dict[str, Any]
+
+
+def _argument(index: int, value: int, op: str = "SCMP_CMP_EQ", value_two: int = 0) -> Rule:
+    return {"index": index, "value": value, "valueTwo": value_two, "op": op}
+
+
+def _allow(name: str, *arguments: Rule) -> Rule:
+    return {"names": [name], "action": "SCMP_ACT_ALLOW", "args": list(arguments)}
+
+
+def _fail(names: list[str], errno: int, *arguments: Rule) -> Rule:
+    return {"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno, "args": list(arguments)}
+
+
+def profile(machine: str = platform.machine()) -> Rule:
+    """The `linux.seccomp` object of an OCI configuration for a CPU type as `uname -m` names it."""
+    families = [_allow("socket", _argument(0, family)) for family in _SOCKET_FAMILIES]
+    unknown = [f for f in range(_HIGHEST_KNOWN_FAMILY) if f not in _SOCKET_FAMILIES]
+    no_family = [_fail(["socket"], _EAFNOSUPPORT, _argument(0, family)) for family in unknown]
+    return {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": _ENOSYS,
+        "architectures": [_ARCHITECTURES[machine]],
+        "syscalls": [
+            {"names": sorted(ALLOWED), "action": "SCMP_ACT_ALLOW"},
+            _fail(sorted(REFUSED - {"personality"}), _EPERM),
+            _allow("clone", _argument(0, _NEW_NAMESPACES, "SCMP_CMP_MASKED_EQ", 0)),
+            *(_allow("personality", _argument(0, value)) for value in _PERSONALITIES),
+            *families,
+            *no_family,
+            _fail(["socket"], _EAFNOSUPPORT, _argument(0, _HIGHEST_KNOWN_FAMILY, "SCMP_CMP_GT")),
+        ],
+    }
