@@ -61,7 +61,7 @@ class Dispatcher:
                 drain_grace_ms=self._limits.drain_grace_ms,
                 cwd=execution.cwd,
                 argv=list(execution.command),
-                env=[f"{name}={value}" for name, value in env.items()],
+                env=dict(env),
                 stdin_open=execution.stdin_mode is not StdinMode.EMPTY,
             )
         )

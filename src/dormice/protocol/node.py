@@ -62,7 +62,7 @@ class ResizeMachine(_Message, frozen=True, tag=5):
 
 
 class StartExecution(_Message, frozen=True, tag=6):
-    """Run a command once in this boot. `env` holds K=V and is a secret."""
+    """Run a command once in this boot. `env` is added to the machine's environment; a secret."""
 
     machine_id: str
     boot_id: bytes
@@ -72,7 +72,7 @@ class StartExecution(_Message, frozen=True, tag=6):
     drain_grace_ms: int
     cwd: str
     argv: list[str]
-    env: list[str]
+    env: dict[str, str]
     stdin_open: bool
 
 

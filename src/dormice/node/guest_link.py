@@ -1,0 +1,245 @@
+"""One connection to one guest: the handshake, the checks that frames alone cannot show, and translation.
+
+Everything from a guest is hostile: an offset that does not follow, output beyond the window, news of an execution that
+nobody started or that has ended already is a violation, and the machine is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dormice.domain.execution import Stream
+from dormice.node.runtime import Running
+from dormice.protocol import guest
+from dormice.protocol import node as wire
+
+HANDSHAKE_SECONDS = 10.0
+_SIGKILL = 9
+
+
+class LinkListener(Protocol):
+    """Who hears what the guest says."""
+
+    def guest_welcomed(self, link: GuestLink) -> None:
+        """The guest follows this link from now on; called before anything that it says is passed on."""
+        ...
+
+    def guest_said(self, message: wire.FromNode) -> None:
+        """Pass on a checked and translated message."""
+        ...
+
+    def guest_lied(self, link: GuestLink, violation: str) -> None:
+        """The guest broke the protocol; the link is closed."""
+        ...
+
+    def guest_hung_up(self, link: GuestLink) -> None:
+        """The connection was lost; the machine may be alive."""
+        ...
+
+
+@dataclass(eq=False, slots=True)
+class _Known:
+    """An execution that the guest has, as far as this connection has seen."""
+
+    next_offset: dict[Stream, int | None]
+    """Where the stream goes on; None until the first frame after an attach."""
+    acknowledged: dict[Stream, int] = field(default_factory=dict)
+    exited: bool = False
+
+
+class GuestLink(asyncio.Protocol):
+    """Speaks the guest protocol on one connection. Made by `attach`."""
+
+    def __init__(self, running: Running, epoch: int, listener: LinkListener, oom_kills: Callable[[], int]) -> None:
+        self.running = running
+        self._epoch = epoch
+        self._listener = listener
+        self._oom_kills = oom_kills
+        self._oom_seen = oom_kills()
+        self._decoder = guest.GuestDecoder()
+        self._known: dict[bytes, _Known] = {}
+        self._transport: asyncio.Transport | None = None
+        loop = asyncio.get_running_loop()
+        self.welcomed: asyncio.Future[guest.Welcome | guest.Stale] = loop.create_future()
+        self.stopped: asyncio.Future[None] = loop.create_future()
+        """Done when the guest has stopped everything and synced."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment] # a stream connection has a Transport
+        self.send(guest.Hello(epoch=self._epoch))
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        if not self.welcomed.done():
+            self.welcomed.set_exception(ConnectionError("the guest hung up during the handshake"))
+        self.stopped.cancel()
+        if self._transport is not None:
+            self._transport = None
+            self._listener.guest_hung_up(self)
+
+    def close(self) -> None:
+        """Hang up without telling the listener. The guest keeps what is not acknowledged."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()
+
+    def send(self, frame: guest.NodeFrame) -> None:
+        """Send a frame; lost if the connection is."""
+        if self._transport is not None:
+            self._transport.write(guest.encode(frame))
+
+    # From the server
+
+    def start(self, message: wire.StartExecution) -> None:
+        """Send a start frame with the machine's environment under the execution's."""
+        self._known.setdefault(message.execution, _Known({Stream.STDOUT: 0, Stream.STDERR: 0}))
+        self.send(
+            guest.Start(
+                execution=message.execution,
+                boot_id=message.boot_id,
+                argv=tuple(message.argv),
+                env={**self.running.environment, **message.env},
+                cwd=message.cwd,
+                kept_limit=message.kept_limit,
+                timeout_ms=message.timeout_ms,
+                drain_grace_ms=message.drain_grace_ms,
+                stdin_open=message.stdin_open,
+            )
+        )
+
+    def acknowledge(self, message: wire.AckOutput) -> None:
+        """Widen the window of a stream."""
+        known = self._known.get(message.execution)
+        if known is not None:
+            stream = Stream(message.stream)
+            known.acknowledged[stream] = max(message.offset, known.acknowledged.get(stream, 0))
+            self.send(guest.Ack(message.execution, stream, message.offset))
+
+    def forget(self, execution: bytes) -> None:
+        """Let the guest drop an ended execution."""
+        known = self._known.get(execution)
+        if known is not None and known.exited:
+            del self._known[execution]
+        self.send(guest.Forget(execution))
+
+    # From the guest
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._decoder.feed(data):
+                self._hear(frame)
+        except guest.ProtocolViolation as violation:
+            if not self.welcomed.done():
+                self.welcomed.set_exception(violation)
+            self.close()
+            self._listener.guest_lied(self, str(violation))
+
+    def _hear(self, frame: guest.GuestFrame) -> None:
+        if not self.welcomed.done():
+            self._handshake(frame)
+            return
+        message = self._translate(frame)
+        if message is not None:
+            self._listener.guest_said(message)
+
+    def _handshake(self, frame: guest.GuestFrame) -> None:
+        match frame:
+            case guest.Welcome(boot_id=boot_id, executions=executions):
+                if boot_id != self.running.boot_id.bytes:
+                    raise guest.ProtocolViolation("the guest claims to be of another boot")
+                for execution in executions:
+                    self._known[execution] = _Known({Stream.STDOUT: None, Stream.STDERR: None})
+                self.welcomed.set_result(frame)
+                self._listener.guest_welcomed(self)
+                self._listener.guest_said(wire.Attached(self.running.machine_id, boot_id, list(executions)))
+            case guest.Stale():
+                self.welcomed.set_result(frame)
+            case _:
+                raise guest.ProtocolViolation(f"{type(frame).__name__} before WELCOME")
+
+    def _translate(self, frame: guest.GuestFrame) -> wire.FromNode | None:
+        machine_id = self.running.machine_id
+        match frame:
+            case guest.Output(execution=execution, stream=stream, offset=offset, data=data):
+                self._follow(execution, stream, offset, len(data))
+                return wire.Output(machine_id, execution, stream.value, offset, data)
+            case guest.Started(execution=execution, at=at):
+                self._find(execution)
+                return wire.ExecutionStarted(machine_id, execution, at)
+            case guest.Exited():
+                return self._exited(frame)
+            case guest.Refused(execution=execution, reason=reason):
+                self._find(execution).exited = True
+                return wire.Refused(machine_id, execution, reason.value)
+            case guest.StdinState(execution=execution, written=written, closed=closed):
+                return wire.StdinWritten(machine_id, execution, written, closed)
+            case guest.Stopped():
+                if not self.stopped.done():
+                    self.stopped.set_result(None)
+            case guest.Pong():
+                pass
+            case _:
+                raise guest.ProtocolViolation(f"{type(frame).__name__} in the middle of a connection")
+        return None
+
+    def _find(self, execution: bytes) -> _Known:
+        known = self._known.get(execution)
+        if known is None or known.exited:
+            raise guest.ProtocolViolation("news of an execution that is not under way")
+        return known
+
+    def _follow(self, execution: bytes, stream: Stream, offset: int, size: int) -> None:
+        known = self._find(execution)
+        expected = known.next_offset[stream]
+        if expected is None:
+            known.acknowledged.setdefault(stream, offset)
+        elif offset != expected:
+            raise guest.ProtocolViolation(f"output at offset {offset}, {expected} was next")
+        known.next_offset[stream] = offset + size
+        if offset + size - known.acknowledged.get(stream, 0) > guest.STREAM_WINDOW_BYTES:
+            raise guest.ProtocolViolation("output beyond the window")
+
+    def _exited(self, frame: guest.Exited) -> wire.Exited:
+        known = self._find(frame.execution)
+        for stream, kept in ((Stream.STDOUT, frame.stdout_kept), (Stream.STDERR, frame.stderr_kept)):
+            if known.next_offset[stream] not in (None, kept):
+                raise guest.ProtocolViolation(f"EXITED with {kept} bytes kept after another count was sent")
+        known.exited = True
+        return wire.Exited(
+            machine_id=self.running.machine_id,
+            execution=frame.execution,
+            how=frame.how.value,
+            code=frame.code,
+            errno=frame.errno,
+            started_at=frame.started_at,
+            ended_at=frame.ended_at,
+            stdout_total=frame.stdout_total,
+            stderr_total=frame.stderr_total,
+            timed_out=bool(frame.flags & guest.End.TIMEOUT),
+            cancelled=bool(frame.flags & guest.End.CANCEL),
+            drained=bool(frame.flags & guest.End.DRAIN),
+            oom=bool(frame.flags & guest.End.OOM) or self._was_oom(frame),
+        )
+
+    def _was_oom(self, frame: guest.Exited) -> bool:
+        """On hosts whose memory controller is on cgroup v1 only the machine's counter tells."""
+        if frame.how is not guest.How.SIGNALLED or frame.code != _SIGKILL or frame.flags:
+            return False
+        seen, self._oom_seen = self._oom_seen, self._oom_kills()
+        return self._oom_seen > seen
+
+
+async def attach(running: Running, epoch: int, listener: LinkListener, oom_kills: Callable[[], int]) -> GuestLink:
+    """Connect to a guest with an epoch at least as given. Raises OSError, ProtocolViolation, TimeoutError."""
+    loop = asyncio.get_running_loop()
+    while True:
+        link = GuestLink(running, epoch, listener, oom_kills)
+        async with asyncio.timeout(HANDSHAKE_SECONDS):
+            await loop.create_unix_connection(lambda link=link: link, str(running.guest_socket))  # type: ignore[misc]
+            answer = await link.welcomed
+        if isinstance(answer, guest.Welcome):
+            return link
+        link.close()
+        epoch = answer.epoch + 1

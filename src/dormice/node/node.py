@@ -1,0 +1,384 @@
+"""The node: does what the server says with machines, and carries frames between server and guests.
+
+Nothing is remembered across a lost connection to the server: links to the guests are dropped with it and made anew
+after the next welcome, so the guests send again whatever was not acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from dormice.node.guest_link import GuestLink, attach
+from dormice.node.runtime import MachineSpec, Running, Runtime, RuntimeFailure
+from dormice.protocol import guest
+from dormice.protocol import node as wire
+from dormice.protocol.framing import Framer, FramingViolation, frame
+
+log = logging.getLogger(__name__)
+
+FIRST_BACKOFF_SECONDS = 0.05
+LAST_BACKOFF_SECONDS = 2.0
+STOP_MARGIN_SECONDS = 20.0
+"""How long after its grace a guest may take to sync before it is killed."""
+POWEROFF_SECONDS = 2.0
+ATTACH_TRIES = 5
+IMAGES_EVERY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIdentity:
+    """What the node says of itself."""
+
+    node_id: str
+    vcpus: float
+    memory_mib: int
+
+
+@dataclass(eq=False, slots=True)
+class _Machine:
+    """What the node knows of one machine."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the machine is started, stopped, resized or destroyed."""
+    running: Running | None = None
+    link: GuestLink | None = None
+    died: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once process 1 of the present boot is dead."""
+
+
+class Node:
+    """Runs in one TaskGroup, next to the services of its runtime."""
+
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        identity: NodeIdentity,
+        server_socket: str,
+        images: Callable[[], Iterable[str]],
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self._runtime = runtime
+        self._identity = identity
+        self._server_socket = server_socket
+        self._images = images
+        self._group = group
+        self._machines: dict[str, _Machine] = {}
+        self._server: _ServerConnection | None = None
+        self._epoch = 0
+
+    async def open(self) -> None:
+        """Prepare the host and take over the machines that are alive."""
+        for running in await self._runtime.open():
+            log.info("machine %s is alive and adopted", running.machine_id)
+            self._watch(self._machine(running.machine_id), running)
+
+    async def close(self) -> None:
+        """Hang up. Machines go on running."""
+        if self._server is not None:
+            self._server.close()
+        self._drop_links()
+        for machine in self._machines.values():
+            self._unwatch(machine)
+        await self._runtime.close()
+
+    async def serve(self) -> None:
+        """Keep a connection to the server until cancelled."""
+        backoff = FIRST_BACKOFF_SECONDS
+        while True:
+            connection = _ServerConnection(self._welcome, self._do)
+            try:
+                await asyncio.get_running_loop().create_unix_connection(lambda c=connection: c, self._server_socket)  # type: ignore[misc]
+            except OSError as error:
+                log.debug("server is not there yet: %s", error)
+            else:
+                self._server = connection
+                connection.send(self._hello())
+                await connection.lost.wait()
+                if connection.welcomed:
+                    backoff = FIRST_BACKOFF_SECONDS
+                log.warning("connection to the server was lost")
+                self._server = None
+                self._drop_links()
+            await asyncio.sleep(backoff)
+            backoff = min(backoff * 2, LAST_BACKOFF_SECONDS)
+
+    async def watch_images(self) -> None:
+        """Tell the server which images there are, whenever that changes, until cancelled."""
+        told: tuple[_ServerConnection, list[str]] | None = None
+        while True:
+            server, names = self._server, sorted(await asyncio.to_thread(self._images))
+            if server is not None and server.welcomed and told != (server, names):
+                server.send(wire.NodeImages(names))
+                told = server, names
+            await asyncio.sleep(IMAGES_EVERY_SECONDS)
+
+    # The server
+
+    def _hello(self) -> wire.NodeHello:
+        alive = [m.running for m in self._machines.values() if m.running is not None and not m.died.is_set()]
+        return wire.NodeHello(
+            wire.VERSION,
+            self._identity.node_id,
+            self._identity.vcpus,
+            self._identity.memory_mib,
+            self._runtime.isolated,
+            [wire.MachineSeen(running.machine_id, running.boot_id.bytes) for running in alive],
+        )
+
+    def _welcome(self) -> None:
+        if self._server is not None:
+            self._server.send(wire.NodeImages(sorted(self._images())))
+        for machine in list(self._machines.values()):
+            if machine.running is not None and not machine.died.is_set():
+                self._group.create_task(self._attach(machine))
+
+    def _say(self, message: wire.FromNode) -> None:
+        if self._server is not None:
+            self._server.send(message)
+
+    def _do(self, message: wire.ToNode) -> None:
+        if isinstance(message, wire.Welcome):
+            return
+        machine = self._machine(message.machine_id)
+        match message:
+            case wire.StartExecution():
+                if machine.link is not None:
+                    machine.link.start(message)
+            case wire.AckOutput():
+                if machine.link is not None:
+                    machine.link.acknowledge(message)
+            case wire.Forget():
+                if machine.link is not None:
+                    machine.link.forget(message.execution)
+            case wire.WriteStdin():
+                self._to_guest(machine, guest.Stdin(message.execution, message.offset, message.data, message.eof))
+            case wire.CancelExecution():
+                self._to_guest(machine, guest.Cancel(message.execution, message.grace_ms))
+            case wire.StartMachine():
+                failed = wire.MachineFailed(
+                    message.machine_id, message.boot_id, "NODE_ERROR", "the node's log has the reason", retryable=True
+                )
+                self._run(machine, self._start(machine, message), failed)
+            case wire.StopMachine():
+                self._run(machine, self._stop(machine, message))
+            case wire.DestroyMachine():
+                self._run(machine, self._destroy(machine, message.machine_id))
+            case wire.ResizeMachine():
+                self._run(machine, self._resize(message))
+
+    def _to_guest(self, machine: _Machine, message: guest.NodeFrame) -> None:
+        if machine.link is not None:
+            machine.link.send(message)
+
+    # Machines
+
+    def _machine(self, machine_id: str) -> _Machine:
+        return self._machines.setdefault(machine_id, _Machine())
+
+    def _run(self, machine: _Machine, work: Coroutine[Any, Any, None], on_failure: wire.FromNode | None = None) -> None:
+        """Do one thing with a machine, after what was begun before. What goes wrong with one is no end of the others."""
+
+        async def locked() -> None:
+            async with machine.lock:
+                try:
+                    await work
+                except Exception:
+                    log.exception("a step of a machine failed")
+                    if on_failure is not None:
+                        self._say(on_failure)
+
+        self._group.create_task(locked())
+
+    async def _start(self, machine: _Machine, message: wire.StartMachine) -> None:
+        boot_id = UUID(bytes=message.boot_id)
+        if machine.running is not None and (machine.running.boot_id != boot_id or machine.died.is_set()):
+            await self._end(machine, clean=False, reason="replaced by a newer boot")
+        if machine.running is None:
+            spec = MachineSpec(message.vcpu, message.memory_mib, message.storage_gib, message.image)
+            try:
+                running = await self._runtime.start(message.machine_id, boot_id, spec)
+            except RuntimeFailure as failure:
+                log.warning("machine %s could not be started: %s: %s", message.machine_id, failure.code, failure)
+                self._say(
+                    wire.MachineFailed(
+                        message.machine_id, message.boot_id, failure.code, str(failure), failure.retryable
+                    )
+                )
+                return
+            self._watch(machine, running)
+        await self._attach(machine)
+
+    async def _stop(self, machine: _Machine, message: wire.StopMachine) -> None:
+        if machine.running is None:
+            return
+        clean = False
+        if machine.link is not None and message.grace_ms > 0:
+            machine.link.send(guest.Stop(message.grace_ms))
+            done, _ = await asyncio.wait((machine.link.stopped,), timeout=message.grace_ms / 1000 + STOP_MARGIN_SECONDS)
+            clean = bool(done) and not machine.link.stopped.cancelled()
+            if clean and machine.link is not None:
+                machine.link.send(guest.Poweroff())
+                await _within(machine.died.wait(), POWEROFF_SECONDS)
+        await self._end(machine, clean=clean, reason="" if clean else "killed: it did not stop in time")
+
+    async def _destroy(self, machine: _Machine, machine_id: str) -> None:
+        if machine.running is not None:
+            await self._end(machine, clean=False, reason="deleted")
+        await self._runtime.destroy(machine_id)
+        self._machines.pop(machine_id, None)
+        self._say(wire.MachineDestroyed(machine_id))
+
+    async def _resize(self, message: wire.ResizeMachine) -> None:
+        spec = MachineSpec(message.vcpu, message.memory_mib, message.storage_gib, message.image)
+        code = text = ""
+        try:
+            await self._runtime.resize(message.machine_id, spec)
+        except RuntimeFailure as failure:
+            code, text = failure.code, str(failure)
+        self._say(wire.MachineResized(message.machine_id, message.request, code, text))
+
+    async def _end(self, machine: _Machine, *, clean: bool, reason: str) -> None:
+        running = machine.running
+        if running is None:
+            return
+        if machine.link is not None:
+            machine.link.close()
+            machine.link = None
+        self._unwatch(machine)
+        await self._runtime.end(running.machine_id)
+        machine.running = None
+        self._say(wire.MachineEnded(running.machine_id, running.boot_id.bytes, clean, reason))
+
+    def _watch(self, machine: _Machine, running: Running) -> None:
+        machine.running = running
+        machine.died = asyncio.Event()
+        asyncio.get_running_loop().add_reader(running.pidfd, self._on_death, machine, running)
+
+    def _unwatch(self, machine: _Machine) -> None:
+        if machine.running is not None and not machine.died.is_set():
+            asyncio.get_running_loop().remove_reader(machine.running.pidfd)
+            machine.died.set()
+
+    def _on_death(self, machine: _Machine, running: Running) -> None:
+        asyncio.get_running_loop().remove_reader(running.pidfd)
+        machine.died.set()
+        self._run(machine, self._bury(machine, running))
+
+    async def _bury(self, machine: _Machine, running: Running) -> None:
+        if machine.running is running:
+            log.warning("process 1 of machine %s has died", running.machine_id)
+            await self._end(machine, clean=False, reason="process 1 of the machine died")
+
+    # Guests
+
+    async def _attach(self, machine: _Machine) -> None:
+        running, server = machine.running, self._server
+        if running is None or server is None:
+            return
+        for attempt in range(ATTACH_TRIES):
+            if machine.link is not None:
+                machine.link.close()
+                machine.link = None
+            self._epoch = max(time.time_ns(), self._epoch + 1)
+            try:
+                await attach(running, self._epoch, self, lambda: self._runtime.oom_kills(running.machine_id))
+            except (OSError, TimeoutError) as error:
+                log.warning("machine %s: attach %d failed: %s", running.machine_id, attempt + 1, error)
+                if await _within(machine.died.wait(), FIRST_BACKOFF_SECONDS * 2**attempt):
+                    return
+            except guest.ProtocolViolation:
+                return  # guest_lied has been told
+            else:
+                return
+        self._cut_off(running, "its guest does not answer")
+
+    def guest_welcomed(self, link: GuestLink) -> None:
+        """Send to this link from now on."""
+        self._machine(link.running.machine_id).link = link
+
+    def guest_said(self, message: wire.FromNode) -> None:
+        """Carry a guest's message to the server."""
+        self._say(message)
+
+    def guest_lied(self, link: GuestLink, violation: str) -> None:
+        """Cut the machine off."""
+        self._cut_off(link.running, f"its guest broke the protocol: {violation}")
+
+    def guest_hung_up(self, link: GuestLink) -> None:
+        """Attach again; if process 1 has died, its pidfd says so."""
+        machine = self._machine(link.running.machine_id)
+        if machine.link is link:
+            machine.link = None
+            if not machine.died.is_set() and not machine.lock.locked():
+                self._run(machine, self._attach(machine))
+
+    def _cut_off(self, running: Running, reason: str) -> None:
+        log.error("machine %s is cut off: %s", running.machine_id, reason)
+        machine = self._machine(running.machine_id)
+
+        async def end() -> None:
+            if machine.running is running:
+                await self._end(machine, clean=False, reason=reason)
+
+        self._run(machine, end())
+
+    def _drop_links(self) -> None:
+        for machine in self._machines.values():
+            if machine.link is not None:
+                machine.link.close()
+                machine.link = None
+
+
+class _ServerConnection(asyncio.Protocol):
+    def __init__(self, welcome: Callable[[], None], do: Callable[[wire.ToNode], None]) -> None:
+        self._welcome, self._do = welcome, do
+        self._framer = Framer()
+        self._transport: asyncio.Transport | None = None
+        self.lost = asyncio.Event()
+        self.welcomed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment] # a stream connection has a Transport
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._transport = None
+        self.lost.set()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            messages = [wire.decode_to_node(message) for message in self._framer.feed(data)]
+        except (FramingViolation, wire.NodeProtocolViolation) as violation:
+            log.warning("server connection dropped: %s", violation)
+            self.close()
+            return
+        for message in messages:
+            if isinstance(message, wire.Welcome) and not self.welcomed:
+                self.welcomed = True
+                self._welcome()
+            elif self.welcomed:
+                self._do(message)
+
+    def send(self, message: wire.FromNode) -> None:
+        if self._transport is not None:
+            self._transport.write(frame(wire.encode(message)))
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+async def _within(event: Coroutine[Any, Any, Any], seconds: float) -> bool:
+    """Wait for an event, at most so long; say whether it came."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event
+    except TimeoutError:
+        return False
+    return True
