@@ -29,6 +29,8 @@ OWN_FAILURE = 125
 TIMED_OUT = 124
 _CODES = {"timeout": TIMED_OUT, "permission_denied": 126, "command_not_found": 127}
 _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+_PLAIN_ENDS = {None, "nonzero_exit", "signalled"}
+"""Error codes to which the exit code has nothing to add."""
 _DESCRIPTORS = {"stdout": 1, "stderr": 2}
 _WORTH_A_LOOK = 65_536
 """Bytes of output from which on it may have been cut at the server's kept limit."""
@@ -141,13 +143,9 @@ class _Session:
         """Say what there is to say beyond the exit code, and return it."""
         if sum(self._written.values()) >= _WORTH_A_LOOK:
             self._tell_cut()
-        code = exit_code(last)
-        if last.get("exit_code") is None and last.get("error_code") != "signalled":
-            print(
-                f"dormice: {last.get('error_code') or last['status']}: {last.get('error_message') or '?'}",
-                file=sys.stderr,
-            )
-        return code
+        if last.get("error_code") not in _PLAIN_ENDS:
+            print(f"dormice: {last['error_code']}: {last.get('error_message') or last['status']}", file=sys.stderr)
+        return exit_code(last)
 
     def _tell_cut(self) -> None:
         path = routes.execution(self._machine_id, self._execution_id)
@@ -180,14 +178,12 @@ class _Progress:
 
 def exit_code(last: dict[str, Any]) -> int:
     """What this program exits with after an execution whose last event is this one."""
-    code = last.get("error_code")
-    if code in _CODES:
-        return _CODES[code]
-    if last.get("exit_code") is not None:
-        return int(last["exit_code"])
+    if last.get("error_code") in _CODES:
+        return _CODES[last["error_code"]]
     if last.get("signal") is not None:
         return 128 + int(last["signal"])
-    return OWN_FAILURE
+    code = int(last.get("exit_code") or 0)
+    return code if code or last["status"] == "succeeded" else OWN_FAILURE
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -96,7 +96,8 @@ async def events_of_execution(
             await events.aclose()
         if not ended:
             failures += 1
-            await sleep(retries.delay(failures - 1, {}, jitter=random.random()))  # noqa: S311 - not a secret
+            if failures > 1:  # at once after progress: most breaks are short
+                await sleep(retries.delay(failures - 2, {}, jitter=random.random()))  # noqa: S311 - not a secret
 
 
 def _is_last(event: ServerSentEvent) -> bool:

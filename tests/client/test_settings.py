@@ -1,0 +1,57 @@
+"""Where the server and the key are found, and that the key is shown to nobody else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dormice import ConfigurationError, Dormice
+from dormice.client import settings
+from dormice.client.transport import Request, Timeout
+
+
+def test_arguments_win_over_the_environment() -> None:
+    environment = {"DORMICE_BASE_URL": "http://a", "DORMICE_API_KEY": "k", "DORMICE_ORG_ID": "o"}
+    assert settings.resolve(environment=environment) == ("http://a", "k", "o")
+    assert settings.resolve(base_url="https://b/x/", api_key="l", org_id="p", environment=environment) == (
+        "https://b/x",
+        "l",
+        "p",
+    )
+
+
+def test_on_the_servers_host_the_key_is_in_its_data_directory(tmp_path: Path) -> None:
+    (tmp_path / "api-key").write_text("the-key\n")
+    environment = {"DORMICE_DATA_DIR": str(tmp_path)}
+    assert settings.resolve(environment=environment) == ("http://127.0.0.1:7433", "the-key", None)
+    with pytest.raises(ConfigurationError, match="DORMICE_API_KEY"):
+        settings.resolve(base_url="http://elsewhere.example", environment=environment)
+
+
+def test_without_a_key_the_error_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=str(tmp_path / "api-key")):
+        settings.resolve(environment={"DORMICE_DATA_DIR": str(tmp_path)})
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:7433", "ftp://a", "http://", "http:///v1"])
+def test_what_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="base URL"):
+        settings.resolve(base_url=url, api_key="k", environment={})
+
+
+def test_a_key_that_no_header_can_carry_is_refused_without_showing_it() -> None:
+    with pytest.raises(ConfigurationError) as error:
+        settings.resolve(api_key="sécret\n", environment={})
+    assert "cret" not in str(error.value)
+
+
+def test_no_repr_shows_the_key() -> None:
+    with Dormice(api_key="very-secret", base_url="http://127.0.0.1:1") as client:
+        shown = [
+            repr(client),
+            repr(settings.resolve(api_key="very-secret")),
+            str(settings.resolve(api_key="very-secret")),
+        ]
+    request = Request("GET", "http://a", {"authorization": "very-secret"}, b"very-secret", Timeout())
+    assert not [text for text in [*shown, repr(request), str(request)] if "very-secret" in text]
