@@ -85,38 +85,36 @@ CREATE TABLE executions (
     cancel_requested_at INTEGER,
     stdin_offset INTEGER NOT NULL,
     stdin_eof INTEGER NOT NULL CHECK (stdin_eof IN (0, 1)),
-    CONSTRAINT execution_state CHECK (state IN (
-        'wake_in_progress', 'queued', 'running', 'succeeded', 'failed', 'cancelled', 'expired'
-    )),
-    CONSTRAINT execution_error_code CHECK (error_code IN (
+    -- What each state demands of the rest of the row. (A CASE is also several times cheaper than an IN with many words,
+    -- for which SQLite fills a table at every statement.)
+    CONSTRAINT execution_state CHECK (CASE state
+        WHEN 'wake_in_progress' THEN started_at IS NULL AND completed_at IS NULL AND boot_id IS NULL
+        WHEN 'queued' THEN started_at IS NULL AND completed_at IS NULL
+        WHEN 'running' THEN started_at IS NOT NULL AND completed_at IS NULL AND boot_id IS NOT NULL
+        WHEN 'succeeded' THEN started_at IS NOT NULL AND completed_at IS NOT NULL AND exit_code IS 0
+        WHEN 'failed' THEN completed_at IS NOT NULL AND error_code IS NOT NULL
+        WHEN 'cancelled' THEN completed_at IS NOT NULL AND error_code IS NOT NULL
+        WHEN 'expired' THEN completed_at IS NOT NULL AND error_code IS NOT NULL AND started_at IS NULL
+        ELSE FALSE
+    END),
+    CONSTRAINT execution_exit CHECK (
+        (exit_code IS NULL OR signal IS NULL)
+        AND (coalesce(exit_code, signal) IS NULL OR (started_at IS NOT NULL AND completed_at IS NOT NULL))
+    ),
+    CONSTRAINT execution_error CHECK (
+        (error_code IS NULL) = (error_message IS NULL)
+        AND (error_code IS NULL OR (completed_at IS NOT NULL AND state <> 'succeeded'))
+    ),
+    CONSTRAINT execution_error_code CHECK (error_code IS NULL OR error_code IN (
         'nonzero_exit', 'signalled', 'timeout', 'oom_killed', 'command_not_found', 'permission_denied',
         'cwd_not_found', 'spawn_failed', 'resource_exhausted', 'cancelled', 'start_deadline_exceeded',
         'wake_failed', 'machine_lost', 'execution_runner_interrupted'
     )),
-    CONSTRAINT execution_terminal CHECK (
-        (state IN ('succeeded', 'failed', 'cancelled', 'expired')) = (completed_at IS NOT NULL)
-    ),
-    CONSTRAINT execution_started CHECK (started_at IS NOT NULL OR state NOT IN ('running', 'succeeded')),
-    CONSTRAINT execution_not_started CHECK (
-        started_at IS NULL OR state NOT IN ('wake_in_progress', 'queued', 'expired')
-    ),
-    CONSTRAINT execution_exit CHECK (
-        (exit_code IS NULL OR signal IS NULL)
-        AND ((exit_code IS NULL AND signal IS NULL) OR (started_at IS NOT NULL AND completed_at IS NOT NULL))
-    ),
-    CONSTRAINT execution_success CHECK (state <> 'succeeded' OR exit_code IS 0),
-    CONSTRAINT execution_error CHECK (
-        (state IN ('failed', 'cancelled', 'expired')) = (error_code IS NOT NULL)
-        AND (error_code IS NULL) = (error_message IS NULL)
-    ),
-    CONSTRAINT execution_claim CHECK (
-        (boot_id IS NULL OR (fence > 0 AND state <> 'wake_in_progress'))
-        AND (boot_id IS NOT NULL OR state <> 'running')
-    ),
+    CONSTRAINT execution_claim CHECK (fence >= (boot_id IS NOT NULL)),
     CONSTRAINT execution_output CHECK (
         stdout_kept BETWEEN 0 AND stdout_bytes AND stderr_kept BETWEEN 0 AND stderr_bytes
     ),
-    CONSTRAINT execution_counters CHECK (last_sequence > 0 AND fence >= 0 AND stdin_offset >= 0)
+    CONSTRAINT execution_counters CHECK (last_sequence > 0 AND stdin_offset >= 0)
 ) STRICT;
 
 CREATE INDEX executions_of ON executions (machine, number);
@@ -156,15 +154,21 @@ CREATE TABLE log (
     error_code TEXT,
     error_message TEXT,
     PRIMARY KEY (execution, sequence),
-    CONSTRAINT log_state CHECK (state IN (
-        'wake_in_progress', 'queued', 'running', 'succeeded', 'failed', 'cancelled', 'expired'
-    )),
-    CONSTRAINT log_stream CHECK (stream IN (1, 2)),
-    CONSTRAINT log_kind CHECK (
-        (state IS NULL) = (stream IS NOT NULL)
-        AND (stream IS NULL) = ("offset" IS NULL) AND (stream IS NULL) = (data IS NULL)
+    -- An entry is a piece of output or a change of state.
+    CONSTRAINT log_output CHECK (
+        CASE WHEN stream IS NULL THEN "offset" IS NULL AND data IS NULL
+        ELSE state IS NULL AND stream IN (1, 2) AND "offset" >= 0 AND length(data) > 0 END
     ),
-    CONSTRAINT log_data CHECK (length(data) > 0)
+    CONSTRAINT log_state CHECK (stream IS NOT NULL OR CASE state
+        WHEN 'wake_in_progress' THEN error_code IS NULL
+        WHEN 'queued' THEN error_code IS NULL
+        WHEN 'running' THEN error_code IS NULL
+        WHEN 'succeeded' THEN exit_code IS 0 AND error_code IS NULL
+        WHEN 'failed' THEN error_code IS NOT NULL
+        WHEN 'cancelled' THEN error_code IS NOT NULL
+        WHEN 'expired' THEN error_code IS NOT NULL
+        ELSE FALSE
+    END)
 ) WITHOUT ROWID, STRICT;
 
 CREATE UNIQUE INDEX log_output ON log (execution, stream, "offset") WHERE stream IS NOT NULL;
