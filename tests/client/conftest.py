@@ -7,7 +7,7 @@ import pytest_asyncio
 from tests.client.fake_server import KEY, FakeServer, running
 
 from dormice import AsyncDormice, Dormice
-from dormice.client.stdlib_transport import StdlibTransport
+from dormice.client.socket_transport import SocketTransport
 
 
 @pytest.fixture(name="server")
@@ -16,10 +16,10 @@ def _server() -> Iterator[FakeServer]:
         yield server
 
 
-@pytest.fixture(name="client", params=["httpx", "stdlib"])
+@pytest.fixture(name="client", params=["httpx", "socket"])
 def _client(server: FakeServer, request: pytest.FixtureRequest) -> Iterator[Dormice]:
     """The synchronous client on each of its transports."""
-    transport = StdlibTransport() if request.param == "stdlib" else None
+    transport = SocketTransport() if request.param == "socket" else None
     with Dormice(base_url=server.url, api_key=KEY, transport=transport) as client:
         yield client
 

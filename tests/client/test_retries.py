@@ -39,6 +39,12 @@ def test_a_key_of_the_callers_is_sent_as_it_is(client: Dormice, server: FakeServ
     assert server.requests[-1].headers["idempotency-key"] == "mine"
 
 
+def test_a_key_that_would_break_the_request_is_refused(client: Dormice, server: FakeServer) -> None:
+    with pytest.raises(ValueError, match="idempotency-key"):
+        client.machines.create(idempotency_key="a\r\nx-evil: 1")
+    assert not server.requests
+
+
 def test_a_read_and_a_stdin_write_carry_no_key(client: Dormice, server: FakeServer) -> None:
     client.machines.list()
     assert "idempotency-key" not in server.requests[-1].headers

@@ -6,7 +6,7 @@ import argparse
 
 from dormice.client import settings
 from dormice.client._sync.connection import Connection
-from dormice.client.stdlib_transport import StdlibTransport
+from dormice.client.socket_transport import SocketTransport
 from dormice.client.transport import Timeout, Transport
 
 RETRIES = 2
@@ -32,4 +32,4 @@ def _transport(base_url: str) -> Transport:
             from dormice.client._sync.httpx_transport import HttpxTransport  # noqa: PLC0415 - loaded when needed
 
             return HttpxTransport(base_url)
-    return StdlibTransport()
+    return SocketTransport()

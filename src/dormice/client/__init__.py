@@ -7,6 +7,7 @@ know no network: `routes`, `retries`, `sse`, `errors`, `records`. All network co
 from __future__ import annotations
 
 from importlib import import_module
+
 TYPE_CHECKING = False  # as in typing, which takes a third of the time of `dormice --help` to load
 
 if TYPE_CHECKING:

@@ -45,7 +45,7 @@ def resolve(
     """
     url = (base_url or environment.get("DORMICE_BASE_URL") or DEFAULT_BASE_URL).rstrip("/")
     parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not url.isascii() or not url.isprintable():
         raise ConfigurationError(f"the base URL must begin with http:// or https:// and name a host, not {url!r}")
     key = api_key or environment.get("DORMICE_API_KEY") or ""
     if not key and is_loopback(url):

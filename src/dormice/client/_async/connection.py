@@ -57,7 +57,8 @@ class AsyncConnection:
         """The whole answer, after at most `max_retries` further tries.
 
         Fields of `body` that are None are left out. A POST, PATCH or DELETE carries `idempotency_key`, or one made
-        here, in every try. Raises APIStatusError, APIConnectionError or APIResponseError.
+        here, in every try. Raises APIStatusError, APIConnectionError or APIResponseError, and ValueError for a header
+        that cannot be sent.
         """
         request = self._request(
             method,
@@ -98,8 +99,12 @@ class AsyncConnection:
             every["content-type"] = "application/json"
         if method in _KEYED:
             every["idempotency-key"] = idempotency_key or os.urandom(16).hex()
+        every.update(headers)
+        for name, value in every.items():
+            if not (value.isascii() and value.isprintable()):
+                raise ValueError(f"{name} holds characters that no header can carry")
         url = self.settings.base_url + routes.with_query(path, query)
-        return Request(method, url, {**every, **headers}, content or b"", self._patience(timeout, query.get("wait_ms")))
+        return Request(method, url, every, content or b"", self._patience(timeout, query.get("wait_ms")))
 
     def _patience(self, timeout: float | Timeout | None, wait_ms: str | int | None) -> Timeout:
         """The timeout asked for, and never less than a long poll takes."""
