@@ -12,10 +12,11 @@ sockets. Every user inside may listen on any port and send pings.
 from __future__ import annotations
 
 import asyncio
-import fcntl
+import contextlib
 import logging
 import os
 import random
+import re
 import socket
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -35,6 +36,7 @@ DEFAULT_NETWORK = IPv4Network("10.213.0.0/16")
 
 _log = logging.getLogger(__name__)
 _CLONE_NEWNET = 0x4000_0000
+_NAME = re.compile(r"[a-z][a-z0-9]{0,7}")
 _INSIDE = "eth0"
 _HOST_MAC = bytes.fromhex("02646d000000")
 _FIRST_SLOT = 2  # 0 is the network's own address, 1 the gateway
@@ -74,8 +76,8 @@ class Networks:
         flows_per_machine: int = 2048,
         enable_forwarding: bool = True,
     ) -> None:
-        if not 1 <= len(name) <= 8 or network.num_addresses < 8:
-            raise ValueError("a network needs a name of 1 to 8 characters and at least 8 addresses")
+        if not _NAME.fullmatch(name) or network.num_addresses < 8:
+            raise ValueError("a network needs a name of 1 to 8 of a-z and 0-9, and at least 8 addresses")
         self.gateway = network.network_address + 1
         self.network = network
         self._name = name
@@ -86,7 +88,7 @@ class Networks:
         self._pool_size = pool_size
         self._enable_forwarding = enable_forwarding
         self._mtu = 1500
-        self._lock_fd: int | None = None
+        self._holder: socket.socket | None = None
         self._owned: dict[str, _Made | int] = {}
         """By machine: its network, or only its slot when an earlier node process made it."""
         self._ready: deque[_Made] = deque()
@@ -95,6 +97,7 @@ class Networks:
         # Not always the first free one: an address should rest before another machine gets it.
         self._last_slot = random.randrange(_FIRST_SLOT, network.num_addresses - 1)  # noqa: S311
         self._work = asyncio.Event()
+        self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="network")
 
     async def open(self) -> None:
         """Prepare the host and recognise the networks of earlier node processes; networks in use go on working.
@@ -102,8 +105,11 @@ class Networks:
         Raises RuntimeFailure `NETWORK_FAILED` when the host cannot do it, the range is in use, or another node holds
         the name.
         """
-        await _in_thread(self._prepare_host)
-        await _in_thread(self._recognise)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._give_name_up)
+            await self._in_thread(self._prepare_host)
+            await self._in_thread(self._recognise)
+            undo.pop_all()
 
     async def run(self) -> Never:
         """Keep the pool full and delete what was released."""
@@ -121,10 +127,9 @@ class Networks:
     async def _turn(self) -> bool:
         """One piece of upkeep, if there is any. Making goes first: somebody may be waiting for it."""
         if len(self._ready) < self._pool_size:
-            await _in_thread(self._make, self._next_slot())
+            await self._in_thread(self._make, self._next_slot())
         elif self._released:
-            await _in_thread(self._delete, self._released[0])
-            self._released.popleft()
+            await self._in_thread(self._delete_released)
         else:
             return False
         return True
@@ -138,7 +143,7 @@ class Networks:
         if isinstance(held, _Made):
             return self._describe(held)
         while not self._ready:
-            await _in_thread(self._make, self._next_slot())
+            await self._in_thread(self._make, self._next_slot())
         if isinstance(held := self._owned.get(machine_id), _Made):
             return self._describe(held)
         made = self._ready.popleft()
@@ -166,19 +171,22 @@ class Networks:
             await self.release(machine_id)
 
     async def close(self) -> None:
-        """Delete what no machine uses. Networks of machines and the rules stay."""
+        """Delete what no machine uses. Networks of machines and the rules stay. Raises OSError."""
+        await asyncio.to_thread(self._threads.shutdown)  # what a cancelled caller began goes on to its end
         self._released.extend(self._ready)
         self._ready.clear()
-        while self._released:
-            await _in_thread(self._delete, self._released[0])
-            self._released.popleft()
+        await asyncio.to_thread(self._delete_all_released)
         for held in self._owned.values():
             if isinstance(held, _Made):
                 os.close(held.fd)
         self._owned.clear()
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
+        self._give_name_up()
+
+    async def _in_thread(self, work: Callable[..., None], *arguments: object) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+        except OSError as error:
+            raise RuntimeFailure("NETWORK_FAILED", str(error), retryable=True) from error
 
     def _describe(self, made: _Made) -> Network:
         path = Path(f"/proc/{os.getpid()}/fd/{made.fd}")
@@ -204,7 +212,7 @@ class Networks:
 
     def _prepare_host(self) -> None:
         self._owners.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self._lock_name()
+        self._hold_name()
         if taken := uplink.routes_within(self.network, besides=self._name):
             raise OSError(f"the host has a route to {taken[0]}, inside the machines' {self.network}")
         self._mtu = uplink.mtu()
@@ -229,14 +237,20 @@ class Networks:
         forget_flows(self.gateway)  # fails now if the kernel cannot list connections, not at the first release
         self._add_gateway()
 
-    def _lock_name(self) -> None:
-        fd = os.open(self._run_dir / f"network-{self._name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _hold_name(self) -> None:
+        # An abstract socket is exactly as wide as what it guards, this network namespace, and ends with the process.
+        holder = socket.socket(socket.AF_UNIX)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise OSError(f"another node of this host holds the network name {self._name!r}") from None
-        self._lock_fd = fd
+            holder.bind(f"\0dormice-network-{self._name}")
+        except OSError:
+            holder.close()
+            raise OSError(f"another process of this host holds the network name {self._name!r}") from None
+        self._holder = holder
+
+    def _give_name_up(self) -> None:
+        if self._holder is not None:
+            self._holder.close()
+            self._holder = None
 
     def _add_gateway(self) -> None:
         with RouteSocket() as host:
@@ -295,13 +309,25 @@ class Networks:
         inside.add_route(IPv4Network(self.gateway), index=index)
         inside.add_route(IPv4Network("0.0.0.0/0"), index=index, gateway=self.gateway)
 
-    def _delete(self, held: _Made | int) -> None:
-        slot = held if isinstance(held, int) else held.slot
-        with RouteSocket() as host:
-            host.delete_link(self._interface(slot))
+    def _delete_released(self) -> None:
+        """Taken out of the queue here, in the thread: a cancelled caller must not make it happen twice."""
+        held = self._released.popleft()
+        try:
+            self._delete(held if isinstance(held, int) else held.slot)
+        except OSError:
+            self._released.append(held)
+            raise
         if isinstance(held, _Made):
             os.close(held.fd)
-        forget_flows(self._address(slot))
+
+    def _delete_all_released(self) -> None:
+        while self._released:
+            self._delete_released()
+
+    def _delete(self, slot: int) -> None:
+        with RouteSocket() as host:
+            host.delete_link(self._interface(slot))
+        forget_flows(self._address(slot))  # the next machine with this address must not inherit them
         self._taken.discard(slot)
 
 
@@ -318,10 +344,3 @@ def _new_namespace() -> tuple[int, RouteSocket]:
 
 def _interfaces() -> list[str]:
     return [name for _, name in socket.if_nameindex()]
-
-
-async def _in_thread(work: Callable[..., None], *arguments: object) -> None:
-    try:
-        await asyncio.to_thread(work, *arguments)
-    except OSError as error:
-        raise RuntimeFailure("NETWORK_FAILED", str(error), retryable=True) from error

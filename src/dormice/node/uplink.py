@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import struct
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 _INTERFACES = Path("/sys/class/net")
 _ETHERNET_MTU = 1500
+_SIOCGIFMTU = 0x8921
 
 
 def routes() -> list[tuple[str, IPv4Network]]:
     """The main routing table's routes: interface (`*` where there is none) and target."""
     found = []
-    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+    for line in Path("/proc/thread-self/net/route").read_text().splitlines()[1:]:
         fields = line.split()
         target, mask = (IPv4Address(int(text, 16).to_bytes(4, "little")) for text in (fields[1], fields[7]))
         found.append((fields[0], IPv4Network(f"{target}/{mask}")))
@@ -36,7 +39,13 @@ def routes_within(network: IPv4Network, *, besides: str) -> list[IPv4Network]:
 def mtu() -> int:
     """The smallest MTU of the interfaces that lead to the default route, in bytes."""
     ways = {interface for interface, target in routes() if target.prefixlen == 0} - {"*"}
-    return min((int((_INTERFACES / way / "mtu").read_text()) for way in ways), default=_ETHERNET_MTU)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        return min((_mtu_of(way, asking) for way in ways), default=_ETHERNET_MTU)
+
+
+def _mtu_of(interface: str, asking: socket.socket) -> int:
+    answer = fcntl.ioctl(asking, _SIOCGIFMTU, struct.pack("16sI12x", interface.encode(), 0))
+    return int(struct.unpack_from("16xI", answer)[0])
 
 
 def physical_interfaces() -> list[str]:
