@@ -1,0 +1,66 @@
+"""The HTTP application: routes over the engine's services."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+from litestar import Litestar
+from litestar.types import ASGIApp
+
+from dormice.api.http.access import Access
+from dormice.api.http.call import Call
+from dormice.api.http.errors import respond
+from dormice.api.http.operation import Operation, options_route, route
+from dormice.api.http.replies import Reply
+from dormice.api.machines.executions import ExecutionRoutes
+from dormice.api.machines.machines import MachineRoutes
+from dormice.api.openapi import document, document_operation
+from dormice.api.service.health import HealthRoutes
+from dormice.api.service.keys import KeyRoutes
+from dormice.api.service.limits import LimitRoutes
+from dormice.api.services import Services
+
+MOST_REQUESTS = 10_000
+"""Requests, long polls and streams included, that are served at once; one more is answered 503."""
+
+
+def create_app(services: Services) -> Litestar:
+    """Return the application. It starts nothing: the services are run by whoever made them."""
+    operations = all_operations(services)
+    described = msgspec.json.encode(document(operations, services.limits))
+
+    async def openapi(_call: Call) -> ASGIApp:
+        return Reply(described)
+
+    routed = [*operations, document_operation(openapi)]
+    app = Litestar(
+        [
+            *(route(operation, services) for operation in routed),
+            *(options_route(path, methods) for path, methods in _methods(routed).items()),
+        ],
+        exception_handlers={Exception: respond},
+        openapi_config=None,
+        logging_config=None,
+        request_max_body_size=None,  # http/bodies.py bounds bodies, with answers of our shape
+    )
+    app.asgi_handler = Access(app.asgi_handler, most_requests=MOST_REQUESTS)
+    return app
+
+
+def all_operations(services: Services) -> list[Operation]:
+    """Return every documented route."""
+    return [
+        *MachineRoutes(services).operations(),
+        *ExecutionRoutes(services).operations(),
+        *KeyRoutes(services).operations(),
+        *LimitRoutes(services).operations(),
+        *HealthRoutes(services).operations(),
+    ]
+
+
+def _methods(operations: Iterable[Operation]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for operation in operations:
+        found.setdefault(operation.path, []).append(operation.method)
+    return found

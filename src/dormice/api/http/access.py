@@ -1,0 +1,82 @@
+"""Around every request: its id, its line in the log, and the bound on how many are served at once."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+from litestar.enums import ScopeType
+
+from dormice.api.http.errors import describe
+from dormice.api.http.replies import Reply
+from dormice.domain.errors import Unavailable
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+_log = logging.getLogger("dormice.access")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+_SHOWN_PATH = 256
+
+
+class Access:
+    """An ASGI application around another. The log has no query, no header and no body: those may hold secrets."""
+
+    def __init__(self, app: ASGIApp, *, most_requests: int) -> None:
+        self._app = app
+        self._most_requests = most_requests
+        self._requests = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        offered = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        request_id = offered if _REQUEST_ID.fullmatch(offered) else secrets.token_hex(12).encode()
+        state: dict[str, Any] = scope["state"]
+        state["request_id"] = request_id.decode()
+        started = time.perf_counter()
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+            await send(message)
+
+        self._requests += 1
+        try:
+            if self._requests > self._most_requests:
+                await _busy(self._most_requests)(scope, receive, answer)
+            else:
+                await self._app(scope, receive, answer)
+        finally:
+            self._requests -= 1
+            if _log.isEnabledFor(logging.INFO):
+                _record(scope, state, status, time.perf_counter() - started)
+
+
+def _busy(most: int) -> Reply:
+    answer = describe(Unavailable(f"{most} requests are being served: send it again", retry_after_ms=1000))
+    return Reply(answer.body, status=answer.status, media_type=answer.media_type.encode(), headers=answer.headers)
+
+
+def _record(scope: Any, state: dict[str, Any], status: int, seconds: float) -> None:
+    method, path, milliseconds = scope["method"], scope["path"][:_SHOWN_PATH], round(seconds * 1000, 3)
+    fields: dict[str, Any] = {
+        "request_id": state["request_id"],
+        "method": method,
+        "path": path,
+        "route": scope.get("path_template", ""),
+        "status": status,
+        "duration_ms": milliseconds,
+    }
+    if (caller := state.get("caller")) is not None:
+        fields["organization_id"] = caller.organization_id
+        fields["key_id"] = caller.key_id
+    _log.info("%s %s %d %s ms", method, ascii(path)[1:-1], status, milliseconds, extra=fields)

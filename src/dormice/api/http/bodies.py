@@ -1,0 +1,46 @@
+"""Reading a request's body: bounded in size before it is read, and in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from dormice.domain.errors import Invalid
+
+if TYPE_CHECKING:
+    from litestar.types import Receive
+
+READ_SECONDS = 30.0
+
+
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
+    """Return the whole body. Raises Invalid: 413 beyond `limit` (by Content-Length before reading), 408 when slow."""
+    announced = headers.get(b"content-length", b"")
+    if announced.isdigit() and int(announced[:20]) > limit:
+        raise _too_large(limit)
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            return await _collect(receive, limit)
+    except TimeoutError:
+        raise Invalid(f"the body did not arrive within {READ_SECONDS:.0f} s", location="body", status=408) from None
+
+
+async def _collect(receive: Receive, limit: int) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise Invalid("the client went away before the body was whole", location="body", status=400)
+        piece = message["body"]
+        size += len(piece)
+        if size > limit:
+            raise _too_large(limit)
+        pieces.append(piece)
+        if not message["more_body"]:
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _too_large(limit: int) -> Invalid:
+    return Invalid(f"the body must have at most {limit} bytes", location="body", status=413)

@@ -1,0 +1,113 @@
+"""One request, as a route sees it: who calls, and what the path, the query and the headers say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from dormice.api.http.bodies import read_body
+from dormice.api.http.errors import Fault, InvalidRequest
+from dormice.domain.ids import canonical_machine_id
+from dormice.domain.limits import Limits
+from dormice.engine.orders import Caller, Idempotency
+
+if TYPE_CHECKING:
+    from litestar.types import Receive, Scope
+
+INT64_MAX = (1 << 63) - 1
+_INTEGER = re.compile(r"-?[0-9]{1,4096}", re.ASCII)
+_DIGITS = 19
+_BOOLEANS = {"true": True, "false": False}
+
+
+class Call:
+    """A request. Accessors raise Invalid with the parameter's location when it is not what it must be."""
+
+    __slots__ = ("caller", "headers", "limits", "path", "query", "receive", "scope")
+
+    def __init__(
+        self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], limits: Limits, caller: Caller
+    ) -> None:
+        raw: Mapping[str, Any] = scope
+        self.scope = scope
+        self.receive = receive
+        self.headers = headers
+        self.limits = limits
+        self.caller = caller
+        self.path: dict[str, str] = raw["path_params"]
+        query: bytes = raw["query_string"]
+        self.query: dict[str, str] = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
+
+    def header(self, name: str) -> str | None:
+        """Return a header's value, None when it is absent or empty."""
+        value = self.headers.get(name.lower().encode("latin-1"))
+        return value.decode("latin-1") if value else None
+
+    def integer(self, name: str, *, default: int, maximum: int = INT64_MAX) -> int:
+        """Return a query parameter as an integer from 0 to `maximum`; absent or empty is the default."""
+        text = self.query.get(name)
+        if not text:
+            return default
+        if not _INTEGER.fullmatch(text):
+            raise _bad_query(name, f"{name} must be an integer")
+        value = int(text) if len(text) <= _DIGITS else (-1 if text[0] == "-" else INT64_MAX + 1)
+        if not 0 <= value <= maximum:
+            raise _bad_query(name, f"{name} must be from 0 to {maximum}")
+        return value
+
+    def required_integer(self, name: str) -> int:
+        """Return a query parameter as an integer of at least 0 that must be there."""
+        if not self.query.get(name):
+            raise _bad_query(name, f"{name} is required")
+        return self.integer(name, default=0)
+
+    def boolean(self, name: str) -> bool:
+        """Return a query parameter that is `true` or `false`; absent is false."""
+        text = self.query.get(name)
+        if text is None:
+            return False
+        if text not in _BOOLEANS:
+            raise _bad_query(name, f"{name} must be true or false")
+        return _BOOLEANS[text]
+
+    def wait_ms(self) -> int:
+        """How long the answer may be held back."""
+        return self.integer("wait_ms", default=0, maximum=self.limits.wait_ms)
+
+    async def body(self, limit: int | None = None) -> bytes:
+        """Read the body, at most `limit` bytes (default: request_body_bytes)."""
+        return await read_body(self.headers, self.receive, self.limits.request_body_bytes if limit is None else limit)
+
+    def idempotency(self, request: msgspec.Struct | None, *, required: bool = False) -> Idempotency | None:
+        """Return the Idempotency-Key with its scope and the request in canonical bytes."""
+        key = self.header("Idempotency-Key")
+        if key is None:
+            if required:
+                raise _bad_key(
+                    "the header Idempotency-Key is required: send a new one per request, the same on retries"
+                )
+            return None
+        if len(key) > self.limits.idempotency_key_bytes:
+            raise _bad_key(f"Idempotency-Key must have at most {self.limits.idempotency_key_bytes} bytes")
+        canonical = b"" if request is None else msgspec.json.encode(request, order="sorted")
+        return Idempotency(self._idempotency_scope(), key, canonical)
+
+    def _idempotency_scope(self) -> str:
+        """Method and path, so that the two ways to write a machine's id are one scope."""
+        raw: Mapping[str, Any] = self.scope
+        path: str = raw["path"]
+        if (machine_id := self.path.get("machine_id")) is not None:
+            path = path.replace(machine_id, canonical_machine_id(machine_id) or machine_id, 1)
+        return f"{raw['method']} {path}"
+
+
+def _bad_query(name: str, message: str) -> InvalidRequest:
+    return InvalidRequest([Fault(message, f"query.{name}")])
+
+
+def _bad_key(message: str) -> InvalidRequest:
+    return InvalidRequest([Fault(message, "header.Idempotency-Key")])

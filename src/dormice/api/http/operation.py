@@ -1,0 +1,97 @@
+"""A route, declared once: the router, the OpenAPI document and the reference are all made from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from litestar import Request
+from litestar.handlers import HTTPRouteHandler
+from litestar.types import ASGIApp, Method
+
+from dormice.api.http.auth import authenticate
+from dormice.api.http.call import Call
+from dormice.api.http.replies import Reply
+from dormice.api.services import Services
+from dormice.engine.orders import Caller
+
+Schema = Mapping[str, Any]
+Handler = Callable[[Call], Awaitable[ASGIApp]]
+
+_PARAMETER = re.compile(r"\{(\w+)\}")
+_NOBODY = Caller(organization_id="", key_id="", admin=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A query parameter or header."""
+
+    name: str
+    place: str
+    """`query` or `header`."""
+    schema: Schema
+    description: str
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a route answers when all is well: JSON of a Struct, or another media type."""
+
+    description: str
+    body: type[msgspec.Struct] | None = None
+    media_types: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One method on one path."""
+
+    id: str
+    method: Method
+    path: str
+    tag: str
+    summary: str
+    handle: Handler
+    answers: Mapping[int, Answer]
+    description: str = ""
+    parameters: Sequence[Parameter] = ()
+    body: type[msgspec.Struct] | None = None
+    body_required: bool = True
+    raw_body: bool = False
+    errors: frozenset[int] = field(default_factory=frozenset)
+    """Coded errors besides 401, 403, 429 and 503."""
+    public: bool = False
+    """Whether it needs no key."""
+
+
+def route(operation: Operation, services: Services) -> HTTPRouteHandler:
+    """Return the operation as a handler of the framework."""
+    handle, limits, keys, public = operation.handle, services.limits, services.keys, operation.public
+
+    async def serve(request: Request[Any, Any, Any]) -> ASGIApp:
+        scope = request.scope
+        headers = dict(scope["headers"])
+        caller = _NOBODY
+        if not public:
+            caller = await authenticate(headers, keys, limits.key_max_chars)
+            scope["state"]["caller"] = caller
+        return await handle(Call(scope, request.receive, headers, limits, caller))
+
+    path = _PARAMETER.sub(r"{\1:str}", operation.path)
+    return HTTPRouteHandler(path, http_method=[operation.method], status_code=200, name=operation.id)(serve)
+
+
+def options_route(path: str, methods: Sequence[str]) -> HTTPRouteHandler:
+    """Return the answer to OPTIONS on a path; the framework's own has no body."""
+    allow = ", ".join(methods)
+    body = msgspec.json.encode({"allow": list(methods)})
+
+    async def serve() -> ASGIApp:
+        return Reply(body, headers={"allow": allow})
+
+    template = _PARAMETER.sub(r"{\1:str}", path)
+    return HTTPRouteHandler(template, http_method=["OPTIONS"], status_code=200)(serve)

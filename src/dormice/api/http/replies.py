@@ -1,0 +1,87 @@
+"""Answers as ASGI applications: in one piece, or as a stream that ends when the client does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from litestar.types import Receive, Scope, Send
+
+JSON = b"application/json"
+_ENCODER = msgspec.json.Encoder()
+
+
+class Reply:
+    """An answer in one piece."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(
+        self, body: bytes, *, status: int = 200, media_type: bytes = JSON, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.body = body
+        self.status = status
+        self.headers = _headers(media_type, headers)
+        self.headers.append((b"content-length", b"%d" % len(body)))
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        """Send it."""
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+
+def json_reply(record: msgspec.Struct, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+    """Return a record as JSON."""
+    return Reply(_ENCODER.encode(record), status=status, headers=headers)
+
+
+class Stream:
+    """An answer in pieces, produced no faster than the client reads; it stops as soon as the client is gone."""
+
+    __slots__ = ("headers", "pieces", "status")
+
+    def __init__(
+        self,
+        pieces: AsyncIterator[bytes],
+        *,
+        status: int = 200,
+        media_type: bytes = JSON,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.pieces = pieces
+        self.status = status
+        self.headers = _headers(media_type, headers)
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+            async with asyncio.TaskGroup() as group:
+                writer = group.create_task(self._write(send))
+                watcher = group.create_task(_cancel_when_gone(receive, writer))
+                writer.add_done_callback(lambda _: watcher.cancel())
+        finally:
+            if isinstance(self.pieces, AsyncGenerator):
+                await self.pieces.aclose()
+
+    async def _write(self, send: Send) -> None:
+        async for piece in self.pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _cancel_when_gone(receive: Receive, writer: asyncio.Task[None]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    writer.cancel()
+
+
+def _headers(media_type: bytes, headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
+    found = [(b"content-type", media_type)]
+    if headers:
+        found.extend((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items())
+    return found

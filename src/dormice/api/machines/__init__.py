@@ -1,0 +1,1 @@
+"""The machine surface: machines and their executions."""

@@ -1,0 +1,43 @@
+"""Query parameters and headers that several routes share."""
+
+from __future__ import annotations
+
+from dormice.api.http.call import INT64_MAX
+from dormice.api.http.operation import Parameter
+from dormice.domain.limits import Limits
+
+IF_MATCH = Parameter(
+    "If-Match",
+    "header",
+    {"type": "string"},
+    "The revision that the machine must have, quoted or not; `*` is any. Otherwise 409 `REVISION_MISMATCH`.",
+)
+
+
+def idempotency_key(limits: Limits, *, required: bool) -> Parameter:
+    """Return the header that makes a repeated request harmless."""
+    schema = {"type": "string", "minLength": 1, "maxLength": limits.idempotency_key_bytes}
+    description = (
+        "New for every request, the same on its retries. The same key with the same request is answered with the same "
+        "resource; with another request, 409 `IDEMPOTENCY_KEY_REUSED`."
+    )
+    return Parameter("Idempotency-Key", "header", schema, description, required=required)
+
+
+def wait_ms(limits: Limits, until: str) -> Parameter:
+    """Return the long poll's parameter."""
+    schema = {"type": "integer", "minimum": 0, "maximum": limits.wait_ms, "default": 0}
+    return Parameter("wait_ms", "query", schema, f"Hold the answer back until {until}, or this many milliseconds.")
+
+
+def paging(default: int, limits: Limits) -> tuple[Parameter, Parameter]:
+    """Return the two parameters of a list."""
+    size = {"type": "integer", "format": "int64", "minimum": 0, "maximum": INT64_MAX}
+    return (
+        Parameter(
+            "limit", "query", size, f"Items per page; 0 is {default}, above {limits.page_max} is {limits.page_max}."
+        ),
+        Parameter(
+            "cursor", "query", {"type": "string", "pattern": "^(b[0-9]{1,18})?$"}, "`next_cursor` of the page before."
+        ),
+    )

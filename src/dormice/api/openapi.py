@@ -1,0 +1,214 @@
+"""The OpenAPI 3.1 document, made from the routes' declarations and the wire records."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from dormice.api.http.operation import Answer, Handler, Operation, Parameter
+from dormice.api.http.wire import CodedError, Problem
+from dormice.api.machines.autosleep import PATTERN as AUTOSLEEP_PATTERN
+from dormice.domain.limits import Limits
+
+Document = dict[str, Any]
+
+_REF = "#/components/schemas/{name}"
+_PATH_PARAMETER = re.compile(r"\{(\w+)\}")
+_NO_NUL = "^[^\\u0000]*$"
+_ORGANIZATION = Parameter(
+    "X-Dedalus-Org-Id", "header", {"type": "string"}, "The organization that the key must belong to (else 403)."
+)
+_IDS = {
+    "machine_id": "As it was returned: `dm-` and a UUID, or the bare UUID.",
+    "execution_id": "As it was returned: `exec-` and a UUID.",
+    "key_id": "As it was returned.",
+}
+_CODED = {
+    401: "No API key, or one that is not valid.",
+    403: "The key is valid but may not do this.",
+    409: "The request does not fit the present state, or the Idempotency-Key was used for another request.",
+    429: "Too much at once; `retry-after-ms` says when to come again.",
+    503: "Something that the request needs is not there just now; `retry-after-ms` says when to come again.",
+}
+_TAGS = {
+    "machines": "Isolated Linux machines that sleep when nobody needs them.",
+    "executions": "Commands on machines, and what becomes of them.",
+    "keys": "API keys of organizations.",
+    "service": "The server itself.",
+}
+
+
+def document_operation(handle: Handler) -> Operation:
+    """Return the route of the document itself."""
+    return Operation(
+        id="openapi",
+        method="GET",
+        path="/openapi.json",
+        tag="service",
+        summary="This document",
+        handle=handle,
+        answers={200: Answer("The document.", media_types=("application/json",))},
+        public=True,
+    )
+
+
+def document(operations: Sequence[Operation], limits: Limits) -> Document:
+    """Return the document."""
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, limits)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Dormice",
+            "version": version("dormice"),
+            "description": "Durable executions on machines that sleep.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"bearer": []}, {"apiKey": []}],
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
+            "schemas": _schemas(operations, limits),
+        },
+    }
+
+
+def _operation(operation: Operation, limits: Limits) -> Document:
+    found: Document = {
+        "operationId": operation.id,
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "parameters": [*_path_parameters(operation.path), *map(_parameter, _all_parameters(operation))],
+        "responses": _responses(operation),
+    }
+    if operation.description:
+        found["description"] = operation.description
+    if operation.public:
+        found["security"] = []
+    if operation.body is not None:
+        content = {"application/json": {"schema": _ref(operation.body)}}
+        found["requestBody"] = {"required": operation.body_required, "content": content}
+    if operation.raw_body:
+        octets = {"schema": {"type": "string", "format": "binary", "maxLength": limits.stdin_segment_bytes}}
+        found["requestBody"] = {"required": False, "content": {"application/octet-stream": octets}}
+    return found
+
+
+def _all_parameters(operation: Operation) -> Iterable[Parameter]:
+    return operation.parameters if operation.public else (*operation.parameters, _ORGANIZATION)
+
+
+def _path_parameters(path: str) -> list[Document]:
+    return [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": _IDS[name],
+            "schema": {"type": "string", "minLength": 1, "maxLength": 253},
+        }
+        for name in _PATH_PARAMETER.findall(path)
+    ]
+
+
+def _parameter(parameter: Parameter) -> Document:
+    return {
+        "name": parameter.name,
+        "in": parameter.place,
+        "required": parameter.required,
+        "description": parameter.description,
+        "schema": dict(parameter.schema),
+    }
+
+
+def _responses(operation: Operation) -> Document:
+    found = {str(status): _answer(answer) for status, answer in operation.answers.items()}
+    if operation.public:
+        return found | {"default": _problem()}
+    for status in sorted({401, 403, 429, 503} | operation.errors):
+        content = {"application/json": {"schema": _ref(CodedError)}}
+        found[str(status)] = {"description": _CODED[status], "content": content}
+    return found | {"default": _problem()}
+
+
+def _answer(answer: Answer) -> Document:
+    content: Document = {}
+    if answer.body is not None:
+        content["application/json"] = {"schema": _ref(answer.body)}
+    for media_type in answer.media_types:
+        schema = {"type": "object"} if media_type == "application/json" else {"type": "string"}
+        content[media_type] = {"schema": schema}
+    return {"description": answer.description, "content": content}
+
+
+def _problem() -> Document:
+    content = {"application/problem+json": {"schema": _ref(Problem)}}
+    return {"description": "Every other error, as an RFC 9457 problem.", "content": content}
+
+
+def _ref(body: type[msgspec.Struct]) -> Document:
+    return {"$ref": _REF.format(name=body.__name__)}
+
+
+def _schemas(operations: Iterable[Operation], limits: Limits) -> Document:
+    bodies: dict[str, type[msgspec.Struct]] = {kind.__name__: kind for kind in (CodedError, Problem)}
+    for operation in operations:
+        for body in (operation.body, *(answer.body for answer in operation.answers.values())):
+            if body is not None:
+                bodies[body.__name__] = body
+    _, found = msgspec.json.schema_components(
+        [bodies[name] for name in sorted(bodies)], ref_template=_REF, schema_hook=None
+    )
+    for name, tighten in _TIGHTER.items():
+        if name in found:
+            tighten(found[name]["properties"], limits)
+    return dict(sorted(found.items()))
+
+
+def _only(schema: Document, **rules: Any) -> None:
+    """Add rules to a property's schema, to its non-null branch where there are two."""
+    for branch in schema.get("anyOf", (schema,)):
+        if branch.get("type") != "null":
+            branch.update(rules)
+
+
+def _tighten_execution(properties: Document, limits: Limits) -> None:
+    _only(properties["command"], minItems=1, maxItems=limits.argv_count)
+    properties["command"]["prefixItems"] = [{"type": "string", "minLength": 1, "pattern": _NO_NUL}]
+    properties["command"]["items"] = {"type": "string", "maxLength": limits.argv_bytes // 4, "pattern": _NO_NUL}
+    _only(properties["cwd"], maxLength=limits.cwd_bytes // 4, pattern=_NO_NUL)
+    value = {"type": "string", "maxLength": limits.env_value_bytes // 4, "pattern": _NO_NUL}
+    name = {"minLength": 1, "maxLength": limits.env_name_bytes // 4, "pattern": "^[^=\\u0000]+$"}
+    _only(properties["env"], additionalProperties=value, propertyNames=name, maxProperties=limits.env_count)
+    _only(properties["timeout_ms"], minimum=0, maximum=limits.timeout_ms)
+    _only(properties["start_timeout_ms"], minimum=0, maximum=limits.start_timeout_ms)
+
+
+def _tighten_machine(properties: Document, limits: Limits) -> None:
+    _only(properties["vcpu"], minimum=limits.vcpu_min, multipleOf=limits.vcpu_step)
+    _only(properties["memory_mib"], minimum=limits.memory_mib_min, format="int64")
+    _only(properties["storage_gib"], minimum=limits.storage_gib_min, maximum=limits.storage_gib_max)
+    _only(properties["autosleep"], pattern=AUTOSLEEP_PATTERN)
+
+
+def _tighten_key(properties: Document, limits: Limits) -> None:
+    for name in ("organization", "name"):
+        _only(properties[name], minLength=1, maxLength=limits.name_chars, pattern="^[ -~]*$")
+
+
+_TIGHTER: dict[str, Callable[[Document, Limits], None]] = {
+    "CreateExecutionRequest": _tighten_execution,
+    "CreateMachineRequest": _tighten_machine,
+    "UpdateMachineRequest": _tighten_machine,
+    "CreateKeyRequest": _tighten_key,
+}

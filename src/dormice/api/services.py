@@ -1,0 +1,178 @@
+"""What the API asks of the engine. The engine's classes fit these protocols; tests bring their own.
+
+Every method raises the errors of `dormice.domain.errors` and no others; ids are taken as the client wrote them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from dormice.domain.execution import Execution, LogEntry, Stream
+from dormice.domain.limits import Limits, MachineDefaults
+from dormice.domain.machine import Machine
+from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
+from dormice.store.interface import Key
+
+
+class Executions(Protocol):
+    """Executions of one machine."""
+
+    async def create(
+        self,
+        caller: Caller,
+        machine_id: str,
+        order: ExecutionOrder,
+        idempotency: Idempotency | None,
+        *,
+        wait_ms: int = 0,
+    ) -> Execution:
+        """Record an execution and see it started; with wait_ms, return once it has ended or that time is over."""
+        ...
+
+    async def get(self, caller: Caller, machine_id: str, execution_id: str, *, wait_ms: int = 0) -> Execution:
+        """Return an execution; wait_ms as in `create`."""
+        ...
+
+    async def page(self, caller: Caller, machine_id: str, *, before: int | None, limit: int) -> list[Execution]:
+        """Newest first, numbers below `before`."""
+        ...
+
+    async def cancel(self, caller: Caller, machine_id: str, execution_id: str) -> Execution:
+        """Ask for its end; a finished one is returned unchanged."""
+        ...
+
+    async def entries(
+        self,
+        caller: Caller,
+        machine_id: str,
+        execution_id: str,
+        *,
+        after: int,
+        limit: int,
+        max_bytes: int,
+        wait_ms: int = 0,
+    ) -> tuple[Execution, list[LogEntry]]:
+        """Return the execution and its log above sequence `after`; with wait_ms, wait for the first such entry."""
+        ...
+
+    async def output(self, execution: Execution, stream: Stream, *, start: int, end: int) -> bytes:
+        """Return the kept bytes start <= offset < end."""
+        ...
+
+    async def write_stdin(
+        self, caller: Caller, machine_id: str, execution_id: str, *, offset: int, data: bytes, eof: bool
+    ) -> Execution:
+        """Commit bytes of an open standard input at their offset."""
+        ...
+
+
+class Machines(Protocol):
+    """Machines of the caller's organization."""
+
+    async def create(
+        self, caller: Caller, order: MachineOrder, idempotency: Idempotency | None, *, wait_ms: int = 0
+    ) -> Machine:
+        """Record a machine; with wait_ms, return once it runs, has failed, or that time is over."""
+        ...
+
+    async def get(self, caller: Caller, machine_id: str, *, wait_ms: int = 0) -> Machine:
+        """Return a machine; wait_ms as in `create`, for its desired state."""
+        ...
+
+    async def page(self, caller: Caller, *, before: int | None, limit: int) -> list[Machine]:
+        """Newest first, numbers below `before`."""
+        ...
+
+    async def patch(
+        self,
+        caller: Caller,
+        machine_id: str,
+        patch: MachinePatch,
+        *,
+        revision: str | None,
+        idempotency: Idempotency | None,
+    ) -> Machine:
+        """Change what a machine is made of. `revision` None: whatever the present one is."""
+        ...
+
+    async def destroy(
+        self,
+        caller: Caller,
+        machine_id: str,
+        *,
+        revision: str | None,
+        idempotency: Idempotency | None,
+        wait_ms: int = 0,
+    ) -> Machine:
+        """Destroy a machine and its disk."""
+        ...
+
+    async def sleep(
+        self,
+        caller: Caller,
+        machine_id: str,
+        *,
+        revision: str | None,
+        idempotency: Idempotency | None,
+        wait_ms: int = 0,
+    ) -> Machine:
+        """Stop a machine's processes and keep its disk."""
+        ...
+
+    async def wake(
+        self,
+        caller: Caller,
+        machine_id: str,
+        *,
+        revision: str | None,
+        idempotency: Idempotency | None,
+        wait_ms: int = 0,
+    ) -> Machine:
+        """Start a machine from its disk."""
+        ...
+
+    def changes(self, caller: Caller, machine_id: str) -> AsyncIterator[Machine | None]:
+        """Yield the present state, then each change; None where nothing changed for 15 s. Ends at rest."""
+        ...
+
+
+class Keys(Protocol):
+    """API keys."""
+
+    def authenticate(self, secret: str) -> Awaitable[Caller]:
+        """Return whose key this is. Raises Unauthenticated."""
+        ...
+
+    async def create(self, caller: Caller, *, organization: str | None, name: str, admin: bool) -> tuple[Key, str]:
+        """Make a key; the string is its secret, which nothing shows again."""
+        ...
+
+    async def list(self, caller: Caller) -> list[Key]:
+        """Return the keys that the caller may see, oldest first."""
+        ...
+
+    async def revoke(self, caller: Caller, key_id: str) -> Key:
+        """Revoke a key; a revoked one is returned unchanged."""
+        ...
+
+
+class Health(Protocol):
+    """Whether the parts that requests need are there."""
+
+    def parts(self) -> Mapping[str, tuple[bool, str]]:
+        """Return for each part whether it is ready, and a detail for people (empty when there is none)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What `create_app` builds upon."""
+
+    executions: Executions
+    machines: Machines
+    keys: Keys
+    health: Health
+    limits: Limits
+    defaults: MachineDefaults
