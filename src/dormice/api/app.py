@@ -36,8 +36,9 @@ def create_app(services: Services) -> Litestar:
     routed = [*operations, document_operation(openapi)]
     app = Litestar(
         [
-            *(route(operation, services) for operation in routed),
+            # First, or the framework adds its own answer to OPTIONS, which has no body.
             *(options_route(path, methods) for path, methods in _methods(routed).items()),
+            *(route(operation, services) for operation in routed),
         ],
         exception_handlers={Exception: respond},
         openapi_config=None,

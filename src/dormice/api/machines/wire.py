@@ -5,7 +5,7 @@ One superset body fits every client version (contract, section 5.3); what is Non
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated
 
@@ -102,15 +102,15 @@ class ExecutionRecord(Struct, omit_defaults=True, kw_only=True):
     execution_id: str
     machine_id: str
     status: ExecutionState
-    command: list[str] | tuple[str, ...]
+    command: Sequence[str]
     created_at: Time
     cwd: str
-    env_keys: list[str] | tuple[str, ...]
+    env_keys: Sequence[str]
     stdout_bytes: int
     stderr_bytes: int
     stdout_truncated: bool
     stderr_truncated: bool
-    artifacts: list[Artifact] | tuple[()]
+    artifacts: Sequence[Artifact]
     log_capture: LogCapture
     started_at: Time | None = None
     completed_at: Time | None = None

@@ -1,0 +1,370 @@
+"""Small in-memory services behind the API, and records to fill them with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dormice.api.services import Services
+from dormice.domain.errors import Conflict, Forbidden, NotFound, Unauthenticated
+from dormice.domain.execution import ErrorCode, Execution, ExecutionState, LogEntry, StdinMode, Stream
+from dormice.domain.ids import canonical_machine_id
+from dormice.domain.limits import Limits, MachineDefaults
+from dormice.domain.machine import DesiredState, Machine, Phase
+from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
+from dormice.store.interface import Key
+
+KEY = "k" * 32
+OTHER_KEY = "o" * 32
+ADMIN_KEY = "a" * 32
+ORGANIZATION = "5f0c1f8e-0000-4000-8000-000000000001"
+MACHINE_ID = "dm-019e39e7-3d1b-7a85-a772-475990a3bda1"
+NOW = 1_780_308_000_000_000
+"""2026-06-01T10:00:00Z."""
+
+
+def new_machine(**changes: Any) -> Machine:
+    made = Machine(
+        number=1,
+        id=MACHINE_ID,
+        organization_id=ORGANIZATION,
+        vcpu=1.0,
+        memory_mib=1024,
+        storage_gib=10,
+        image="default",
+        autosleep_seconds=300,
+        desired_state=DesiredState.RUNNING,
+        phase=Phase.RUNNING,
+        reason="DesiredStateReached",
+        retryable=False,
+        revision=7,
+        created_at=NOW,
+        last_transition_at=NOW,
+        last_progress_at=NOW,
+        last_activity_at=NOW,
+    )
+    return replace(made, **changes)
+
+
+def new_execution(number: int = 1, **changes: Any) -> Execution:
+    made = Execution(
+        number=number,
+        id=f"exec-{number}",
+        organization_id=ORGANIZATION,
+        machine_id=MACHINE_ID,
+        state=ExecutionState.QUEUED,
+        command=("true",),
+        cwd="/root",
+        env_keys=(),
+        stdin_mode=StdinMode.EMPTY,
+        timeout_ms=None,
+        created_at=NOW,
+        start_by=NOW + 900_000_000,
+    )
+    return replace(made, **changes)
+
+
+@dataclass
+class FakeExecutions:
+    """Executions in memory; `changed` is set by tests that make a log grow."""
+
+    records: dict[str, Execution] = field(default_factory=dict)
+    logs: dict[str, list[LogEntry]] = field(default_factory=dict)
+    orders: list[tuple[ExecutionOrder, Idempotency | None, int]] = field(default_factory=list)
+    writes: list[tuple[int, bytes, bool]] = field(default_factory=list)
+    error: Exception | None = None
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    readers: int = 0
+
+    def add(self, execution: Execution, entries: list[LogEntry] | None = None) -> Execution:
+        entries = entries or []
+        kept = {stream: sum(len(e.data) for e in entries if e.stream is stream) for stream in Stream}
+        execution = replace(
+            execution,
+            last_sequence=entries[-1].sequence if entries else 0,
+            stdout_kept=kept[Stream.STDOUT],
+            stderr_kept=kept[Stream.STDERR],
+            stdout_bytes=max(execution.stdout_bytes, kept[Stream.STDOUT]),
+            stderr_bytes=max(execution.stderr_bytes, kept[Stream.STDERR]),
+        )
+        self.records[execution.id] = execution
+        self.logs[execution.id] = entries
+        return execution
+
+    async def grow(self, execution: Execution, entries: list[LogEntry]) -> None:
+        async with self.changed:
+            self.add(execution, [*self.logs[execution.id], *entries])
+            self.changed.notify_all()
+
+    async def create(
+        self,
+        caller: Caller,
+        machine_id: str,
+        order: ExecutionOrder,
+        idempotency: Idempotency | None,
+        *,
+        wait_ms: int = 0,
+    ) -> Execution:
+        self._check(machine_id)
+        self.orders.append((order, idempotency, wait_ms))
+        number = len(self.records) + 1
+        return self.add(
+            new_execution(
+                number, command=order.command, cwd=order.cwd, env_keys=tuple(order.env), stdin_mode=order.stdin_mode
+            )
+        )
+
+    async def get(self, caller: Caller, machine_id: str, execution_id: str, *, wait_ms: int = 0) -> Execution:
+        self._check(machine_id)
+        if execution_id not in self.records:
+            raise NotFound("no such execution on this machine")
+        return self.records[execution_id]
+
+    async def page(self, caller: Caller, machine_id: str, *, before: int | None, limit: int) -> list[Execution]:
+        self._check(machine_id)
+        newest = sorted(self.records.values(), key=lambda e: -e.number)
+        return [e for e in newest if before is None or e.number < before][:limit]
+
+    async def cancel(self, caller: Caller, machine_id: str, execution_id: str) -> Execution:
+        return await self.get(caller, machine_id, execution_id)
+
+    async def entries(
+        self,
+        caller: Caller,
+        machine_id: str,
+        execution_id: str,
+        *,
+        after: int,
+        limit: int,
+        max_bytes: int,
+        wait_ms: int = 0,
+    ) -> tuple[Execution, list[LogEntry]]:
+        execution = await self.get(caller, machine_id, execution_id)
+        if wait_ms:
+            self.readers += 1
+            try:
+                async with self.changed:
+                    await self.changed.wait_for(lambda: self._has_news(execution_id, after))
+            finally:
+                self.readers -= 1
+            execution = self.records[execution_id]
+        found = [entry for entry in self.logs[execution_id] if entry.sequence > after][:limit]
+        size, cut = 0, len(found)
+        for index, entry in enumerate(found):
+            size += len(entry.data)
+            if size >= max_bytes:
+                cut = index + 1
+                break
+        return execution, found[:cut]
+
+    def _has_news(self, execution_id: str, after: int) -> bool:
+        return self.records[execution_id].terminal or self.records[execution_id].last_sequence > after
+
+    async def output(self, execution: Execution, stream: Stream, *, start: int, end: int) -> bytes:
+        whole = b"".join(entry.data for entry in self.logs[execution.id] if entry.stream is stream)
+        return whole[start:end]
+
+    async def write_stdin(
+        self, caller: Caller, machine_id: str, execution_id: str, *, offset: int, data: bytes, eof: bool
+    ) -> Execution:
+        execution = await self.get(caller, machine_id, execution_id)
+        if offset > execution.stdin_offset:
+            raise Conflict("a gap", details={"expected_offset": str(execution.stdin_offset)})
+        self.writes.append((offset, data, eof))
+        written = replace(execution, stdin_offset=offset + len(data), stdin_eof=eof)
+        self.records[execution_id] = written
+        return written
+
+    def _check(self, machine_id: str) -> None:
+        if self.error is not None:
+            raise self.error
+        if canonical_machine_id(machine_id) != MACHINE_ID:
+            raise NotFound("no such machine")
+
+
+@dataclass
+class FakeMachines:
+    """One machine, and what was asked of it."""
+
+    machine: Machine = field(default_factory=new_machine)
+    asked: list[tuple[str, Any]] = field(default_factory=list)
+    history: list[Machine | None] = field(default_factory=list)
+    error: Exception | None = None
+
+    async def create(
+        self, caller: Caller, order: MachineOrder, idempotency: Idempotency | None, *, wait_ms: int = 0
+    ) -> Machine:
+        self._note("create", (order, idempotency, wait_ms))
+        return self.machine
+
+    async def get(self, caller: Caller, machine_id: str, *, wait_ms: int = 0) -> Machine:
+        self._note("get", wait_ms)
+        return self._own(machine_id)
+
+    async def page(self, caller: Caller, *, before: int | None, limit: int) -> list[Machine]:
+        self._note("page", (before, limit))
+        machines = [replace(self.machine, number=number) for number in (3, 2, 1)]
+        return [m for m in machines if before is None or m.number < before][:limit]
+
+    async def patch(
+        self,
+        caller: Caller,
+        machine_id: str,
+        patch: MachinePatch,
+        *,
+        revision: str | None,
+        idempotency: Idempotency | None,
+    ) -> Machine:
+        self._note("patch", (patch, revision, idempotency))
+        return self._own(machine_id)
+
+    async def destroy(
+        self,
+        caller: Caller,
+        machine_id: str,
+        *,
+        revision: str | None,
+        idempotency: Idempotency | None,
+        wait_ms: int = 0,
+    ) -> Machine:
+        self._note("destroy", (revision, idempotency, wait_ms))
+        return self._own(machine_id)
+
+    async def sleep(
+        self,
+        caller: Caller,
+        machine_id: str,
+        *,
+        revision: str | None,
+        idempotency: Idempotency | None,
+        wait_ms: int = 0,
+    ) -> Machine:
+        self._note("sleep", (revision, idempotency, wait_ms))
+        return self._own(machine_id)
+
+    async def wake(
+        self,
+        caller: Caller,
+        machine_id: str,
+        *,
+        revision: str | None,
+        idempotency: Idempotency | None,
+        wait_ms: int = 0,
+    ) -> Machine:
+        self._note("wake", (revision, idempotency, wait_ms))
+        return self._own(machine_id)
+
+    async def changes(self, caller: Caller, machine_id: str) -> AsyncIterator[Machine | None]:
+        yield self._own(machine_id)
+        for machine in self.history:
+            yield machine
+
+    def _note(self, what: str, details: Any) -> None:
+        if self.error is not None:
+            raise self.error
+        self.asked.append((what, details))
+
+    def _own(self, machine_id: str) -> Machine:
+        if canonical_machine_id(machine_id) != self.machine.id:
+            raise NotFound("no such machine")
+        return self.machine
+
+
+@dataclass
+class FakeKeys:
+    """Three keys, one of them an admin's."""
+
+    authentications: int = 0
+
+    async def authenticate(self, secret: str) -> Caller:
+        self.authentications += 1
+        if secret not in {KEY, ADMIN_KEY}:
+            raise Unauthenticated("invalid API key")
+        return Caller(organization_id=ORGANIZATION, key_id="key-1", admin=secret == ADMIN_KEY)
+
+    async def create(self, caller: Caller, *, organization: str | None, name: str, admin: bool) -> tuple[Key, str]:
+        self._admins_only(caller)
+        return self._key(name, admin=admin), "s" * 40
+
+    async def list(self, caller: Caller) -> list[Key]:
+        return [self._key("first", admin=False)]
+
+    async def revoke(self, caller: Caller, key_id: str) -> Key:
+        self._admins_only(caller)
+        if key_id != "key-1":
+            raise NotFound("no such key")
+        return replace(self._key("first", admin=False), revoked_at=NOW)
+
+    @staticmethod
+    def _admins_only(caller: Caller) -> None:
+        if not caller.admin:
+            raise Forbidden("an admin key is needed")
+
+    @staticmethod
+    def _key(name: str, *, admin: bool) -> Key:
+        return Key(
+            id="key-1",
+            organization_id=ORGANIZATION,
+            organization="default",
+            name=name,
+            admin=admin,
+            prefix="dm_abc",
+            created_at=NOW,
+        )
+
+
+@dataclass
+class FakeHealth:
+    """Parts as a test sets them."""
+
+    state: dict[str, tuple[bool, str]] = field(default_factory=lambda: {"store": (True, ""), "node": (True, "")})
+
+    def parts(self) -> Mapping[str, tuple[bool, str]]:
+        return self.state
+
+
+@dataclass
+class World:
+    """All the fakes, and the services made of them."""
+
+    executions: FakeExecutions = field(default_factory=FakeExecutions)
+    machines: FakeMachines = field(default_factory=FakeMachines)
+    keys: FakeKeys = field(default_factory=FakeKeys)
+    health: FakeHealth = field(default_factory=FakeHealth)
+    limits: Limits = field(default_factory=Limits)
+
+    def services(self) -> Services:
+        return Services(
+            executions=self.executions,
+            machines=self.machines,
+            keys=self.keys,
+            health=self.health,
+            limits=self.limits,
+            defaults=MachineDefaults(),
+        )
+
+
+def lifecycle(sequence: int, state: ExecutionState, **more: Any) -> LogEntry:
+    return LogEntry(sequence=sequence, at=NOW + sequence, state=state, **more)
+
+
+def chunk(sequence: int, data: bytes, offset: int, stream: Stream = Stream.STDOUT) -> LogEntry:
+    return LogEntry(sequence=sequence, at=NOW + sequence, stream=stream, offset=offset, data=data)
+
+
+def finished(number: int = 1, pieces: list[tuple[Stream, bytes]] | None = None, **changes: Any) -> tuple[Execution, list[LogEntry]]:
+    """A succeeded execution that wrote these pieces, with its log."""
+    entries = [lifecycle(1, ExecutionState.QUEUED), lifecycle(2, ExecutionState.RUNNING)]
+    offsets = dict.fromkeys(Stream, 0)
+    for stream, data in pieces or []:
+        entries.append(chunk(len(entries) + 1, data, offsets[stream], stream))
+        offsets[stream] += len(data)
+    state = changes.pop("state", ExecutionState.SUCCEEDED)
+    entries.append(lifecycle(len(entries) + 1, state, exit_code=changes.get("exit_code", 0)))
+    execution = new_execution(number, state=state, started_at=NOW, completed_at=NOW + 5, exit_code=0)
+    return replace(execution, **changes), entries
+
+
+FAILED = {"state": ExecutionState.FAILED, "exit_code": 1, "error_code": ErrorCode.NONZERO_EXIT, "error_message": "exit 1"}
