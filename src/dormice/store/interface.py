@@ -110,7 +110,7 @@ class MachineStore(Protocol):
         """Every machine of every organization that is not destroyed: what the engine rebuilds its memory from."""
         ...
 
-    async def advance(  # noqa: PLR0917
+    async def advance(
         self,
         machine_id: str,
         revision: int,
@@ -305,9 +305,20 @@ class KeyStore(Protocol):
 class Store(Protocol):
     """The whole store: aggregates that share one file and one writer."""
 
-    machines: MachineStore
-    executions: ExecutionStore
-    keys: KeyStore
+    @property
+    def machines(self) -> MachineStore:
+        """Machines."""
+        ...
+
+    @property
+    def executions(self) -> ExecutionStore:
+        """Executions, their logs, their secrets."""
+        ...
+
+    @property
+    def keys(self) -> KeyStore:
+        """Organizations and API keys."""
+        ...
 
     async def prune_idempotency(self, now: Micros) -> int:
         """Delete claims past their keep_until, a bounded number at a time; return how many."""

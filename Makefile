@@ -1,0 +1,53 @@
+# Everything a person or CI does here. `make help` lists it.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+IMAGE_DIR ?= /var/cache/dormice/images
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: help install system guest image demo test lint types unit bench sdks clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+install: system $(VENV)/.installed guest ## everything `dormice` needs on this host
+
+system: ## Debian packages that are missing
+	@packaging/install-debian-packages
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+guest: ## process 1 of every machine
+	@$(MAKE) --no-print-directory -s -C guest
+
+image: install ## the default image, once per host
+	@[ -e $(IMAGE_DIR)/default ] || $(BIN)/dormice image build --image-dir $(IMAGE_DIR)
+
+demo: image ## a real command on a real machine
+	@$(BIN)/dormice demo
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+sdks: $(VENV)/.installed ## the foreign SDKs that conformance tests run
+	@tests/conformance/install-sdks
+
+test: image sdks lint types ## all that CI runs
+	$(MAKE) --no-print-directory -s -C guest test
+	$(BIN)/pytest
+
+bench: image ## us against peers and physical limits, side by side
+	$(BIN)/python -m bench
+
+clean: ## what the targets above made, apart from the image and Debian packages
+	rm -rf $(VENV) .sdks guest/build .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,327 @@
+"""The composition root: the only module that names adapters. `server`, `node` and `up` are the three processes."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import secrets
+import signal
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from dormice import config, privileges
+from dormice.api.app import create_app
+from dormice.api.services import Services
+from dormice.config import Settings, SettingsError
+from dormice.domain.limits import Limits, MachineDefaults
+from dormice.engine.clock import SystemClock
+from dormice.engine.engine import Engine
+from dormice.engine.keys import new_secret
+from dormice.node.images import Images, list_images
+from dormice.node.machines import ContainerRuntime, ContainerSettings
+from dormice.node.network import Networks
+from dormice.node.node import Node, NodeIdentity
+from dormice.node.process import ProcessRuntime
+from dormice.store.sealing import Sealer
+from dormice.store.sqlite import SqliteStore
+from dormice.supervisor import LIFELINE, supervise
+from dormice.telemetry import log_to_stderr
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 1024
+DRAIN_SECONDS = 5
+
+
+class _Ended(Exception):
+    """Raised inside the TaskGroup to end every service: an orderly stop."""
+
+
+def up(settings: Settings) -> None:
+    """Run server and node on this host until a signal. Raises SettingsError."""
+    log_to_stderr(settings.log_level)
+    _make_directory(settings.data)
+    with _locked(settings.data / "up.lock", "`dormice up`"):
+        supervise(settings)
+
+
+def server(settings: Settings) -> None:
+    """Run the server until a signal. Raises SettingsError, StoreUnavailable."""
+    log_to_stderr(settings.log_level)
+    prepared = _prepare_server(settings)
+    uvloop.run(_serve_server(prepared))
+
+
+def node(settings: Settings) -> None:
+    """Run the node until a signal. Raises SettingsError, RuntimeFailure."""
+    log_to_stderr(settings.log_level)
+    _make_directory(settings.data)
+    _make_directory(settings.data / "node")
+    with _locked(settings.data / "node" / "lock", "`dormice node`"):
+        uvloop.run(_serve_node(settings))
+
+
+# The server
+
+
+@dataclass(frozen=True, slots=True)
+class _PreparedServer:
+    """What a server holds once it has given up root."""
+
+    directory: Path
+    secret: str
+    http: socket.socket
+    node: socket.socket
+    limits: Limits
+    defaults: MachineDefaults
+
+
+def _prepare_server(settings: Settings) -> _PreparedServer:
+    limits, defaults = config.limits(), config.machine_defaults()
+    directory = settings.data / "server"
+    for path in (settings.data, directory):
+        _make_directory(path)
+    settings.run.mkdir(mode=0o711, parents=True, exist_ok=True)
+    secret = _admin_key(settings)
+    http, node_socket = _listen_http(settings), _listen_node(settings)
+    if os.geteuid() == 0:
+        uid, gid = privileges.account(settings.user)
+        _give(directory, uid, gid)
+        directory = privileges.private_view(directory, settings.run / "server")
+        privileges.drop(uid, gid)
+    return _PreparedServer(directory, secret, http, node_socket, limits, defaults)
+
+
+async def _serve_server(prepared: _PreparedServer) -> None:
+    sealer = Sealer.load(prepared.directory / "sealing-key")
+    store = SqliteStore.open(prepared.directory / "dormice.sqlite3", sealer)
+    try:
+        async with asyncio.TaskGroup() as group:
+            engine = Engine(
+                store=store,
+                clock=SystemClock(),
+                limits=prepared.limits,
+                defaults=prepared.defaults,
+                fingerprint=sealer.request_hash,
+                group=group,
+            )
+            await engine.keys.admit(prepared.secret)
+            await engine.start()
+            services = Services(
+                executions=engine.executions,
+                machines=engine.machines,
+                keys=engine.keys,
+                health=engine.health,
+                limits=prepared.limits,
+                defaults=prepared.defaults,
+            )
+            http = _HttpServer(
+                uvicorn.Config(
+                    create_app(services),
+                    loop="none",
+                    http="httptools",
+                    ws="none",
+                    lifespan="off",
+                    access_log=False,
+                    log_config=None,
+                    server_header=False,
+                    date_header=True,
+                    backlog=BACKLOG,
+                    timeout_keep_alive=75,
+                    timeout_graceful_shutdown=DRAIN_SECONDS,
+                )
+            )
+            loop = asyncio.get_running_loop()
+            nodes = await loop.create_unix_server(engine.gateway.protocol, sock=prepared.node)
+            on_stop(lambda: setattr(http, "should_exit", True))
+            host, port = prepared.http.getsockname()[:2]
+            log.info("listening on http://%s:%d", host, port)
+            await http.serve(sockets=[prepared.http])
+            log.info("drained; stopping")
+            nodes.close()
+            raise _Ended
+    except* _Ended:
+        pass
+    finally:
+        await store.close()
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn without its signal handlers: signals are ours."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+def _admin_key(settings: Settings) -> str:
+    """Return the host's admin key: given, kept, or made now. It is kept in a file that only the owner can read."""
+    path = settings.key_file
+    secret = settings.api_key
+    if not secret:
+        try:
+            secret = path.read_text().strip()
+        except FileNotFoundError:
+            secret = new_secret()
+            log.info("made an admin key: %s", path)
+    if not path.exists() or path.read_text().strip() != secret:
+        draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(f"{secret}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+    return secret
+
+
+def _listen_http(settings: Settings) -> socket.socket:
+    host, port = settings.address()
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {settings.listen}: {error}") from None
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def _listen_node(settings: Settings) -> socket.socket:
+    path = settings.node_socket
+    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {path}: {error}") from None
+    finally:
+        os.umask(before)
+    listener.listen(1)
+    listener.setblocking(False)
+    return listener
+
+
+# The node
+
+
+async def _serve_node(settings: Settings) -> None:
+    images = Images(settings.images)
+    identity = NodeIdentity(
+        node_id=socket.gethostname(),
+        vcpus=float(os.cpu_count() or 1),
+        memory_mib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
+    )
+    stop = asyncio.Event()
+    on_stop(stop.set)
+    try:
+        async with asyncio.TaskGroup() as group:
+            if settings.driver == "process":
+                names: Callable[[], list[str]] = _any_image
+                runtime: ContainerRuntime | ProcessRuntime = ProcessRuntime(
+                    data_dir=settings.data / "node", run_dir=settings.run, guest=settings.guest_program
+                )
+            else:
+                networks = Networks(
+                    settings.run,
+                    network=settings.machine_network(),
+                    name=settings.instance,
+                    pool_size=settings.pool_size,
+                )
+                await networks.open()
+                group.create_task(networks.run(), name="networks")
+                runtime = ContainerRuntime(
+                    ContainerSettings(
+                        data_dir=settings.data / "node",
+                        guest=settings.guest_program,
+                        run_dir=settings.run,
+                        first_uid=settings.first_uid,
+                        reserve_bytes=settings.storage_reserve_gib << 30,
+                        pool_size=settings.pool_size,
+                        cgroup_parent=settings.instance,
+                    ),
+                    images,
+                    networks,
+                )
+                names = partial(_image_names, settings.images)
+            node = Node(
+                runtime=runtime, identity=identity, server_socket=str(settings.node_socket), images=names, group=group
+            )
+            await node.open()
+            group.create_task(node.serve(), name="node")
+            group.create_task(node.watch_images(), name="images")
+            await stop.wait()
+            await node.close()
+            raise _Ended
+    except* _Ended:
+        pass
+
+
+def _image_names(directory: Path) -> list[str]:
+    return [record.name for record in list_images(directory)]
+
+
+def _any_image() -> list[str]:
+    return ["default"]
+
+
+# Both
+
+
+def on_stop(act: Callable[[], None]) -> None:
+    """Call `act` on SIGTERM, on SIGINT, and when the supervisor is gone."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, act)
+    lifeline = os.environ.pop(LIFELINE, None)
+    if lifeline is not None:
+        fd = int(lifeline)
+
+        def gone() -> None:
+            loop.remove_reader(fd)
+            act()
+
+        loop.add_reader(fd, gone)
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"cannot make {path}: {error}; set --data-dir") from None
+
+
+def _give(directory: Path, uid: int, gid: int) -> None:
+    """Make the server's directory and files the server's user's own."""
+    os.chown(directory, uid, gid)
+    directory.chmod(0o700)
+    for entry in directory.iterdir():
+        os.chown(entry, uid, gid, follow_symlinks=False)
+
+
+@contextmanager
+def _locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock on the data directory. Raises SettingsError when another process has it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingsError(f"{path.parent} is in use by another {what}") from None
+        yield
+    finally:
+        os.close(fd)

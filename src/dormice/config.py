@@ -1,0 +1,167 @@
+"""Settings: from the command line first, then from the environment (`DORMICE_…`), then the defaults here.
+
+Only app.py and the CLI read settings; everybody else is given values.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from dormice.domain.limits import Limits, MachineDefaults
+
+PREFIX = "DORMICE_"
+LIMIT_PREFIX = "DORMICE_LIMIT_"
+DEFAULT_PREFIX = "DORMICE_DEFAULT_"
+T = TypeVar("T", Limits, MachineDefaults)
+_GUEST_PLACES = (
+    Path(__file__).resolve().parents[2] / "guest" / "build" / "dormice-guest",
+    Path("/usr/local/lib/dormice/dormice-guest"),
+    Path("/usr/lib/dormice/dormice-guest"),
+)
+
+
+class SettingsError(Exception):
+    """A setting has a value that it cannot have. The message names it and says what it may be."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator can decide. Each field is the option `--data-dir` and the variable `DORMICE_DATA_DIR`."""
+
+    data_dir: str = "/var/lib/dormice"
+    """Where everything that must last is kept: the store, keys, disks."""
+    listen: str = "127.0.0.1:7433"
+    """HOST:PORT of the HTTP API. Port 0 takes a free one."""
+    image_dir: str = ""
+    """Where images are kept; empty: `images` in the data directory."""
+    run_dir: str = ""
+    """Sockets and mount points; empty: /run/INSTANCE as root, else `run` in the data directory."""
+    driver: str = "container"
+    """`container`, or `process`: no isolation at all, for hosts without root and for trying out."""
+    user: str = "dormice"
+    """Whom the server becomes once it listens (when started by root); `nobody` if there is no such user."""
+    instance: str = "dormice"
+    """Names cgroups, network interfaces and rules (1 to 8 of a-z, 0-9): two instances on one host need two names."""
+    network: str = "10.213.0.0/16"
+    """The addresses of machines. Two instances need two ranges."""
+    first_uid: int = 1_000_000_000
+    """Start of the host's uids that machines use, 65,536 each. Two instances need two ranges, 2^26 apart."""
+    pool_size: int = 2
+    """Disks, user namespaces and networks that are prepared in advance."""
+    storage_reserve_gib: int = 2
+    """Storage of the host that is never promised to machines."""
+    guest: str = ""
+    """The guest's binary; empty: where `make install` or a package puts it."""
+    log_level: str = "info"
+    """debug, info, warning or error."""
+    api_key: str = ""
+    """The host's admin key; empty: made at the first start. Only from the environment. A secret."""
+
+    def __repr__(self) -> str:
+        return f"Settings(data_dir={self.data_dir!r}, listen={self.listen!r}, driver={self.driver!r})"
+
+    @property
+    def data(self) -> Path:
+        """The data directory, absolute."""
+        return Path(self.data_dir).absolute()
+
+    @property
+    def images(self) -> Path:
+        """The directory of images."""
+        return Path(self.image_dir).absolute() if self.image_dir else self.data / "images"
+
+    @property
+    def run(self) -> Path:
+        """The directory of sockets and mount points."""
+        if self.run_dir:
+            return Path(self.run_dir).absolute()
+        return Path("/run") / self.instance if os.geteuid() == 0 else self.data / "run"
+
+    @property
+    def node_socket(self) -> Path:
+        """Where the server waits for the node."""
+        return self.run / "node.sock"
+
+    @property
+    def key_file(self) -> Path:
+        """Where the host's admin key is kept, mode 0600."""
+        return self.data / "api-key"
+
+    @property
+    def guest_program(self) -> Path:
+        """The guest's binary. Raises SettingsError when there is none."""
+        if self.guest:
+            return Path(self.guest).absolute()
+        for place in _GUEST_PLACES:
+            if place.exists():
+                return place
+        raise SettingsError("the guest's binary is missing: run `make install`, or set DORMICE_GUEST")
+
+    def address(self) -> tuple[str, int]:
+        """Return host and port of `listen`. Raises SettingsError."""
+        host, separator, port = self.listen.rpartition(":")
+        if not separator or not port.isdecimal() or int(port) > 65_535:
+            raise SettingsError(f"listen is {self.listen!r}, must be HOST:PORT such as 127.0.0.1:7433")
+        return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - `:7433` asks for every interface
+
+    def machine_network(self) -> IPv4Network:
+        """Return `network`. Raises SettingsError."""
+        try:
+            return IPv4Network(self.network)
+        except ValueError as error:
+            raise SettingsError(f"network: {error}") from None
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables from which `from_environment` makes these settings again."""
+        return {PREFIX + field.upper(): str(getattr(self, field)) for field in self.__struct_fields__}
+
+
+def from_environment(environment: Mapping[str, str] | None = None, **overrides: str) -> Settings:
+    """Make settings of overrides and DORMICE_ variables. Raises SettingsError."""
+    variables = os.environ if environment is None else environment
+    values = {
+        field: variables[PREFIX + field.upper()]
+        for field in Settings.__struct_fields__
+        if PREFIX + field.upper() in variables
+    } | overrides
+    try:
+        settings = msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(str(error)) from None
+    settings.address()
+    settings.machine_network()
+    if settings.driver not in ("container", "process"):
+        raise SettingsError(f"driver is {settings.driver!r}, must be container or process")
+    if not (settings.instance.isascii() and settings.instance.isalnum() and len(settings.instance) <= 8):
+        raise SettingsError(f"instance is {settings.instance!r}, must be 1 to 8 of a-z and 0-9")
+    return settings
+
+
+def limits(environment: Mapping[str, str] | None = None) -> Limits:
+    """Return the limits, each of which DORMICE_LIMIT_NAME may set. Raises SettingsError."""
+    return _overridden(Limits(), LIMIT_PREFIX, os.environ if environment is None else environment)
+
+
+def machine_defaults(environment: Mapping[str, str] | None = None) -> MachineDefaults:
+    """Return what a machine gets by default, each of which DORMICE_DEFAULT_NAME may set. Raises SettingsError."""
+    return _overridden(MachineDefaults(), DEFAULT_PREFIX, os.environ if environment is None else environment)
+
+
+def _overridden(values: T, prefix: str, variables: Mapping[str, str]) -> T:
+    changes: dict[str, float | str] = {}
+    for field in fields(values):
+        text = variables.get(prefix + field.name.upper())
+        if text is None:
+            continue
+        try:
+            changes[field.name] = type(getattr(values, field.name))(text)
+        except ValueError:
+            kind = type(getattr(values, field.name)).__name__
+            raise SettingsError(f"{prefix}{field.name.upper()} is {text!r}, must be a value of type {kind}") from None
+    return replace(values, **changes)  # type: ignore[arg-type] # each value has its field's type

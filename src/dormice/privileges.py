@@ -1,0 +1,46 @@
+"""How the server gives up root: everything imported and bound first, then a private view of its directory, then the uid."""
+
+from __future__ import annotations
+
+import ctypes
+import grp
+import os
+import pwd
+from pathlib import Path
+
+from dormice.node import syscalls
+
+_PR_SET_NO_NEW_PRIVS = 38
+_FALLBACK_USER = "nobody"
+
+
+def account(name: str) -> tuple[int, int]:
+    """Return uid and gid of a user; of `nobody` when there is no such user."""
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        entry = pwd.getpwnam(_FALLBACK_USER)
+    return entry.pw_uid, entry.pw_gid
+
+
+def private_view(directory: Path, mount_point: Path) -> Path:
+    """Show `directory` at `mount_point` to this process only, and return where to use it.
+
+    The data directory may be closed to the server's user; what is bound here stays reachable all the same.
+    """
+    mount_point.mkdir(parents=True, exist_ok=True)
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+    syscalls.mount(str(directory), mount_point, "", syscalls.MS_BIND)
+    return mount_point
+
+
+def drop(uid: int, gid: int) -> None:
+    """Become the user for good: no groups, no capabilities, none by a later exec either."""
+    groups = [entry.gr_gid for entry in grp.getgrall() if entry.gr_gid == gid]
+    os.setgroups(groups)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_NO_NEW_PRIVS)")

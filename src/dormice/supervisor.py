@@ -1,0 +1,93 @@
+"""`dormice up`: one server and one node as children, restarted with back-off, ended together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+
+from dormice.config import Settings
+
+log = logging.getLogger(__name__)
+
+FIRST_BACKOFF_SECONDS = 0.2
+LAST_BACKOFF_SECONDS = 10.0
+STEADY_SECONDS = 30.0
+"""A child that lived so long is restarted as if it had never failed."""
+STOP_SECONDS = 60.0
+LIFELINE = "DORMICE_LIFELINE_FD"
+"""Names the pipe that a child holds: its end of file means that the supervisor is gone."""
+
+
+@dataclass(eq=False, slots=True)
+class _Child:
+    role: str
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    backoff: float = FIRST_BACKOFF_SECONDS
+    start_at: float = field(default_factory=time.monotonic)
+
+
+def supervise(settings: Settings) -> int:
+    """Run both until SIGTERM or SIGINT, then end both. Returns the exit code."""
+    lifeline, holder = os.pipe()
+    stop, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(number, lambda *_: None)
+    children = [_Child("server"), _Child("node")]
+    selector = selectors.DefaultSelector()
+    selector.register(stop, selectors.EVENT_READ)
+    try:
+        while True:
+            for child in children:
+                _tend(child, settings, lifeline)
+            due = min((c.start_at - time.monotonic() for c in children if c.process is None), default=None)
+            if selector.select(timeout=None if due is None else max(due, 0)):
+                numbers = os.read(stop, 512)
+                if signal.SIGTERM in numbers or signal.SIGINT in numbers:
+                    return 0
+    finally:
+        # The server first: the node goes on carrying its last acknowledgements.
+        for child in children:
+            _end(child)
+        os.close(holder)
+
+
+def _tend(child: _Child, settings: Settings, lifeline: int) -> None:
+    now = time.monotonic()
+    if child.process is not None and (code := child.process.poll()) is not None:
+        child.process = None
+        if now - child.started_at > STEADY_SECONDS:
+            child.backoff = FIRST_BACKOFF_SECONDS
+        log.error("%s ended with code %d, starts again in %.1f s", child.role, code, child.backoff)
+        child.start_at = now + child.backoff
+        child.backoff = min(child.backoff * 2, LAST_BACKOFF_SECONDS)
+    if child.process is None and child.start_at <= now:
+        child.started_at = now
+        child.process = subprocess.Popen(
+            [sys.executable, "-m", "dormice.cli.main", child.role],
+            env={**os.environ, **settings.environment(), LIFELINE: str(lifeline)},
+            stdin=subprocess.DEVNULL,
+            pass_fds=(lifeline,),
+            start_new_session=True,
+        )
+
+
+def _end(child: _Child) -> None:
+    process = child.process
+    if process is None or process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        log.error("%s did not stop within %.0f s and is killed", child.role, STOP_SECONDS)  # noqa: TRY400 - no trace needed
+        process.kill()
+        process.wait()
