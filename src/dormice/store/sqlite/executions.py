@@ -38,6 +38,10 @@ from dormice.store.sqlite.writer import Writer
 _SQL = statements.load("executions.sql")
 _json = msgspec.json.Encoder()
 
+SHORT_BYTES = 64 * 1024
+SHORT_ROWS = 100
+"""What may be read on the event loop's thread."""
+
 
 class SqliteExecutions:
     """ExecutionStore on SQLite."""
@@ -65,10 +69,12 @@ class SqliteExecutions:
 
     async def entries(self, execution: Execution, *, after: int, limit: int, max_bytes: int) -> list[LogEntry]:
         query = partial(log.entries, execution=execution, after=after, limit=limit, max_bytes=max_bytes)
-        return await self._reader.scan(query)
+        short = _short(execution, min(limit, execution.last_sequence - after))
+        return await self._reader.read(query, short=short)
 
     async def output(self, execution: Execution, stream: Stream, *, start: int, end: int) -> bytes:
-        return await self._reader.scan(partial(log.output, execution=execution, stream=stream, start=start, end=end))
+        query = partial(log.output, execution=execution, stream=stream, start=start, end=end)
+        return await self._reader.read(query, short=_short(execution, execution.last_sequence))
 
     async def machine_ready(self, machine_id: str, now: Micros) -> list[Execution]:
         return await self._writer.run(partial(_machine_ready, machine_id=machine_id, now=now))
@@ -106,10 +112,15 @@ class SqliteExecutions:
 
     async def stdin(self, execution: Execution, *, offset: int, max_bytes: int) -> list[StdinSegment]:
         query = partial(secrets.stdin, sealer=self._sealer, execution=execution, offset=offset, max_bytes=max_bytes)
-        return await self._reader.scan(query)
+        short = execution.stdin_offset - offset <= SHORT_BYTES
+        return await self._reader.read(query, short=short)
 
     async def trim_stdin(self, execution_id: str, offset: int) -> None:
         await self._writer.run(partial(secrets.trim_stdin, execution_id=execution_id, offset=offset))
+
+
+def _short(execution: Execution, entries: int) -> bool:
+    return entries <= SHORT_ROWS and execution.stdout_kept + execution.stderr_kept <= SHORT_BYTES
 
 
 def _load(db: apsw.Connection, execution_id: str) -> Execution | None:

@@ -46,7 +46,7 @@ class SqliteMachines:
         rows = await self._reader.scan(lambda db: db.execute(_SQL["live"]).fetchall())
         return [_machine(row) for row in rows]
 
-    async def advance(  # noqa: PLR0917 - the port's
+    async def advance(
         self,
         machine_id: str,
         revision: int,
