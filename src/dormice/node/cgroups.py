@@ -97,11 +97,10 @@ class Cgroups:
         parents = [parent for parent in (self._unified, *self._roots) if parent.is_dir()]
         return {entry.name for parent in parents for entry in parent.iterdir() if entry.is_dir()}
 
-    def create(self, name: str, limits: Limits, owner: int) -> None:
-        """Make the machine's directories, set its limits, and give the cgroup2 one to `owner` (the machine's root)."""
+    def create(self, name: str, owner: int) -> None:
+        """Make a machine's directories, without limits yet, and give the cgroup2 one to `owner` (the machine's root)."""
         for directory in self._directories(name):
             directory.mkdir(exist_ok=True)
-        self.apply(name, limits)
         unified = self._unified / name
         for path in (unified, *(unified / file for file in _DELEGATED)):
             os.chown(path, owner, owner)
@@ -205,8 +204,16 @@ def _remove_tree(directory: Path) -> bool:
     return True
 
 
-def mount_unified(target: Path) -> None:
-    """Mount cgroup2 at a place of our own: hosts put it in three different ones, or nowhere."""
-    target.mkdir(mode=0o700, exist_ok=True)
-    flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
-    syscalls.mount("none", target, "cgroup2", flags)
+class Unified:
+    """A mount of cgroup2 of our own, attached nowhere: hosts have it in three different places, or not at all."""
+
+    def __init__(self) -> None:
+        self._fd = syscalls.fsmount("cgroup2", "none", {}, 0)
+
+    @property
+    def path(self) -> Path:
+        """Where this process and others, in whatever mount namespace, find it while it is open."""
+        return Path(f"/proc/{os.getpid()}/fd/{self._fd}")
+
+    def close(self) -> None:
+        os.close(self._fd)

@@ -1,4 +1,4 @@
-"""The node's side of `launcher_program.py`: processes and user namespaces from a helper that may fork."""
+"""The node's side of `launcher_program.py`: user namespaces and waiting processes from a helper that may fork."""
 
 from __future__ import annotations
 
@@ -18,6 +18,28 @@ _PROGRAM = Path(__file__).with_name("launcher_program.py")
 _MESSAGE_BYTES = 65536
 
 
+class Standby:
+    """A process that waits inside cgroups for one command. Blocking."""
+
+    def __init__(self, answers: socket.socket) -> None:
+        self._answers = answers
+
+    def run(self, argv: Sequence[str], fds: Sequence[int]) -> int:
+        """Run a command as a session of its own, with `fds` as its 3, 4, ... Returns its exit status. Only once.
+
+        Raises RuntimeFailure when it could not even be tried.
+        """
+        try:
+            socket.send_fds(self._answers, [json.dumps({"argv": list(argv)}).encode()], list(fds))
+        except BrokenPipeError:
+            raise RuntimeFailure("OCI_RUNTIME_FAILED", "the waiting process died", retryable=True) from None
+        return int(_answer(self._answers)[0]["status"])
+
+    def close(self) -> None:
+        """Let the process end if it still waits."""
+        self._answers.close()
+
+
 class Launcher:
     """Starts the helper when it is first needed, and again should it die. Blocking; safe to use from several threads.
 
@@ -34,42 +56,33 @@ class Launcher:
 
         Raises RuntimeFailure.
         """
-        _, fds = self._request({"verb": "userns", "base": base, "size": size, "settings": dict(settings)}, [])
+        with self._send({"verb": "userns", "base": base, "size": size, "settings": dict(settings)}) as answers:
+            _, fds = _answer(answers)
         return fds[0]
 
-    def run(self, argv: Sequence[str], cgroups: Sequence[Path], fds: Sequence[int]) -> int:
-        """Run a command as a session of its own inside the cgroups, with `fds` as its 3, 4, ... Returns its exit status.
-
-        Raises RuntimeFailure when it could not even be tried.
-        """
-        plan = {"verb": "run", "argv": list(argv), "cgroups": [str(path) for path in cgroups]}
-        result, _ = self._request(plan, fds)
-        return int(result["status"])
+    def stand_by(self, cgroups: Sequence[Path]) -> Standby:
+        """A process inside the cgroups, given by their `cgroup.procs`, that waits for a command. Raises RuntimeFailure."""
+        answers = self._send({"verb": "stand_by", "cgroups": [str(path) for path in cgroups]})
+        try:
+            _answer(answers)
+        except RuntimeFailure:
+            answers.close()
+            raise
+        return Standby(answers)
 
     def close(self) -> None:
         with self._lock:
             self._drop()
 
-    def _request(self, plan: dict[str, Any], fds: Sequence[int]) -> tuple[dict[str, Any], list[int]]:
+    def _send(self, plan: dict[str, Any]) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours:
-            with theirs:
-                self._send(json.dumps(plan).encode(), [theirs.fileno(), *fds])
-            reply, received, _, _ = socket.recv_fds(ours, _MESSAGE_BYTES, 1)
-        if not reply:
-            raise RuntimeFailure("OCI_RUNTIME_FAILED", "the launcher died", retryable=True)
-        result: dict[str, Any] = json.loads(reply)
-        if "error" in result:
-            raise RuntimeFailure("OCI_RUNTIME_FAILED", result["error"])
-        return result, received
-
-    def _send(self, message: bytes, fds: list[int]) -> None:
-        with self._lock:
+        with theirs, self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._drop()
                 self._start()
             assert self._control is not None  # noqa: S101 - _start made it
-            socket.send_fds(self._control, [message], fds)
+            socket.send_fds(self._control, [json.dumps(plan).encode()], [theirs.fileno()])
+        return ours
 
     def _start(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -90,3 +103,13 @@ class Launcher:
         if self._process is not None:
             self._process.wait()
             self._process = None
+
+
+def _answer(answers: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    message, fds, _, _ = socket.recv_fds(answers, _MESSAGE_BYTES, 1)
+    if not message:
+        raise RuntimeFailure("OCI_RUNTIME_FAILED", "the launcher died", retryable=True)
+    result: dict[str, Any] = json.loads(message)
+    if "error" in result:
+        raise RuntimeFailure("OCI_RUNTIME_FAILED", result["error"])
+    return result, fds

@@ -3,15 +3,17 @@
 Run by path with `python -SI` and a SOCK_SEQPACKET socket as stdin; it ends when that socket closes. It imports next to nothing
 and nothing of ours, because every child is a copy of it.
 
-Each message is one JSON object with file descriptors; the first descriptor takes the one reply. Verbs:
+Each message on that socket is one JSON object with one descriptor, a socket for the answers. Verbs:
 
     {"verb": "userns", "base": 1000000, "size": 65536, "settings": {"max_user_namespaces": 0}}  ->  {} and the namespace's fd
-    {"verb": "run", "cgroups": [".../cgroup.procs"], "argv": ["crun", ...]}  fds 3.. of the command  ->  {"status": 0}
+    {"verb": "stand_by", "cgroups": [".../cgroup.procs"]}  ->  {} once a child is inside the cgroups;
+        then, on the same socket, {"argv": ["crun", ...]} with the fds 3, 4, ... of that command  ->  {"status": 0}
 
-An error is {"error": "..."} .
+An error is {"error": "..."}.
 """
 
 import ctypes
+import fcntl
 import json
 import os
 import signal
@@ -24,6 +26,7 @@ PR_SET_SECUREBITS = 28
 SECBIT_NO_SETUID_FIXUP = 4
 MESSAGE_BYTES = 65536
 MOST_FDS = 8
+SAFE_FD = 64  # above every fd that a command is given
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -40,34 +43,47 @@ def write(path: str, text: str) -> None:
     os.close(fd)
 
 
+def receive(source: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    """The next message and its fds, which no command inherits by accident; None when the other side has gone."""
+    message, fds, _, _ = socket.recv_fds(source, MESSAGE_BYTES, MOST_FDS)
+    safe = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, SAFE_FD) for fd in fds]
+    for fd in fds:
+        os.close(fd)
+    return json.loads(message) if message else None, safe
+
+
 def serve(control: socket.socket) -> None:
     """Fork a child for every message, until the node goes."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     while True:
-        message, fds, _, _ = socket.recv_fds(control, MESSAGE_BYTES, MOST_FDS)
-        if not message:
+        plan, fds = receive(control)
+        if plan is None:
             return
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             control.close()
-            answer(json.loads(message), fds)
+            answer(plan, socket.socket(fileno=fds[0]))
             os._exit(0)
-        for fd in fds:
-            os.close(fd)
+        os.close(fds[0])
 
 
-def answer(plan: dict[str, Any], fds: list[int]) -> None:
-    reply = socket.socket(fileno=fds.pop(0))
+def answer(plan: dict[str, Any], answers: socket.socket) -> None:
     sent: list[int] = []
+    result: dict[str, Any] = {}
     try:
         if plan["verb"] == "userns":
-            result: dict[str, Any] = {}
             sent.append(userns(plan["base"], plan["size"], plan["settings"]))
         else:
-            result = {"status": run(plan["cgroups"], plan["argv"], fds)}
+            for path in plan["cgroups"]:
+                write(path, "0")
+            answers.send(b"{}")
+            command, fds = receive(answers)
+            if command is None:
+                return
+            result["status"] = run(command["argv"], fds)
     except OSError as error:
         result = {"error": str(error)}
-    socket.send_fds(reply, [json.dumps(result).encode()], sent)
+    socket.send_fds(answers, [json.dumps(result).encode()], sent)
 
 
 def userns(base: int, size: int, settings: dict[str, int]) -> int:
@@ -101,31 +117,17 @@ def userns(base: int, size: int, settings: dict[str, int]) -> int:
         os.waitpid(child, 0)
 
 
-def run(cgroups: list[str], argv: list[str], fds: list[int]) -> int:
-    """Run a command inside the cgroups, its fds from 3 on in order, and return its exit status (negative: a signal)."""
-    child = os.fork()
-    if child == 0:
-        try:
-            become(cgroups, argv, fds)
-        finally:
-            os._exit(126)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def become(cgroups: list[str], argv: list[str], fds: list[int]) -> None:
-    for path in cgroups:
-        write(path, "0")
-    os.setsid()
+def run(argv: list[str], fds: list[int]) -> int:
+    """Run a command in a session of its own, its fds from 3 on as given, and return its exit status (negative: a signal)."""
     # Not /dev/null: the OCI runtime gives its standard streams to the machine's root, and that device is everybody's.
-    source, sink = os.pipe()
-    ended, unheard = os.pipe()
+    silence, sink = os.pipe()
     os.close(sink)
-    os.close(ended)
-    high = [os.dup2(fd, 200 + index) for index, fd in enumerate((source, unheard, unheard, *fds))]
-    for index, fd in enumerate(high):
-        os.dup2(fd, index, inheritable=True)
-    os.closerange(len(high), 1024)
-    os.execvp(argv[0], argv)  # noqa: S606 - a program and its arguments, never a shell
+    heard, unheard = os.pipe()
+    os.close(heard)
+    standard = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, SAFE_FD) for fd in (silence, unheard, unheard)]
+    actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate([*standard, *fds])]
+    child = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsid=True)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 if __name__ == "__main__":

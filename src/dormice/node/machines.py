@@ -2,7 +2,7 @@
 
 Life of a machine on this host, each step able to be cut short by `kill -9` and mended by the next `open`:
 
-    intent recorded -> cgroups -> disk attached -> root mounted -> OCI runtime, inside the cgroups -> process recorded -> unmounted here
+    slot (uids, user namespace, cgroups) -> intent recorded -> disk attached -> root mounted -> OCI runtime -> process recorded -> unmounted here
 
 The OCI runtime itself starts inside the machine's cgroups, so killing those ends everything that a start may have left.
 Whatever has no record of a live process is removed. All blocking work runs on threads that live in a private mount namespace.
@@ -35,7 +35,7 @@ from dormice.node.oci import OciRuntime
 from dormice.node.ports import Image, ImageSource, Network, NetworkProvider
 from dormice.node.records import Record
 from dormice.node.runtime import MachineSpec, Running, RuntimeFailure
-from dormice.node.userns import UserNamespaces, raise_host_quotas
+from dormice.node.slots import Slot, Slots, cgroup_name, raise_host_quotas
 
 _MACHINE_ID = re.compile(r"dm-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _END_TIMEOUT = 20.0
@@ -113,7 +113,6 @@ class ContainerRuntime:
         self._images = images
         self._networks = networks
         self._launcher = Launcher()
-        self._userns = UserNamespaces(self._launcher, settings.first_uid, settings.pool_size)
         self._disks = Disks(
             settings.data_dir / "disks", reserve_bytes=settings.reserve_bytes, pool_size=settings.pool_size
         )
@@ -125,8 +124,10 @@ class ContainerRuntime:
         self._executor = ThreadPoolExecutor(_THREADS, "machines", initializer=self._namespace.enter)
         self._pool_executor = ThreadPoolExecutor(1, "machine-pool", initializer=self._namespace.enter)
         found = await self._in_thread(self._prepare_host)
-        for machine_id in found:
-            await self._adopt_or_clear(machine_id)
+        self._running = await self._in_thread(self._adopt_all, found)
+        await self._in_thread(self._kill_orphans)
+        for machine_id in found - set(self._running):
+            await self._clear(machine_id)
         self._refill()
         return [running for running, _ in self._running.values()]
 
@@ -175,15 +176,15 @@ class ContainerRuntime:
             await self._in_thread(self._resize, machine_id, spec)
 
     def oom_kills(self, machine_id: str) -> int:
-        self._check(machine_id)
-        return self._cgroups.oom_kills(machine_id)
+        known = self._running.get(machine_id)
+        return self._cgroups.oom_kills(cgroup_name(known[1].uid_base)) if known else 0
 
     async def close(self) -> None:
-        # Left first: a pool thread may be talking to the launcher.
-        self._pool_executor.shutdown(cancel_futures=True)
+        await self._in_thread(self._pool_executor.shutdown, cancel_futures=True)
+        await self._in_thread(self._slots.close)
         self._executor.shutdown()
-        self._userns.close()
         self._launcher.close()
+        self._unified.close()
         self._namespace.close()
         for running, _ in self._running.values():
             os.close(running.pidfd)
@@ -199,27 +200,18 @@ class ContainerRuntime:
             raise ValueError("not a machine id")
 
     def _refill(self) -> None:
-        for refill in (self._userns.refill, self._disks.refill):
+        for refill in (self._slots.refill, self._disks.refill):
             self._pool_executor.submit(_logged, refill)
-
-    async def _adopt_or_clear(self, machine_id: str) -> None:
-        adopted = await self._in_thread(self._adopt, machine_id)
-        if adopted:
-            self._running[machine_id] = adopted
-        else:
-            await self._clear(machine_id)
 
     async def _clear(self, machine_id: str) -> None:
         """End whatever there is of a machine, in whatever state. Raises RuntimeFailure when it will not go."""
         known = self._running.get(machine_id)
-        uid_base = await self._in_thread(self._kill, machine_id, known[0].pidfd if known else None)
+        await self._in_thread(self._kill, machine_id, known[0].pidfd if known else None)
         if known:
             del self._running[machine_id]
             os.close(known[0].pidfd)
         await self._networks.release(machine_id)
         await self._in_thread(self._remove, machine_id)
-        if uid_base is not None:
-            self._userns.release(uid_base)
 
     # On threads of the private mount namespace ----------------------------------------------------------------------
 
@@ -229,21 +221,37 @@ class ContainerRuntime:
         run.mkdir(mode=0o711, parents=True, exist_ok=True)
         run.chmod(0o711)  # mode= is subject to the umask, and machines' roots must pass through
         mountinfo = Path("/proc/thread-self/mountinfo").read_text()
-        cgroups.mount_unified(run / "cgroup2")
+        self._unified = cgroups.Unified()
         if hybrid := cgroups.hybrid_mount(mountinfo):
             mounts.hide(hybrid)
-        self._cgroups = Cgroups(cgroups.discover(run / "cgroup2", mountinfo), self._settings.cgroup_parent)
+        self._cgroups = Cgroups(cgroups.discover(self._unified.path, mountinfo), self._settings.cgroup_parent)
         self._cgroups.open()
         self._guest = mounts.copy_program(self._settings.guest, run / "guest")
         self._oci = OciRuntime.find(run / "oci")
         self._settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._disks.open()
         raise_host_quotas()
-        entries = {entry.name for entry in run.iterdir()} | self._cgroups.names()
-        return {name for name in entries if _MACHINE_ID.fullmatch(name)}
+        self._slots = Slots(
+            self._launcher,
+            self._cgroups,
+            first_uid=self._settings.first_uid,
+            pool_size=self._settings.pool_size,
+        )
+        return {entry.name for entry in run.iterdir() if _MACHINE_ID.fullmatch(entry.name)}
 
     def _places(self, machine_id: str) -> _Places:
         return _Places(self._settings.run_dir / machine_id)
+
+    def _adopt_all(self, machine_ids: set[str]) -> dict[str, tuple[Running, Record]]:
+        adopted = {machine_id: self._adopt(machine_id) for machine_id in machine_ids}
+        return {machine_id: found for machine_id, found in adopted.items() if found}
+
+    def _kill_orphans(self) -> None:
+        """End what runs in slots of no machine, such as a start that was under way when the node was killed."""
+        adopted = {cgroup_name(record.uid_base) for _, record in self._running.values()}
+        for name in self._cgroups.names() - adopted:
+            self._cgroups.kill(name)
+            self._cgroups.remove(name, _END_TIMEOUT)
 
     def _adopt(self, machine_id: str) -> tuple[Running, Record] | None:
         places = self._places(machine_id)
@@ -258,7 +266,7 @@ class ContainerRuntime:
         if records.identify(record.process.pid) != record.process:
             os.close(pidfd)
             return None
-        self._userns.claim(record.uid_base)
+        self._slots.claim(record.uid_base)
         return Running(machine_id, record.boot_id, places.socket, pidfd, record.environment), record
 
     def _start(
@@ -267,50 +275,48 @@ class ContainerRuntime:
         places = self._places(machine_id)
         self._disks.create(machine_id, spec.storage_gib)
         places.make()
-        userns = self._userns.take()
+        slot = self._slots.take()
         try:
-            record = Record(boot_id, userns.base, spec, dict(image.environment))
+            record = Record(boot_id, slot.base, spec, dict(image.environment))
             records.write(places.record, record)
-            self._cgroups.create(machine_id, self._limits(spec), userns.base)
-            self._mount_root(machine_id, image, network, userns.fd, userns.base)
+            self._cgroups.apply(slot.cgroup, self._limits(spec))
+            self._mount_root(machine_id, image, network, slot)
             bundle = oci.Bundle(
                 hostname=machine_id,
                 boot_id=str(boot_id),
                 rootfs=places.root.rootfs,
                 guest=self._guest,
                 resolv_conf=places.root.disk / "etc/resolv.conf",
-                userns=userns.path,
-                netns=Path(f"/proc/{os.getpid()}/fd/{netns}"),
-                owner=userns.base,
+                userns=_fd_path(slot.userns),
+                netns=_fd_path(netns),
+                owner=slot.base,
             )
             oci.write_bundle(places.private, bundle)
-            pid = self._launch(machine_id, places)
+            pid = self._launch(machine_id, places, slot)
         finally:
-            os.close(userns.fd)
+            slot.close()
         pidfd, record = self._record_process(places, record, pid)
         places.root.unmount()
         return Running(machine_id, boot_id, places.socket, pidfd, image.environment), record
 
-    def _mount_root(self, machine_id: str, image: Image, network: Network, userns: int, owner: int) -> None:
+    def _mount_root(self, machine_id: str, image: Image, network: Network, slot: Slot) -> None:
         disk = self._disks.attach(machine_id)
         try:
             mounts.furnish(disk, machine_id, network.gateway)
-            self._places(machine_id).root.mount(disk, image.rootfs, userns, owner)
+            self._places(machine_id).root.mount(disk, image.rootfs, slot.userns, slot.base)
         finally:
             os.close(disk)
 
-    def _launch(self, machine_id: str, places: _Places) -> int:
+    def _launch(self, machine_id: str, places: _Places, slot: Slot) -> int:
         pid_file, log = places.private / "pid", places.private / "oci.log"
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(places.socket))
             places.socket.chmod(0o600)
             listener.listen(_BACKLOG)
-            delegated = self._cgroups.open_delegated(machine_id)
+            delegated = self._cgroups.open_delegated(slot.cgroup)
             try:
                 command = self._oci.command(machine_id, places.private, pid_file, log)
-                status = self._launcher.run(
-                    command, self._cgroups.entrances(machine_id), [listener.fileno(), delegated]
-                )
+                status = slot.standby.run(command, [listener.fileno(), delegated])
             finally:
                 os.close(delegated)
         if status != 0:
@@ -331,20 +337,23 @@ class ContainerRuntime:
         records.write(places.record, record)
         return pidfd, record
 
-    def _kill(self, machine_id: str, pidfd: int | None) -> int | None:
-        """Kill every process of the machine and wait until the kernel let go of its disk. Returns its uid range, if known."""
-        record = records.read(self._places(machine_id).record)
-        self._cgroups.kill(machine_id)
-        self._places(machine_id).root.unmount()
+    def _kill(self, machine_id: str, pidfd: int | None) -> None:
+        """Kill every process of the machine and wait until the kernel let go of its disk."""
+        places = self._places(machine_id)
+        record = records.read(places.record)
+        if record:
+            self._cgroups.kill(cgroup_name(record.uid_base))
+        places.root.unmount()
         if pidfd is not None and not _wait_readable(pidfd, _END_TIMEOUT):
             raise RuntimeFailure("OCI_RUNTIME_FAILED", "process 1 does not die", retryable=True)
         try:
-            self._cgroups.remove(machine_id, _END_TIMEOUT)
+            if record:
+                self._cgroups.remove(cgroup_name(record.uid_base), _END_TIMEOUT)
+                self._slots.release(record.uid_base)
         except OSError as error:
             raise RuntimeFailure("OCI_RUNTIME_FAILED", f"the machine does not end: {error}", retryable=True) from error
         if not self._disks.wait_released(machine_id, _END_TIMEOUT):
             raise RuntimeFailure("OCI_RUNTIME_FAILED", "the machine's disk is still in use", retryable=True)
-        return record.uid_base if record else None
 
     def _remove(self, machine_id: str) -> None:
         self._oci.forget(machine_id)
@@ -357,7 +366,7 @@ class ContainerRuntime:
             return
         running, record = known
         try:
-            self._cgroups.apply(machine_id, self._limits(spec))
+            self._cgroups.apply(cgroup_name(record.uid_base), self._limits(spec))
         except OSError as error:
             raise RuntimeFailure("CAPACITY_EXCEEDED", "more memory is in use than the new limit") from error
         if not self._disks.grow_online(machine_id, self._places(machine_id).private / "grow"):
@@ -368,6 +377,11 @@ class ContainerRuntime:
 
     def _limits(self, spec: MachineSpec) -> Limits:
         return Limits(spec.vcpu, spec.memory_mib, self._settings.pids_limit)
+
+
+def _fd_path(fd: int) -> Path:
+    """Where a process outside ours finds an open file of ours."""
+    return Path(f"/proc/{os.getpid()}/fd/{fd}")
 
 
 def _wait_readable(fd: int, timeout: float) -> bool:

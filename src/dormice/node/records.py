@@ -1,6 +1,6 @@
 """What the node must find again after it was killed: one record per machine that was started, in the run directory.
 
-A record without a process is an intent: a start was under way. Records live on a tmpfs; after a reboot of the host there are none.
+A record without a process is an intent: a start was under way. A record of before the host's last boot names no process.
 """
 
 from __future__ import annotations
@@ -44,12 +44,11 @@ def identify(pid: int) -> ProcessIdentity | None:
 
 
 def write(file: Path, record: Record) -> None:
-    """Replace the record; a reader sees the old one or the new one."""
+    """Replace the record; a reader sees the old one or the new one. No fsync: machines end with the host anyway."""
     new = file.with_suffix(".new")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.write(fd, msgspec.json.encode(record))
-        os.fsync(fd)
     finally:
         os.close(fd)
     new.rename(file)

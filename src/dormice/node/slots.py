@@ -1,0 +1,122 @@
+"""Slots: what a machine needs that takes time to make and does not depend on which machine it will be.
+
+A slot is 65,536 uids of the host, a user namespace over them, cgroups, and a process that waits inside those cgroups for the command
+that starts the machine. Entering a cgroup can take the kernel ten milliseconds; a few slots made in advance hide that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from dormice.node.cgroups import Cgroups
+from dormice.node.launcher import Launcher, Standby
+from dormice.node.runtime import RuntimeFailure
+
+RANGE_SIZE = 65_536
+_MOST_RANGES = 30_000
+
+_INSIDE = {
+    "max_user_namespaces": 0,
+    "max_inotify_instances": 1_024,
+    "max_inotify_watches": 131_072,
+}
+_HOST = {"max_user_instances": 1_024, "max_user_watches": 131_072}
+"""The host's own quotas apply to each machine too: they must not be the smaller ones."""
+
+
+def cgroup_name(base: int) -> str:
+    """The name of the cgroups of the slot whose first uid is `base`."""
+    return f"uid-{base}"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    base: int
+    """First uid and gid on the host."""
+    userns: int
+    """An fd; the namespace lives as long as it is open or a process is inside."""
+    standby: Standby
+
+    @property
+    def cgroup(self) -> str:
+        return cgroup_name(self.base)
+
+    def close(self) -> None:
+        """Let go of what the node holds of it. A machine that was started in the slot goes on."""
+        os.close(self.userns)
+        self.standby.close()
+
+
+class Slots:
+    """Hands out slots that no living machine has. Blocking; safe to use from several threads."""
+
+    def __init__(self, launcher: Launcher, cgroups: Cgroups, *, first_uid: int, pool_size: int) -> None:
+        self._launcher = launcher
+        self._cgroups = cgroups
+        self._first_uid = first_uid
+        self._pool_size = pool_size
+        self._lock = threading.Lock()
+        self._taken: set[int] = set()
+        self._ready: deque[Slot] = deque()
+
+    def claim(self, base: int) -> None:
+        """Mark the range of a machine that was found running as taken."""
+        self._taken.add(base)
+
+    def take(self) -> Slot:
+        """A fresh slot. Raises RuntimeFailure CAPACITY_EXCEEDED when every range is taken."""
+        with contextlib.suppress(IndexError):
+            return self._ready.popleft()
+        return self._make()
+
+    def release(self, base: int) -> None:
+        """Let the range be used again: its processes and cgroups are gone."""
+        with self._lock:
+            self._taken.discard(base)
+
+    def refill(self) -> None:
+        while len(self._ready) < self._pool_size:
+            self._ready.append(self._make())
+
+    def close(self) -> None:
+        """Undo the slots that nobody took."""
+        while self._ready:
+            slot = self._ready.popleft()
+            slot.close()
+            self._cgroups.kill(slot.cgroup)
+            self._cgroups.remove(slot.cgroup)
+
+    def _make(self) -> Slot:
+        base = self._free_range()
+        name = cgroup_name(base)
+        try:
+            self._cgroups.create(name, base)
+            standby = self._launcher.stand_by(self._cgroups.entrances(name))
+            return Slot(base, self._launcher.userns(base, RANGE_SIZE, _INSIDE), standby)
+        except (RuntimeFailure, OSError):
+            self._cgroups.kill(name)
+            self._cgroups.remove(name)
+            self.release(base)
+            raise
+
+    def _free_range(self) -> int:
+        with self._lock:
+            candidates = (self._first_uid + index * RANGE_SIZE for index in range(_MOST_RANGES))
+            base = next((base for base in candidates if base not in self._taken), None)
+            if base is None:
+                raise RuntimeFailure("CAPACITY_EXCEEDED", "every uid range is taken", retryable=True)
+            self._taken.add(base)
+        return base
+
+
+def raise_host_quotas() -> None:
+    """Raise (never lower) the host's inotify quotas to what machines are promised."""
+    for name, wanted in _HOST.items():
+        file = Path("/proc/sys/fs/inotify") / name
+        if int(file.read_text()) < wanted:
+            file.write_text(str(wanted))
