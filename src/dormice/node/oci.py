@@ -105,7 +105,9 @@ def _process(boot_id: str) -> dict[str, Any]:
         "args": [GUEST_PATH, boot_id],
         "cwd": "/",
         "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
-        "capabilities": {name: list(CAPABILITIES) for name in sets},
+        # Process 1 has SYS_ADMIN to install a seccomp filter in its children without NO_NEW_PRIVS. It takes it out of its
+        # bounding set before it does anything else, so no command ever has it.
+        "capabilities": {name: [*CAPABILITIES, "CAP_SYS_ADMIN"] for name in sets},
         # sudo and su must work inside; what they can reach is bounded by the user namespace and the capabilities above.
         "noNewPrivileges": False,
         "oomScoreAdj": 0,
