@@ -31,8 +31,8 @@ _CAUSES: dict[type[apsw.Error], str] = {
 }
 
 
-def ours(error: apsw.Error) -> Exception:
-    """Return what a driver's error is to a caller of the port: StoreUnavailable, LookupError, ValueError, or itself (a bug)."""
+def ours(error: Exception) -> Exception:
+    """Return what a driver's error is to a caller of the port; any other error is returned as it is."""
     for kind, cause in _CAUSES.items():
         if isinstance(error, kind):
             return StoreUnavailable(f"{cause} ({error})")

@@ -10,7 +10,7 @@ from typing import Self
 import apsw
 
 from dormice.domain.execution import Micros
-from dormice.store.interface import StoreUnavailable
+from dormice.store.interface import ExecutionStore, KeyStore, MachineStore, StoreUnavailable
 from dormice.store.sealing import Sealer
 from dormice.store.sqlite import idempotency, statements
 from dormice.store.sqlite.connection import driver_errors, exclusive, open_writer
@@ -30,9 +30,9 @@ class SqliteStore:
         self._writer = writer
         self._reader = reader
         self._held = held
-        self.machines = SqliteMachines(writer, reader)
-        self.executions = SqliteExecutions(writer, reader, sealer)
-        self.keys = SqliteKeys(writer, reader)
+        self.machines: MachineStore = SqliteMachines(writer, reader)
+        self.executions: ExecutionStore = SqliteExecutions(writer, reader, sealer)
+        self.keys: KeyStore = SqliteKeys(writer, reader)
 
     @classmethod
     def open(cls, path: Path, sealer: Sealer) -> Self:
@@ -40,16 +40,15 @@ class SqliteStore:
 
         Raises StoreUnavailable when another server has it, it is corrupt, not ours or newer, or the key is another one.
         """
-        with ExitStack() as held:
-            held.enter_context(exclusive(path.with_name(f"{path.name}-lock")))
+        with ExitStack() as opened:
+            opened.enter_context(exclusive(path.with_name(f"{path.name}-lock")))
             db = open_writer(path)
-            held.callback(db.close)
+            opened.callback(db.close)
             with driver_errors():
                 _recognize_key(db, path, sealer)
             reader = Reader(path)
-            writer = Writer(db)
-            return cls(writer, reader, sealer, held.pop_all())
-        raise AssertionError
+            held = opened.pop_all()
+        return cls(Writer(db), reader, sealer, held)
 
     async def prune_idempotency(self, now: Micros) -> int:
         return await self._writer.run(partial(idempotency.prune, now=now))
@@ -58,8 +57,9 @@ class SqliteStore:
         await self._writer.run(_touch)
 
     async def close(self) -> None:
-        await self._writer.close()
+        # The writer goes last: the last connection to close folds the log into the file, and a reader could not.
         await self._reader.close()
+        await self._writer.close()
         self._held.close()
 
 

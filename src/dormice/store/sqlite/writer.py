@@ -98,26 +98,24 @@ class Writer:
             self._db.execute("BEGIN IMMEDIATE")
             results = [self._apply(job.operation) for job in batch]
             self._db.execute("COMMIT")
-        except apsw.Error as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the callers who wait for the commit
             with suppress(apsw.Error):
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-            return [_Failure(ours(error))] * len(batch)
+            return [_Failure(ours(error)) for _ in batch]
         return results
 
     def _apply(self, operation: Callable[[apsw.Connection], Any]) -> Any:
-        """Run one operation in its savepoint. Raises apsw.Error when SQLite has given up the whole transaction."""
+        """Run one operation in its savepoint. Raises when SQLite has given up the whole transaction."""
         db = self._db
         db.execute("SAVEPOINT operation")
         try:
             result = operation(db)
         except Exception as error:  # whatever it is, it belongs to the caller who waits for it
-            if isinstance(error, apsw.Error):
-                if not db.in_transaction:
-                    raise
-                error = ours(error)
+            if not db.in_transaction:
+                raise
             db.execute("ROLLBACK TO operation")
-            result = _Failure(error)
+            result = _Failure(ours(error))
         db.execute("RELEASE operation")
         return result
 
