@@ -1,7 +1,8 @@
 """A small real HTTP server that speaks the machine surface, for tests of the client and of the command line.
 
 Its machines reach their desired state at once, its commands are made up: `echo` and `cat` do what they are known for,
-`forever` runs until it is cancelled, `fail N` exits with N, `die N` dies of signal N, `error CODE` never starts.
+`forever` runs until it is cancelled, `long N` writes twice
+as much as is kept, `fail N` exits with N, `die N` dies of signal N, `error CODE` never starts.
 It records every request, and does with the next ones what a test plans: answer something else, or break off.
 """
 
@@ -95,6 +96,10 @@ class Execution:
                 self.end("failed", signal=int(rest[0]), error_code="signalled", error_message="signal")
             case "slow":
                 self.end("failed", signal=9, error_code="timeout", error_message="killed after 5000 ms")
+            case "long":
+                self.write("stdout", b"x" * int(rest[0]))
+                self.end("succeeded", exit_code=0)
+                self.record.update(stdout_truncated=True, stdout_bytes=2 * int(rest[0]))
             case "forever":
                 self.write("stdout", b"ready\n")
             case _:
@@ -149,6 +154,7 @@ class FakeServer:
         self.keys: dict[str, dict[str, Any]] = {}
         self.url = ""
         self.over = threading.Event()
+        self.arrived = threading.Condition()
 
     def machine(self, **fields: Any) -> str:
         """Make a machine and return its id."""
@@ -167,6 +173,11 @@ class FakeServer:
         times = {"last_transition_at": NOW, "last_progress_at": NOW, "memory_configured_mib": machine["memory_mib"]}
         machine.update(desired_state=phase, phase=phase, status={**status, **times})
         return machine
+
+    def wait_for(self, method: str) -> None:
+        """Return when a request with this method has come."""
+        with self.arrived:
+            assert self.arrived.wait_for(lambda: self.sent(method), 30)
 
     def sent(self, method: str, end_of_path: str = "") -> list[Recorded]:
         return [r for r in self.requests if r.method == method and r.path.endswith(end_of_path)]
@@ -217,7 +228,9 @@ class _Handler(BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Recorded(self.command, unquote(url.path), query, headers, content)
-        self.fake.requests.append(request)
+        with self.fake.arrived:
+            self.fake.requests.append(request)
+            self.fake.arrived.notify_all()
         if self.fake.planned:
             self._instead(self.fake.planned.popleft())
         elif headers.get("authorization") != f"Bearer {KEY}":

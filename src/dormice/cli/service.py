@@ -1,23 +1,34 @@
-"""`dormice up`, `dormice server`, `dormice node`: the processes themselves."""
+"""`dormice up`, `dormice server`, `dormice node`: the processes themselves. Each setting is an option."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 
 from dormice.cli.commands import Parser
 
-_OPTIONS = {
-    "--data-dir": ("DIR", "where everything is kept (DORMICE_DATA_DIR, /var/lib/dormice)"),
-    "--listen": ("ADDRESS", "where the server listens (DORMICE_LISTEN, 127.0.0.1:7433)"),
-    "--image-dir": ("DIR", "where images of machines are kept (DORMICE_IMAGE_DIR)"),
-    "--driver": ("NAME", "what machines are: container, or process (no isolation)"),
-    "--user": ("NAME", "whom the server becomes after it has begun to listen"),
+OPTIONS = {
+    "data_dir": ("DIR", "where everything that must last is kept"),
+    "listen": ("HOST:PORT", "where the HTTP API listens; port 0 takes a free one"),
+    "image_dir": ("DIR", "where images of machines are kept; default: images in the data directory"),
+    "run_dir": ("DIR", "sockets and mount points; default: /run/INSTANCE as root, else run in the data directory"),
+    "driver": ("NAME", "container, or process: no isolation at all, to try it out without root"),
+    "user": ("NAME", "whom the server becomes once it listens"),
+    "instance": ("NAME", "names cgroups, interfaces and rules; 1 to 8 of a-z, 0-9"),
+    "network": ("CIDR", "the addresses of machines"),
+    "first_uid": ("UID", "start of the host's uids that machines use"),
+    "pool_size": ("N", "disks and networks that are prepared in advance"),
+    "storage_reserve_gib": ("GIB", "storage of the host that is never promised to machines"),
+    "guest": ("FILE", "the guest's binary"),
+    "log_level": ("LEVEL", "debug, info, warning or error"),
 }
+"""By the names of the settings. `api_key` is none of them: what is on a command line is seen by every user."""
 
 
 def declare(parser: Parser) -> None:
-    for option, (metavar, summary) in _OPTIONS.items():
-        parser.add_argument(option, metavar=metavar, help=summary)
+    parser.epilog = "Each option can also be set in the environment: --data-dir is DORMICE_DATA_DIR."
+    for name, (metavar, summary) in OPTIONS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, help=summary)
     parser.set_defaults(run=run, role=parser.prog.rpartition(" ")[2])
 
 
@@ -25,8 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Run until a signal ends it."""
     from dormice import app, config  # noqa: PLC0415 - the whole server, loaded only here
 
-    names = [option.removeprefix("--").replace("-", "_") for option in _OPTIONS]
-    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    given = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
     role = {"up": app.up, "server": app.server, "node": app.node}[arguments.role]
-    role(config.from_environment(**given))
+    try:
+        role(config.from_environment(**given))
+    except config.SettingsError as error:
+        print(f"dormice {arguments.role}: {error}", file=sys.stderr)
+        return 2
     return 0

@@ -1,0 +1,140 @@
+"""A server of its own for `dormice demo`: a child process in a temporary directory, and nothing left of it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.request import ProxyHandler, build_opener
+
+READY_WITHIN = 60.0
+STOPPED_WITHIN = 30.0
+SHOWN_LINES = 20
+_OWN = {"DORMICE_INSTANCE": "demo", "DORMICE_NETWORK": "10.214.0.0/16", "DORMICE_FIRST_UID": "1100000000"}
+"""Other names, addresses and uids than those of a Dormice that may be at work on this host."""
+_KEPT = {"DORMICE_GUEST", "DORMICE_INSTANCE", "DORMICE_NETWORK", "DORMICE_FIRST_UID"}
+
+
+class DemoFailure(Exception):
+    """The demo cannot go on; the message says why and what may help."""
+
+
+class DemoServer(NamedTuple):
+    """Where it is and which key it takes."""
+
+    base_url: str
+    api_key: str
+
+    def __repr__(self) -> str:
+        return f"DemoServer({self.base_url!r})"
+
+
+@contextmanager
+def demo_server(*, image_dir: Path, driver: str) -> Iterator[DemoServer]:
+    """Start it, wait until it is ready, stop it at the end and remove what it wrote. Raises DemoFailure."""
+    with _alone(), _directory() as directory:
+        log = directory / "log"
+        server = DemoServer(f"http://127.0.0.1:{_free_port()}", secrets.token_urlsafe(32))
+        with log.open("wb") as log_file:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "dormice.cli", "up"],
+                env=_environment(server, directory, image_dir, driver),
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+                start_new_session=True,  # Ctrl-C is for the demo, which then stops the server in good order
+            )
+        try:
+            _wait_until_ready(child, server.base_url)
+            yield server
+        except DemoFailure as failure:
+            raise DemoFailure(f"{failure}\n{_end_of(log)}") from None
+        finally:
+            _stop(child)
+
+
+def _environment(server: DemoServer, directory: Path, image_dir: Path, driver: str) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("DORMICE_") or name in _KEPT}
+    return {
+        **_OWN,
+        **inherited,
+        "DORMICE_DATA_DIR": str(directory / "data"),
+        "DORMICE_IMAGE_DIR": str(image_dir),
+        "DORMICE_LISTEN": server.base_url.removeprefix("http://"),
+        "DORMICE_DRIVER": driver,
+        "DORMICE_API_KEY": server.api_key,
+    }
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Two demos at once would share names and addresses."""
+    path = Path(tempfile.gettempdir()) / f"dormice-demo-{os.getuid()}.lock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DemoFailure("another demo is running") from None
+        yield
+
+
+@contextmanager
+def _directory() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="dormice-demo-"))
+    directory.chmod(0o755)  # the server looks in after it has given up root
+    try:
+        yield directory
+    finally:
+        mounted = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f" {directory}/" in line]
+        if mounted:
+            raise DemoFailure(f"{directory} is left behind: something is still mounted in it")
+        shutil.rmtree(directory)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def _wait_until_ready(child: subprocess.Popen[bytes], base_url: str) -> None:
+    """Ask `/readyz` until it says yes, the child ends, or the time is over."""
+    asker = build_opener(ProxyHandler({}))
+    until = time.monotonic() + READY_WITHIN
+    said = "it does not listen"
+    while time.monotonic() < until:
+        if child.poll() is not None:
+            raise DemoFailure(f"the server ended with exit code {child.returncode}; its log:")
+        try:
+            with asker.open(f"{base_url}/readyz", timeout=5):
+                return
+        except OSError as error:  # HTTPError is one: 503 says which part is not ready
+            said = error.read().decode(errors="replace") if hasattr(error, "read") else str(error)
+        time.sleep(0.02)
+    raise DemoFailure(f"the server is not ready after {READY_WITHIN:.0f} s: {said}; its log:")
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    child.send_signal(signal.SIGTERM)
+    try:
+        child.wait(STOPPED_WITHIN)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        raise DemoFailure(f"the server had to be killed: it did not stop within {STOPPED_WITHIN:.0f} s") from None
+
+
+def _end_of(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]
+    return "\n".join(f"    {line}" for line in lines) or "    (empty)"

@@ -1,0 +1,154 @@
+"""The other commands as processes, against a real HTTP server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import Dormice
+from tests.client.fake_server import FakeServer
+
+
+def lines(done: subprocess.CompletedProcess[bytes]) -> list[str]:
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode().splitlines()
+
+
+def test_a_machine_is_made_changed_and_destroyed(dormice: Dormice, server: FakeServer) -> None:
+    sizes = ["--vcpu", "0.5", "--memory-mib", "256", "--storage-gib", "2", "--autosleep", "never", "--image", "big"]
+    made = json.loads(dormice("machines", "create", *sizes, "--wait", "--json").stdout)
+    assert server.sent("POST")[0].body == {
+        "vcpu": 0.5,
+        "memory_mib": 256,
+        "storage_gib": 2,
+        "autosleep": "never",
+        "image": "big",
+    }
+    which = ["--machine-id", made["machine_id"], "--json"]
+    assert json.loads(dormice("machines", "update", *which, "--memory-mib", "512").stdout)["memory_mib"] == 512
+    assert json.loads(dormice("machines", "sleep", *which).stdout)["phase"] == "sleeping"
+    assert json.loads(dormice("machines", "wake", *which, "--wait").stdout)["phase"] == "running"
+    assert json.loads(dormice("machines", "watch", *which).stdout)["phase"] == "running"
+    for name in ("retrieve", "get"):
+        assert json.loads(dormice("machines", name, *which).stdout)["machine_id"] == made["machine_id"]
+    assert json.loads(dormice("machines", "delete", *which).stdout)["desired_state"] == "destroyed"
+
+
+def test_people_get_a_table_and_programs_a_line_of_json_for_each(dormice: Dormice, server: FakeServer) -> None:
+    ids = [server.machine() for _ in range(5)]
+    head, *rows = lines(dormice("machines", "list", "--limit", "2"))
+    assert head.split()[:3] == ["MACHINE", "ID", "PHASE"]
+    assert [row.split()[:2] for row in rows] == [[machine_id, "running"] for machine_id in ids]
+    documents = lines(dormice("machines", "list", "--json", "--max-items", "3"))
+    assert [json.loads(document)["machine_id"] for document in documents] == ids[:3]
+
+
+def test_an_empty_list_is_its_head_for_people_and_nothing_for_programs(dormice: Dormice) -> None:
+    assert lines(dormice("machines", "list"))[0].startswith("MACHINE ID")
+    assert lines(dormice("machines", "list", "--json")) == []
+
+
+def test_the_commands_of_the_documents_work_with_their_flags(dormice: Dormice, server: FakeServer) -> None:
+    machine = ["--machine-id", server.machine()]
+    environment = ["--env", '{"A": "1"}', "--cwd", "/", "--timeout-ms", "9"]
+    base = ["machines", "executions"]
+    made = json.loads(
+        dormice(*base, "create", *machine, "--command", '["cat"]', "--stdin", "hi\n", *environment, "--json").stdout
+    )
+    assert server.sent("POST")[0].body == {
+        "command": ["cat"],
+        "cwd": "/",
+        "env": {"A": "1"},
+        "stdin": "hi\n",
+        "timeout_ms": 9,
+    }
+    which = [*machine, "--execution-id", made["execution_id"]]
+    assert "succeeded" in dormice(*base, "retrieve", *which).stdout.decode()
+    assert [json.loads(line)["type"] for line in lines(dormice(*base, "events", *which, "--json"))] == [
+        "lifecycle",
+        "stdout",
+        "lifecycle",
+    ]
+    assert [line.split()[2] for line in lines(dormice(*base, "events", *which, "--follow"))[1:]] == [
+        "lifecycle",
+        "stdout",
+        "lifecycle",
+    ]
+    assert dormice(*base, "output", *which).stdout == b"hi\n"
+    assert json.loads(dormice(*base, "output", *which, "--json").stdout)["stdout"] == "hi\n"
+    assert lines(dormice(*base, "list", *machine))[1].split()[:4] == [made["execution_id"], "succeeded", "exit", "0"]
+    assert dormice(*base, "delete", *which).returncode == 0
+
+
+def test_output_of_both_streams_is_exact(dormice: Dormice, server: FakeServer) -> None:
+    machine = ["--machine-id", server.machine()]
+    created = dormice("machines", "executions", "create", *machine, "--command", '["both"]', "--json")
+    which = [*machine, "--execution-id", json.loads(created.stdout)["execution_id"]]
+    done = dormice("machines", "executions", "output", *which)
+    assert (done.stdout, done.stderr) == (b"out\nmore\n", b"err\xff\n")
+
+
+@pytest.mark.parametrize("text", ["whoami", '["echo hello', "[1]", "[]", '"whoami"', "null"])
+def test_a_command_that_is_no_argv_is_refused_before_any_request(
+    dormice: Dormice, server: FakeServer, text: str
+) -> None:
+    done = dormice("machines", "executions", "create", "--machine-id", "dm-1", "--command", text)
+    assert done.returncode == 2
+    assert b"must be a JSON array of strings" in done.stderr
+    assert not server.requests
+
+
+def test_keys_are_made_listed_and_revoked(dormice: Dormice) -> None:
+    made = json.loads(dormice("keys", "create", "--organization", "other", "--name", "ci", "--admin", "--json").stdout)
+    assert made["key"] == "dk-abcdefgh"
+    listed = dormice("keys", "list").stdout.decode()
+    assert made["key_id"] in listed
+    assert made["key"] not in listed
+    assert dormice("keys", "revoke", made["key_id"]).returncode == 0
+
+
+def test_limits_are_shown(dormice: Dormice) -> None:
+    assert lines(dormice("limits"))[0].split() == ["limits.argv_bytes", "131071"]
+    assert json.loads(dormice("limits", "--json").stdout)["limits"] == {"argv_bytes": 131071}
+
+
+def test_a_refusal_is_one_line_with_its_code_and_what_may_help(dormice: Dormice) -> None:
+    done = dormice("machines", "list", DORMICE_API_KEY="wrong-key")
+    assert done.returncode == 1
+    assert done.stderr == b"dormice: AUTH_INVALID: no such key; the key is wrong or revoked: look at DORMICE_API_KEY\n"
+
+
+def test_a_refusal_is_one_json_object_for_programs(dormice: Dormice) -> None:
+    done = dormice("machines", "get", "--machine-id", "dm-nowhere", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stderr)["error"] == {
+        "code": "HTTP 404",
+        "message": "there is no such thing",
+        "hint": None,
+        "status": 404,
+        "retryable": False,
+    }
+
+
+def test_no_server_and_no_key_have_an_exit_code_of_their_own(dormice: Dormice, tmp_path: Path) -> None:
+    unreachable = dormice("limits", DORMICE_BASE_URL="http://127.0.0.1:9")
+    assert (unreachable.returncode, unreachable.stderr.count(b"\n")) == (3, 1)
+    assert b"dormice up" in unreachable.stderr
+    keyless = dormice("limits", DORMICE_API_KEY="")
+    assert keyless.returncode == 3
+    assert str(tmp_path / "api-key").encode() in keyless.stderr
+    (tmp_path / "api-key").write_text("key-of-the-fake-server-0123456789\n")
+    assert dormice("limits", DORMICE_API_KEY="").returncode == 0
+
+
+def test_wrong_usage_is_one_line_and_exit_code_two(dormice: Dormice) -> None:
+    for words in ([], ["nonsense"], ["machines"], ["machines", "create", "--vcpu", "many"], ["keys", "revoke"]):
+        done = dormice(*words)
+        assert done.returncode == 2
+        assert done.stderr.count(b"\n") == 1 if words else done.stdout.startswith(b"usage:")
+
+
+def test_options_cannot_be_abbreviated(dormice: Dormice) -> None:
+    assert dormice("machines", "create", "--mem", "256").returncode == 2
