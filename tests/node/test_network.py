@@ -80,15 +80,38 @@ async def test_machines_cannot_reach_each_other(networks: Networks) -> None:
         await lab.connect(a, b_network.address, 80)
 
 
-async def test_nobody_outside_reaches_a_machine_though_answers_do(internet: lab.Namespace, networks: Networks) -> None:
-    network, inside = await machine(networks)
-    with lab.bound(internet, lab.ELSEWHERE, 7000) as outside, lab.bound(inside, "0.0.0.0", 5000) as served:
-        outside.sendto(b"uninvited", (network.address, 5000))
-        served.sendto(b"question", (lab.ELSEWHERE, 7000))
-        question, source = await asyncio.get_running_loop().sock_recvfrom(outside, 100)
-        assert question == b"question"
-        outside.sendto(b"answer", source)
-        assert await lab.receive(served) == b"answer"
+@pytest.mark.parametrize("router", [False, True])
+async def test_nobody_outside_reaches_a_machine_though_answers_do(
+    *, router: bool, internet: lab.Namespace, tmp_path: Path
+) -> None:
+    if router:
+        uplink.enable_forwarding()
+    async with opened(tmp_path) as networks:
+        network, inside = await machine(networks)
+        with lab.bound(internet, lab.ELSEWHERE, 7000) as outside, lab.bound(inside, "0.0.0.0", 5000) as served:
+            outside.sendto(b"uninvited", (network.address, 5000))
+            served.sendto(b"question", (lab.ELSEWHERE, 7000))
+            question, source = await asyncio.get_running_loop().sock_recvfrom(outside, 100)
+            assert question == b"question"
+            outside.sendto(b"answer", source)
+            assert await lab.receive(served) == b"answer"
+
+
+async def test_outsiders_neither_reach_the_gateway_nor_pass_for_a_machine(
+    internet: lab.Namespace, networks: Networks
+) -> None:
+    internet.run(f"ip route replace 10.213.0.1 via {lab.HOST_PUBLIC}")
+    with (
+        lab.bound(lab.THE_HOST, "0.0.0.0", 5555) as host,
+        internet.socket(socket.SOCK_RAW, protocol=socket.IPPROTO_RAW) as raw,
+    ):
+        for source, target in (
+            (lab.ELSEWHERE, str(networks.gateway)),
+            ("10.213.0.99", lab.HOST_PUBLIC),
+            (lab.ELSEWHERE, lab.HOST_PUBLIC),
+        ):
+            raw.sendto(lab.udp_packet(source, target, 5555, f"{source} to {target}".encode()), (target, 0))
+        assert await lab.receive(host) == f"{lab.ELSEWHERE} to {lab.HOST_PUBLIC}".encode()
 
 
 async def test_the_host_itself_does_not_reach_a_machine(networks: Networks) -> None:
