@@ -27,6 +27,7 @@ from dormice.domain.limits import Limits, MachineDefaults
 from dormice.engine.clock import SystemClock
 from dormice.engine.engine import Engine
 from dormice.engine.keys import new_secret
+from dormice.node.dns import Forwarder
 from dormice.node.images import Images, list_images
 from dormice.node.machines import ContainerRuntime, ContainerSettings
 from dormice.node.network import Networks
@@ -244,6 +245,7 @@ async def _serve_node(settings: Settings) -> None:
                 )
                 await networks.open()
                 group.create_task(networks.run(), name="networks")
+                group.create_task(Forwarder(networks.gateway, networks.network).run(), name="dns")
                 runtime = ContainerRuntime(
                     ContainerSettings(
                         data_dir=settings.data / "node",
