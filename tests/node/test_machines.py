@@ -1,0 +1,157 @@
+"""Machines as containers: what starts, what stays, what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from tests.node.machine_lab import SMALL, Lab, lab, machine, needs_machines, new_machine_id, shell
+
+from dormice.node.runtime import MachineSpec, RuntimeFailure
+
+pytestmark = needs_machines
+
+
+@pytest.fixture(name="lab")
+async def _lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    async with lab(tmp_path) as made:
+        yield made
+
+
+async def test_a_machine_runs_commands_under_its_own_name(lab: Lab) -> None:
+    async with lab.opened() as runtime, machine(runtime) as (running, inside):
+        result = await inside.run("hostname; cat /etc/hostname; id -u; echo oops >&2; exit 3")
+    assert result.stdout.split() == [running.machine_id, running.machine_id, "0"]
+    assert (result.stderr, result.code) == ("oops\n", 3)
+
+
+async def test_the_same_boot_again_returns_what_runs_and_another_boot_is_refused(lab: Lab) -> None:
+    machine_id, boot = new_machine_id(), uuid4()
+    async with lab.opened() as runtime:
+        first = await runtime.start(machine_id, boot, SMALL)
+        assert await runtime.start(machine_id, boot, SMALL) == first
+        with pytest.raises(RuntimeFailure) as refused:
+            await runtime.start(machine_id, uuid4(), SMALL)
+        await runtime.end(machine_id)
+    assert refused.value.code == "STILL_RUNNING"
+
+
+async def test_the_disk_outlives_the_end_and_not_the_destruction(lab: Lab) -> None:
+    machine_id = new_machine_id()
+    async with lab.opened() as runtime:
+        async with machine(runtime, machine_id=machine_id) as (_, inside):
+            await inside.run("echo kept > /root/file; chown 7:8 /root/file; rm /etc/motd; touch /etc/motd.d")
+        async with machine(runtime, machine_id=machine_id) as (_, inside):
+            result = await inside.run("cat /root/file; stat -c %u:%g /root/file; test ! -e /etc/motd && echo gone")
+            assert result.stdout.split() == ["kept", "7:8", "gone"]
+        await runtime.destroy(machine_id)
+        async with machine(runtime, machine_id=machine_id) as (_, inside):
+            assert (await inside.run("test -e /root/file")).code == 1
+
+
+async def test_a_machine_outlives_its_node_and_is_found_again(lab: Lab) -> None:
+    machine_id = new_machine_id()
+    async with lab.opened() as runtime:
+        started = await runtime.start(machine_id, uuid4(), SMALL)
+        async with shell(started) as inside:
+            await inside.run("sleep 1000 & echo $! > /root/pid")
+    runtime = lab.runtime()
+    (found,) = await runtime.open()
+    assert (found.machine_id, found.boot_id) == (machine_id, started.boot_id)
+    async with shell(found) as inside:
+        assert (await inside.run("kill -0 $(cat /root/pid)")).code == 0
+    await runtime.end(machine_id)
+    await runtime.close()
+
+
+async def test_a_machine_whose_process_1_died_unseen_is_cleared_at_the_next_start_of_the_node(lab: Lab) -> None:
+    machine_id = new_machine_id()
+    async with lab.opened() as runtime:
+        started = await runtime.start(machine_id, uuid4(), SMALL)
+        signal.pidfd_send_signal(started.pidfd, signal.SIGKILL)
+    async with lab.opened() as runtime:
+        assert [name for name in lab.leftovers() if machine_id in name] == []
+        async with machine(runtime, machine_id=machine_id) as (_, inside):
+            assert (await inside.run("true")).code == 0
+
+
+async def test_the_death_of_process_1_shows_on_its_pidfd(lab: Lab) -> None:
+    async with lab.opened() as runtime:
+        running = await runtime.start(new_machine_id(), uuid4(), SMALL)
+        died = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(running.pidfd, died.set)
+        signal.pidfd_send_signal(running.pidfd, signal.SIGKILL)
+        await asyncio.wait_for(died.wait(), 10)
+        loop.remove_reader(running.pidfd)
+        await runtime.end(running.machine_id)
+
+
+async def test_twenty_lives_leave_nothing_behind(lab: Lab) -> None:
+    machine_id = new_machine_id()
+    async with lab.opened() as runtime:
+        async with machine(runtime, machine_id=machine_id):
+            pass
+        before = (len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task")))
+        for _ in range(20):
+            async with machine(runtime, machine_id=machine_id):
+                pass
+        await runtime.destroy(machine_id)
+        after = (len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task")))
+    assert after[0] <= before[0] + 4  # the pool may be a slot ahead
+    assert after[1] <= before[1] + 4  # threads are made as they are needed, four at most
+    assert lab.leftovers() == []
+
+
+async def test_many_machines_start_at_once(lab: Lab) -> None:
+    async with lab.opened() as runtime:
+        names = [new_machine_id() for _ in range(6)]
+        boots = await asyncio.gather(*(runtime.start(name, uuid4(), SMALL) for name in names))
+        assert {running.machine_id for running in boots} == set(names)
+        await asyncio.gather(*(runtime.destroy(name) for name in names))
+
+
+async def test_ending_what_never_ran_is_no_error(lab: Lab) -> None:
+    async with lab.opened() as runtime:
+        await runtime.end(new_machine_id())
+        await runtime.destroy(new_machine_id())
+
+
+async def test_only_machine_ids_are_names(lab: Lab) -> None:
+    async with lab.opened() as runtime:
+        for name in ("../../etc", "dm-", "dm-0", "", "DM-" + str(uuid4()), f"dm-{uuid4()}/x"):
+            with pytest.raises(ValueError, match="machine id"):
+                await runtime.start(name, uuid4(), SMALL)
+
+
+async def test_a_disk_larger_than_the_host_can_promise_is_refused_and_leaves_nothing(lab: Lab) -> None:
+    async with lab.opened() as runtime:
+        with pytest.raises(RuntimeFailure) as refused:
+            await runtime.start(new_machine_id(), uuid4(), MachineSpec(vcpu=1, memory_mib=256, storage_gib=1 << 20))
+    assert refused.value.code == "STORAGE_EXHAUSTED"
+
+
+async def test_limits_follow_a_resize_while_the_machine_runs(lab: Lab) -> None:
+    async with lab.opened() as runtime, machine(runtime) as (running, inside):
+        await runtime.resize(running.machine_id, MachineSpec(vcpu=2, memory_mib=512, storage_gib=1))
+        result = await inside.run("python3 -c 'x = bytearray(380 << 20); print(len(x) >> 20)'")
+    assert result.stdout == "380\n"
+
+
+async def test_a_disk_that_was_given_more_room_has_it_after_the_next_start(lab: Lab) -> None:
+    machine_id = new_machine_id()
+    larger = MachineSpec(vcpu=1, memory_mib=256, storage_gib=3)
+    async with lab.opened() as runtime:
+        async with machine(runtime, machine_id=machine_id) as (_, inside):
+            await inside.run("echo kept > /root/file")
+            await runtime.resize(machine_id, larger)
+        async with machine(runtime, larger, machine_id) as (_, inside):
+            result = await inside.run("cat /root/file; df --output=size -BM / | tail -1 | tr -dc 0-9")
+    kept, size = result.stdout.split()
+    assert kept == "kept"
+    assert int(size) > 2_900
