@@ -33,8 +33,15 @@ class LiveMachine:
     """Executions that hold a slot: claimed for the present boot."""
     reserved: int = 0
     """Slots promised to claims that are being committed."""
+    closing: bool = False
+    """Its stop is being committed: whatever arrives now waits for the next wake."""
     arriving: int = 0
     """Executions that are being committed: they hold the machine awake already."""
+
+    @property
+    def awake(self) -> bool:
+        """Whether executions can be queued for the present boot."""
+        return self.machine.phase is Phase.RUNNING and not self.closing
 
     @property
     def open_executions(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dormice.domain.errors import Conflict, NotFound, RateLimited
-from dormice.domain.execution import Execution, LogEntry, Stream
+from dormice.domain.execution import Execution, ExecutionState, LogEntry, Stream
 from dormice.domain.ids import canonical_machine_id
 from dormice.domain.limits import Limits
 from dormice.domain.machine import Phase
@@ -85,7 +85,7 @@ class Executions:
         self, caller: Caller, live: LiveMachine, order: ExecutionOrder, claim: IdempotencyClaim | None
     ) -> Execution:
         self._admit(live)
-        awake = live.machine.phase is Phase.RUNNING
+        awake = live.awake
         direct = awake and live.attached and not live.queue and live.free_slots(self._limits.running_per_machine) > 0
         now = self._clock.now()
         new = NewExecution(
@@ -135,7 +135,7 @@ class Executions:
             )
 
     def _set_going(self, live: LiveMachine, execution: Execution, order: ExecutionOrder) -> None:
-        if live.machine.phase is not Phase.RUNNING:
+        if not live.awake or execution.state is ExecutionState.WAKE_IN_PROGRESS:
             self._reconciler.want_running(live)
         elif execution.boot_id is not None:
             self._dispatcher.start(live, execution, order.env)

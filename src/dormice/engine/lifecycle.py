@@ -138,7 +138,7 @@ class Lifecycle:
             return await self._advance(live, None, MachineChange(desired_state=DesiredState.SLEEPING), guard.claim)
         change = MachineChange(desired_state=DesiredState.SLEEPING, reason="SleepRequested", retryable=False)
         event = MachineEvent.STOPPED if machine.phase in _UNSTARTED else MachineEvent.STOP
-        machine = await self._advance(live, event, change, guard.claim)
+        machine = await self._close(live, event, change, guard.claim)
         await self._end_waiting(live, outcomes.interrupted("its machine was put to sleep", self._clock.now()))
         if machine.phase is Phase.STOPPING:
             self.send_stop(machine)
@@ -147,9 +147,18 @@ class Lifecycle:
     async def doze(self, live: LiveMachine, reason: str) -> Machine:
         """Put an idle machine to sleep. The caller has seen, under the lock, that nothing is open."""
         change = MachineChange(desired_state=DesiredState.SLEEPING, reason=reason, retryable=False)
-        machine = await self._advance(live, MachineEvent.STOP, change)
+        machine = await self._close(live, MachineEvent.STOP, change)
         self.send_stop(machine)
         return machine
+
+    async def _close(
+        self, live: LiveMachine, event: MachineEvent, change: MachineChange, claim: IdempotencyClaim | None = None
+    ) -> Machine:
+        live.closing = True
+        try:
+            return await self._advance(live, event, change, claim)
+        finally:
+            live.closing = False
 
     def send_stop(self, machine: Machine, grace_ms: int | None = None) -> None:
         """Tell the node to stop whatever runs of the machine."""

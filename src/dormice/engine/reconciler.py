@@ -142,7 +142,9 @@ class Reconciler:
                 self._lifecycle.send_destroy(machine)
             case Phase.STARTING if not same:
                 self._lifecycle.send_start(machine)
-            case Phase.RUNNING if not same:
+            case Phase.RUNNING if same:
+                self._lifecycle.send_sizes(machine)
+            case Phase.RUNNING:
                 await self._lifecycle.down(live, "it no longer ran when its node came back", died=True)
             case Phase.STOPPING if same:
                 self._lifecycle.send_stop(machine)
@@ -187,7 +189,10 @@ class Reconciler:
         await self._runner.settled(live)
         if machine.phase is Phase.STOPPING:
             await self._lifecycle.down(live, message.reason, died=False)
-        elif machine.phase in (Phase.STARTING, Phase.RUNNING):
+        elif machine.phase is Phase.STARTING:
+            # Not `down`, which would start it again for those who wait: it might die again for ever.
+            await self._lifecycle.start_failed(live, "GUEST_DIED", message.reason, retryable=True)
+        elif machine.phase is Phase.RUNNING:
             log.warning("machine %s died: %s", machine.id, message.reason)
             await self._lifecycle.down(live, message.reason, died=True)
 

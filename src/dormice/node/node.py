@@ -137,7 +137,7 @@ class Node:
             self._server.send(wire.NodeImages(sorted(self._images())))
         for machine in list(self._machines.values()):
             if machine.running is not None and not machine.died.is_set():
-                self._group.create_task(self._attach(machine))
+                self._run(machine, self._attach(machine))
 
     def _say(self, message: wire.FromNode) -> None:
         if self._server is not None:
@@ -278,9 +278,10 @@ class Node:
 
     # Guests
 
-    async def _attach(self, machine: _Machine) -> None:
+    async def _attach(self, machine: _Machine, *, anew: bool = True) -> None:
+        """Connect to the machine's guest; `anew` replaces a link that there is."""
         running, server = machine.running, self._server
-        if running is None or server is None:
+        if running is None or server is None or machine.died.is_set() or (machine.link is not None and not anew):
             return
         for attempt in range(ATTACH_TRIES):
             if machine.link is not None:
@@ -316,8 +317,8 @@ class Node:
         machine = self._machine(link.running.machine_id)
         if machine.link is link:
             machine.link = None
-            if not machine.died.is_set() and not machine.lock.locked():
-                self._run(machine, self._attach(machine))
+            if not machine.died.is_set():
+                self._run(machine, self._attach(machine, anew=False))
 
     def _cut_off(self, running: Running, reason: str) -> None:
         log.error("machine %s is cut off: %s", running.machine_id, reason)
