@@ -17,10 +17,10 @@ def server_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base-url", metavar="URL", help="where the server is (DORMICE_BASE_URL)")
 
 
-def connect(arguments: argparse.Namespace) -> Connection:
+def connect(arguments: argparse.Namespace, *, retries: int = RETRIES) -> Connection:
     """Raises ConfigurationError if there is no key, or if the base URL is none."""
     found = settings.resolve(base_url=arguments.base_url)
-    return Connection(found, _transport(found.base_url), timeout=Timeout(), max_retries=RETRIES)
+    return Connection(found, _transport(found.base_url), timeout=Timeout(), max_retries=retries)
 
 
 def _transport(base_url: str) -> Transport:

@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             _need_image(console, Path(arguments.image_dir))
         demo.run(Path(arguments.image_dir), arguments.driver)
     except (DemoFailure, DormiceError) as failure:
-        console.print(Text(f"The demo failed: {failure}", style="bold red"))
+        console.print(Text(f"The demo failed: {failure}", style="bold red"), soft_wrap=True)
         return 1
     return 0
 

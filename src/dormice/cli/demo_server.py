@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shutil
@@ -79,12 +78,11 @@ def _environment(server: DemoServer, directory: Path, image_dir: Path, driver: s
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Two demos at once would share names and addresses."""
-    path = Path(tempfile.gettempdir()) / f"dormice-demo-{os.getuid()}.lock"
-    with path.open("w") as file:
+    """Two demos at once would share names and addresses. The name of a socket is a lock that leaves no file."""
+    with socket.socket(socket.AF_UNIX) as lock:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            lock.bind("\0dormice-demo")
+        except OSError:
             raise DemoFailure("another demo is running") from None
         yield
 

@@ -32,6 +32,8 @@ _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 _PLAIN_ENDS = {None, "nonzero_exit", "signalled"}
 """Error codes to which the exit code has nothing to add."""
 _DESCRIPTORS = {"stdout": 1, "stderr": 2}
+STDIN_RETRIES = 8
+"""More than elsewhere: what was typed cannot be typed again."""
 _WORTH_A_LOOK = 65_536
 """Bytes of output from which on it may have been cut at the server's kept limit."""
 
@@ -76,41 +78,49 @@ def run(arguments: argparse.Namespace) -> int:
         "stdin": stdin.inline,
         "stdin_open": stdin.open or None,
     }
-    key = os.urandom(16).hex()
-    path = routes.executions(arguments.machine_id)
+    session = _Session(connection, routes.executions(arguments.machine_id), body)
     try:
-        execution = json.loads(connection.call("POST", path, body=body, idempotency_key=key).content)
-    except KeyboardInterrupt:  # it may have reached the server: the same key finds it again
-        execution = json.loads(connection.call("POST", path, body=body, idempotency_key=key).content)
-        return _Session(connection, execution).cancelled()
-    if stdin.open:
-        Forwarder(connect(arguments), execution, stdin).start()
-    return _Session(connection, execution).run()
+        execution = session.create()
+        if stdin.open:
+            Forwarder(connect(arguments, retries=STDIN_RETRIES), execution, stdin).start()
+        return session.run()
+    except KeyboardInterrupt:
+        return session.cancelled()
 
 
 class _Session:
     """One execution, followed from its first event to its last."""
 
-    def __init__(self, connection: Connection, execution: dict[str, Any]) -> None:
+    def __init__(self, connection: Connection, path: str, body: dict[str, Any]) -> None:
         self._connection = connection
-        self._machine_id: str = execution["machine_id"]
-        self._execution_id: str = execution["execution_id"]
+        self._path = path
+        self._body = body
+        self._key = os.urandom(16).hex()
+        self._machine_id = self._execution_id = ""
         self._written = {"stdout": 0, "stderr": 0}
         self._after = 0
         self._progress = _Progress()
 
+    def create(self) -> dict[str, Any]:
+        """Start the execution, or find it again if it was started before."""
+        reply = self._connection.call("POST", self._path, body=self._body, idempotency_key=self._key)
+        execution: dict[str, Any] = reply.json()
+        self._machine_id, self._execution_id = execution["machine_id"], execution["execution_id"]
+        return execution
+
     def run(self) -> int:
+        """See it to its end and return the exit code."""
         try:
             return self._end(self._follow())
-        except KeyboardInterrupt:
-            return self.cancelled()
         except BrokenPipeError:
             self._cancel()
             raise
 
     def cancelled(self) -> int:
-        """Cancel and see it out. Another Ctrl-C in here ends this program."""
+        """Cancel it and see it out. Another Ctrl-C in here ends this program."""
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if not self._execution_id:  # the request may have reached the server, its answer did not reach us
+            self.create()
         self._cancel()
         self._follow()
         return 128 + signal.SIGINT
@@ -149,7 +159,7 @@ class _Session:
 
     def _tell_cut(self) -> None:
         path = routes.execution(self._machine_id, self._execution_id)
-        record = json.loads(self._connection.call("GET", path).content)
+        record = self._connection.call("GET", path).json()
         for stream, kept in self._written.items():
             if record.get(f"{stream}_truncated"):
                 total = record[f"{stream}_bytes"]

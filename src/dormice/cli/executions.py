@@ -109,7 +109,7 @@ def _create(arguments: argparse.Namespace) -> int:
         body={name: getattr(arguments, name) for name in fields},
         idempotency_key=arguments.idempotency_key,
     )
-    show(json.loads(reply.content), as_json=arguments.json)
+    show(reply.json(), as_json=arguments.json)
     return 0
 
 
@@ -122,13 +122,13 @@ def _list(arguments: argparse.Namespace) -> int:
 def _retrieve(arguments: argparse.Namespace) -> int:
     path = routes.execution(arguments.machine_id, arguments.execution_id)
     reply = connect(arguments).call("GET", path, query={"wait_ms": arguments.wait_ms})
-    show(json.loads(reply.content), as_json=arguments.json)
+    show(reply.json(), as_json=arguments.json)
     return 0
 
 
 def _delete(arguments: argparse.Namespace) -> int:
     reply = connect(arguments).call("DELETE", routes.execution(arguments.machine_id, arguments.execution_id))
-    show(json.loads(reply.content), as_json=arguments.json)
+    show(reply.json(), as_json=arguments.json)
     return 0
 
 
@@ -157,7 +157,7 @@ def _output(arguments: argparse.Namespace) -> int:
     connection = connect(arguments)
     path = f"{routes.execution(arguments.machine_id, arguments.execution_id)}/output"
     if arguments.json:
-        show(json.loads(connection.call("GET", path).content), as_json=True)
+        show(connection.call("GET", path).json(), as_json=True)
         return 0
     for descriptor, stream in ((1, "stdout"), (2, "stderr")):
         reply = connection.call("GET", f"{path}/{stream}", headers={"accept": "application/octet-stream"})

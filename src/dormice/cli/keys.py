@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 
 from dormice.cli.commands import Parser
@@ -47,7 +46,7 @@ def _command(
 def _create(arguments: argparse.Namespace) -> int:
     body = {"organization": arguments.organization, "name": arguments.name, "admin": arguments.admin or None}
     reply = connect(arguments).call("POST", routes.KEYS, body=body)
-    show(json.loads(reply.content), as_json=arguments.json)
+    show(reply.json(), as_json=arguments.json)
     return 0
 
 
@@ -58,5 +57,5 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _revoke(arguments: argparse.Namespace) -> int:
     reply = connect(arguments).call("DELETE", routes.key(arguments.key_id))
-    show(json.loads(reply.content), as_json=arguments.json)
+    show(reply.json(), as_json=arguments.json)
     return 0

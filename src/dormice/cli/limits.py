@@ -19,7 +19,7 @@ def declare(parser: Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print them, a line each."""
-    limits = json.loads(connect(arguments).call("GET", routes.LIMITS).content)
+    limits = connect(arguments).call("GET", routes.LIMITS).json()
     if arguments.json:
         print(json.dumps(limits))
         return 0

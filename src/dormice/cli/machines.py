@@ -120,7 +120,7 @@ def _given_sizes(arguments: argparse.Namespace) -> dict[str, Any]:
 def _write(arguments: argparse.Namespace, method: str, path: str, body: dict[str, Any] | None) -> int:
     connection = connect(arguments)
     reply = connection.call(method, path, body=body, idempotency_key=arguments.idempotency_key)
-    machine = json.loads(reply.content)
+    machine = reply.json()
     if arguments.wait:
         machine = _settled(connection, machine)
     show(machine, as_json=arguments.json)
@@ -132,7 +132,7 @@ def _settled(connection: Connection, machine: Record) -> Record:
     path = routes.machine(machine["machine_id"])
     while machine["phase"] != machine["desired_state"] and machine["phase"] != "failed":
         progress(f"{machine['machine_id']}: {machine['phase'].replace('_', ' ')} …")
-        machine = json.loads(connection.call("GET", path, query={"wait_ms": POLL_MS}).content)
+        machine = connection.call("GET", path, query={"wait_ms": POLL_MS}).json()
     progress("")
     return machine
 
@@ -145,7 +145,7 @@ def progress(text: str) -> None:
 
 def _retrieve(arguments: argparse.Namespace) -> int:
     reply = connect(arguments).call("GET", routes.machine(arguments.machine_id))
-    show(json.loads(reply.content), as_json=arguments.json)
+    show(reply.json(), as_json=arguments.json)
     return 0
 
 

@@ -35,7 +35,7 @@ def pages(
     cursor = arguments.cursor
     while left is None or left > 0:
         asked = {"limit": arguments.limit, "cursor": cursor, **query}
-        page = json.loads(connection.call("GET", path, query=asked).content)
+        page = connection.call("GET", path, query=asked).json()
         items = page["items"] if left is None else page["items"][:left]
         yield items
         cursor = page.get("next_cursor")

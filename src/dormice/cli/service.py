@@ -35,12 +35,14 @@ def declare(parser: Parser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run until a signal ends it."""
     from dormice import app, config  # noqa: PLC0415 - the whole server, loaded only here
+    from dormice.node.runtime import RuntimeFailure  # noqa: PLC0415
+    from dormice.store.interface import StoreUnavailable  # noqa: PLC0415
 
     given = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
     role = {"up": app.up, "server": app.server, "node": app.node}[arguments.role]
     try:
         role(config.from_environment(**given))
-    except config.SettingsError as error:
+    except (config.SettingsError, RuntimeFailure, StoreUnavailable) as error:
         print(f"dormice {arguments.role}: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, config.SettingsError) else 1
     return 0

@@ -30,6 +30,13 @@ class Reply(NamedTuple):
     headers: Mapping[str, str]
     content: bytes
 
+    def json(self) -> Any:
+        """The decoded content. Raises APIResponseError if it is not JSON."""
+        try:
+            return json.loads(self.content)
+        except ValueError:
+            raise APIResponseError("the server's answer is not JSON: is the base URL right?") from None
+
 
 class AsyncConnection:
     """Sends requests to one server with one key."""

@@ -88,7 +88,7 @@ def events_of_execution(
             if ended:
                 return
             connected = True
-            ended = json.loads((connection.call("GET", path)).content)["status"] in FINISHED
+            ended = (connection.call("GET", path)).json()["status"] in FINISHED
         except (APIConnectionError, APIStatusError) as error:
             if not connected or not _passes(error) or failures >= MOST_RECONNECTS:
                 raise
