@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Dormice
-from tests.client.fake_server import FakeServer
+from tests.client.fake_server import Answer, FakeServer
 
 
 def lines(done: subprocess.CompletedProcess[bytes]) -> list[str]:
@@ -141,6 +141,13 @@ def test_no_server_and_no_key_have_an_exit_code_of_their_own(dormice: Dormice, t
     assert str(tmp_path / "api-key").encode() in keyless.stderr
     (tmp_path / "api-key").write_text("key-of-the-fake-server-0123456789\n")
     assert dormice("limits", DORMICE_API_KEY="").returncode == 0
+
+
+def test_an_answer_that_is_no_json_is_one_line(dormice: Dormice, server: FakeServer) -> None:
+    server.planned.append(Answer(200, raw=b"<html>"))
+    done = dormice("machines", "list")
+    assert done.returncode == 1
+    assert done.stderr == b"dormice: UNEXPECTED_ANSWER: the server's answer is not JSON: is the base URL right?\n"
 
 
 def test_wrong_usage_is_one_line_and_exit_code_two(dormice: Dormice) -> None:

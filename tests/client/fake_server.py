@@ -48,6 +48,7 @@ class Answer:
     body: object = None
     cut: bool = False
     hang: bool = False
+    raw: bytes | None = None
 
 
 class Execution:
@@ -245,6 +246,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.fake.over.wait()
         if answer.cut or answer.hang:
             self.close_connection = True
+        elif answer.raw is not None:
+            self._send(answer.status, answer.raw, answer.headers)
         else:
             self._json(answer.body, answer.status, answer.headers)
 
