@@ -494,7 +494,7 @@ def _millis(body: memoryview) -> int:
 
 _FROM_NODE: Final[Mapping[int, _Rule]] = {
     1: _Rule(12, 12, 0, False, _decode_hello),
-    2: _Rule(_START.size + 12, START_BYTES, 1, True, _decode_start),
+    2: _Rule(_START.size + 16, START_BYTES, 1, True, _decode_start),
     3: _Rule(8, 8 + STDIN_FRAME_BYTES, 1, True, lambda i, f, b: Stdin(i, _number(b), bytes(b[8:]), f == 1)),
     4: _Rule(9, 9, 0, True, _decode_ack),
     5: _Rule(0, 0, 0, True, lambda i, _, __: Forget(i)),

@@ -1,0 +1,289 @@
+/* Finding, signalling and killing every process of an execution.
+
+   With a cgroup2 directory each execution has a cgroup of its own, which nothing that its processes do can leave.
+   Without one (driver `process` on hosts that delegate none) they are found in /proc by session, ancestry and a mark
+   in the environment: good for processes that do not hide. */
+#define _GNU_SOURCE
+#include "guest.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+enum { CGROUP2_MAGIC = 0x63677270 };
+
+static bool counts_memory; /* executions' cgroups have a memory controller */
+
+static bool write_text(int directory, const char *path, const char *text)
+{
+    int fd = openat(directory, path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    bool done = write(fd, text, strlen(text)) >= 0;
+    close(fd);
+    return done;
+}
+
+void cgroups_open(void)
+{
+    struct statfs about;
+    guest.cgroup = 4;
+    if (fstatfs(guest.cgroup, &about) || about.f_type != CGROUP2_MAGIC)
+        return;
+    if (mkdirat(guest.cgroup, "init", 0755) && errno != EEXIST) {
+        complain("mkdir init in the machine's cgroup");
+        return;
+    }
+    if (!write_text(guest.cgroup, "init/cgroup.procs", "0")) {
+        complain("join init in the machine's cgroup");
+        return;
+    }
+    guest.has_cgroups = true;
+    counts_memory = write_text(guest.cgroup, "cgroup.subtree_control", "+memory");
+}
+
+/* "x-<hex id>", and a file in it */
+static void name(const struct execution *execution, char path[64], const char *file)
+{
+    *path++ = 'x';
+    *path++ = '-';
+    for (int byte = 0; byte < ID_SIZE; byte++) {
+        *path++ = "0123456789abcdef"[execution->id[byte] >> 4];
+        *path++ = "0123456789abcdef"[execution->id[byte] & 15];
+    }
+    strcpy(path, file);
+}
+
+void execution_mark(const struct execution *execution, char text[64])
+{
+    name(execution, text, "");
+}
+
+static int open_file(const struct execution *execution, const char *file, int flags)
+{
+    char path[64];
+    name(execution, path, file);
+    return openat(guest.cgroup, path, flags | O_CLOEXEC);
+}
+
+int cgroup_make(struct execution *execution)
+{
+    char path[64];
+    name(execution, path, "");
+    if (mkdirat(guest.cgroup, path, 0755))
+        return -1;
+    execution->has_cgroup = true;
+    return openat(guest.cgroup, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+static void signal_members(const struct execution *execution, int signal)
+{
+    char text[4096];
+    int fd = open_file(execution, "/cgroup.procs", O_RDONLY);
+    if (fd < 0)
+        return;
+    long pid = 0;
+    for (ssize_t got; (got = read(fd, text, sizeof text)) > 0;)
+        for (ssize_t at = 0; at < got; at++)
+            if (text[at] != '\n') {
+                pid = pid * 10 + text[at] - '0';
+            } else {
+                if (pid > 1)
+                    kill((pid_t)pid, signal);
+                pid = 0;
+            }
+    close(fd);
+}
+
+static void read_populated(struct execution *execution)
+{
+    char text[256];
+    ssize_t got = pread(execution->watch_fd, text, sizeof text - 1, 0);
+    text[got > 0 ? got : 0] = 0;
+    execution->populated = !strstr(text, "populated 0");
+}
+
+static void on_cgroup_event(struct source *source, uint32_t events)
+{
+    (void)events;
+    struct execution *execution = container_of(source, struct execution, watch_source);
+    if (execution->watch_fd < 0)
+        return;
+    read_populated(execution);
+    if (execution->phase == ENDED)
+        cgroup_remove(execution);
+}
+
+void cgroup_follow(struct execution *execution)
+{
+    if (!execution->has_cgroup || execution->watch_fd >= 0)
+        return;
+    execution->populated = true;
+    execution->watch_source.ready = on_cgroup_event;
+    execution->watch_fd = open_file(execution, "/cgroup.events", O_RDONLY);
+    if (execution->watch_fd < 0)
+        return;
+    if (!watch(execution->watch_fd, EPOLLPRI | EPOLLET, &execution->watch_source))
+        unwatch(&execution->watch_fd);
+    else
+        read_populated(execution);
+}
+
+void cgroup_remove(struct execution *execution)
+{
+    char path[64];
+    list_remove(&execution->retry);
+    if (!execution->has_cgroup)
+        return;
+    name(execution, path, "");
+    if (unlinkat(guest.cgroup, path, AT_REMOVEDIR) && errno != ENOENT) {
+        /* A daemon lives on, which an event will tell, or the last process is not quite gone. */
+        cgroup_follow(execution);
+        if (execution->watch_fd < 0 || !execution->populated) {
+            execution->retry_at = after_ms(execution->watch_fd < 0 ? 1000 : 20);
+            list_append(&retries, &execution->retry);
+        }
+        return;
+    }
+    execution->has_cgroup = false;
+    if (execution->watch_fd >= 0)
+        unwatch(&execution->watch_fd);
+    execution_release(execution);
+}
+
+bool cgroup_oom(const struct execution *execution)
+{
+    char text[512];
+    if (!counts_memory || !execution->has_cgroup)
+        return false;
+    int fd = open_file(execution, "/memory.events", O_RDONLY);
+    if (fd < 0)
+        return false;
+    ssize_t got = read(fd, text, sizeof text - 1);
+    close(fd);
+    text[got > 0 ? got : 0] = 0;
+    const char *kills = strstr(text, "oom_kill ");
+    return kills && kills[9] != '0';
+}
+
+/* Without cgroups */
+
+struct process {
+    pid_t pid, parent, session;
+    bool dead, member;
+};
+
+static bool read_file(pid_t pid, const char *file, char *text, size_t size, size_t *length)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, file);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    *length = 0;
+    for (ssize_t got; *length < size - 1 && (got = read(fd, text + *length, size - 1 - *length)) > 0;)
+        *length += (size_t)got;
+    close(fd);
+    text[*length] = 0;
+    return true;
+}
+
+static bool read_process(pid_t pid, const char *mark, struct process *process)
+{
+    static char text[32768];
+    size_t length;
+    int parent, session;
+    char state;
+    if (!read_file(pid, "stat", text, sizeof text, &length))
+        return false;
+    const char *rest = strrchr(text, ')');
+    if (!rest || sscanf(rest + 1, " %c %d %*d %d", &state, &parent, &session) != 3)
+        return false;
+    *process = (struct process){pid, parent, session, state == 'Z' || state == 'X', false};
+    if (!process->dead && read_file(pid, "environ", text, sizeof text, &length))
+        process->member = memmem(text, length, mark, strlen(mark)) != NULL;
+    return true;
+}
+
+/* Every living process of the execution gets the signal (0: none is sent). Returns how many there are. */
+static unsigned signal_tree(const struct execution *execution, int signal)
+{
+    char mark[64];
+    unsigned count = 0, size = 0, living = 0;
+    struct process *all = NULL;
+    DIR *proc = opendir("/proc");
+    if (!proc)
+        return 0;
+    execution_mark(execution, mark);
+    for (struct dirent *entry; (entry = readdir(proc));) {
+        pid_t pid = (pid_t)atol(entry->d_name);
+        if (pid <= 1 || pid == getpid())
+            continue;
+        if (count == size) {
+            struct process *larger = realloc(all, (size = size * 2 + 64) * sizeof *all);
+            if (!larger)
+                break;
+            all = larger;
+        }
+        if (read_process(pid, mark, &all[count])) {
+            struct process *process = &all[count++];
+            process->member |= execution->pid && (pid == execution->pid || process->session == execution->pid);
+        }
+    }
+    closedir(proc);
+    for (bool grown = true; grown;) {
+        grown = false;
+        for (unsigned child = 0; child < count; child++)
+            for (unsigned parent = 0; !all[child].member && parent < count; parent++)
+                if (all[parent].member && all[parent].pid == all[child].parent)
+                    grown = all[child].member = true;
+    }
+    for (unsigned index = 0; index < count; index++)
+        if (all[index].member && !all[index].dead) {
+            living++;
+            if (signal)
+                kill(all[index].pid, signal);
+        }
+    free(all);
+    return living;
+}
+
+void processes_signal(struct execution *execution, int signal)
+{
+    if (execution->has_cgroup)
+        signal_members(execution, signal);
+    else if (!guest.has_cgroups)
+        signal_tree(execution, signal);
+}
+
+void processes_kill(struct execution *execution)
+{
+    execution->killed = true;
+    if (execution->has_cgroup) {
+        char path[64];
+        name(execution, path, "/cgroup.kill");
+        if (!write_text(guest.cgroup, path, "1"))
+            signal_members(execution, SIGKILL);
+    } else if (!guest.has_cgroups) {
+        signal_tree(execution, SIGKILL);
+    }
+}
+
+bool processes_gone(struct execution *execution)
+{
+    if (execution->has_cgroup) {
+        cgroup_follow(execution);
+        if (execution->watch_fd < 0)
+            return false;
+        return !execution->populated;
+    }
+    return guest.has_cgroups || !signal_tree(execution, execution->killed ? SIGKILL : 0);
+}

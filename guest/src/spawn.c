@@ -1,0 +1,308 @@
+/* Making the first process of an execution: session, cgroup, descriptors, limits, privileges, then exec.
+
+   Commands must not use clone3, whose flags no seccomp profile can see, but process 1 itself needs it
+   (CLONE_INTO_CGROUP). So process 1 is started with CAP_SYS_ADMIN in its user namespace, takes it out of its bounding
+   set at once, and each child adds a filter with it and loses it by the exec: NO_NEW_PRIVS, the other way to be
+   allowed a filter, would break su and sudo. */
+#define _GNU_SOURCE
+#include "guest.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Not in the C library's headers. */
+struct clone3_arguments {
+    uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
+};
+#define INTO_CGROUP UINT64_C(0x200000000)
+enum { SYS_CLONE3 = 435, X32_BIT = 0x40000000 }; /* clone3 has this number on every architecture */
+
+#define BIT(capability) (UINT64_C(1) << (capability))
+/* What commands never have, whatever process 1 was given. */
+static const uint64_t withheld =
+    BIT(CAP_SYS_ADMIN) | BIT(CAP_SYS_PTRACE) | BIT(CAP_SYS_MODULE) | BIT(CAP_SYS_RAWIO) | BIT(CAP_SYS_BOOT) |
+    BIT(CAP_SYS_TIME) | BIT(CAP_SYS_PACCT) | BIT(CAP_SYS_RESOURCE) | BIT(CAP_SYSLOG) | BIT(CAP_BPF) |
+    BIT(CAP_PERFMON) | BIT(CAP_CHECKPOINT_RESTORE) | BIT(CAP_MAC_ADMIN) | BIT(CAP_MAC_OVERRIDE) |
+    BIT(CAP_AUDIT_CONTROL) | BIT(CAP_AUDIT_READ) | BIT(CAP_DAC_READ_SEARCH) | BIT(CAP_LINUX_IMMUTABLE) |
+    BIT(CAP_BLOCK_SUSPEND) | BIT(CAP_WAKE_ALARM) | BIT(CAP_SYS_TTY_CONFIG);
+
+static uint64_t get_capabilities(struct __user_cap_data_struct data[2])
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    memset(data, 0, 2 * sizeof *data);
+    syscall(SYS_capget, &header, data);
+    return data[0].effective | (uint64_t)data[1].effective << 32;
+}
+
+/* Takes the withheld capabilities away from whatever will be exec'ed. False if that is not allowed. */
+static bool withhold(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    for (int capability = 0; capability < 64; capability++)
+        if (withheld & BIT(capability) && prctl(PR_CAPBSET_READ, capability) > 0 && prctl(PR_CAPBSET_DROP, capability))
+            return false;
+    guest.may_filter = get_capabilities(data) & BIT(CAP_SYS_ADMIN);
+    for (int half = 0; half < 2; half++) {
+        uint32_t lost = (uint32_t)((withheld & ~BIT(CAP_SYS_ADMIN)) >> 32 * half);
+        data[half].effective &= ~lost;
+        data[half].permitted &= ~lost;
+        data[half].inheritable = 0;
+    }
+    return !syscall(SYS_capset, &header, data);
+}
+
+void spawn_prepare(void)
+{
+    struct rlimit files, none = {0, 0};
+    getrlimit(RLIMIT_NOFILE, &files);
+    guest.files_soft = files.rlim_cur;
+    guest.files_hard = files.rlim_max;
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    setrlimit(RLIMIT_CORE, &none);
+    umask(022);
+    bool withheld_all = withhold();
+    if (guest.is_init && !(withheld_all && guest.may_filter)) {
+        complain("process 1 needs CAP_SYS_ADMIN and CAP_SETPCAP in its user namespace, to keep them from commands");
+        _exit(70);
+    }
+}
+
+/* The child's side */
+
+struct plan {
+    int in, out, err, status;
+    char **argv, **envp;
+    const char *cwd;
+};
+
+static _Noreturn void fail(enum how how, int error)
+{
+    uint8_t why[8];
+    put32(put32(why, how), (uint32_t)error);
+    if (write(3, why, sizeof why) < 0)
+        _exit(126);
+    _exit(127);
+}
+
+static void enter_cwd(const char *cwd)
+{
+    bool home = guest.home && !strncmp(cwd, "/root", 5) && (!cwd[5] || cwd[5] == '/');
+    if (home && chdir(guest.home))
+        fail(HOW_CWD, errno);
+    if (home)
+        cwd += cwd[5] ? 6 : 5;
+    if ((!home || *cwd) && chdir(cwd))
+        fail(HOW_CWD, errno);
+}
+
+static void forbid_clone3(void)
+{
+    static const struct sock_filter rules[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_CLONE3, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_CLONE3 | X32_BIT, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const struct sock_fprog program = {sizeof rules / sizeof *rules, (struct sock_filter *)rules};
+    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program))
+        fail(HOW_SPAWN_FAILED, errno);
+}
+
+static const char *search_path(char **envp)
+{
+    for (; *envp; envp++)
+        if (!strncmp(*envp, "PATH=", 5))
+            return *envp + 5;
+    return "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+}
+
+/* Runs the program like execvp does, but never hands a file without a known format to a shell. */
+static _Noreturn void run(char **argv, char **envp)
+{
+    const char *program = argv[0], *at = search_path(envp);
+    char path[4096];
+    int error = ENOENT;
+    if (strchr(program, '/')) {
+        execve(program, argv, envp);
+        error = errno;
+    } else if (*program) {
+        for (bool last = false; !last && (error == ENOENT || error == EACCES);) {
+            size_t size = strcspn(at, ":");
+            last = !at[size];
+            if (snprintf(path, sizeof path, "%.*s%s%s", (int)size, at, size ? "/" : "./", program) < (int)sizeof path) {
+                execve(path, argv, envp);
+                if (errno != ENOENT && errno != ENOTDIR)
+                    error = errno;
+            }
+            at += size + 1;
+        }
+    }
+    fail(error == ENOENT || error == ENOTDIR ? HOW_NOT_FOUND
+         : error == EACCES || error == EPERM ? HOW_PERMISSION
+                                             : HOW_SPAWN_FAILED,
+         error);
+}
+
+static _Noreturn void child(const struct plan *plan)
+{
+    /* The pipes' own numbers are above 4: 0 to 4 are taken since process 1 began. */
+    dup2(plan->in, 0);
+    dup2(plan->out, 1);
+    dup2(plan->err, 2);
+    dup3(plan->status, 3, O_CLOEXEC);
+    syscall(SYS_close_range, 4, ~0U, 0);
+    setsid();
+    struct rlimit files = {guest.files_soft, guest.files_hard};
+    if (files.rlim_cur != files.rlim_max)
+        setrlimit(RLIMIT_NOFILE, &files);
+    if (!guest.is_init && !guest.has_cgroups)
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+    enter_cwd(plan->cwd);
+    if (guest.may_filter)
+        forbid_clone3();
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    run(plan->argv, plan->envp);
+}
+
+/* The parent's side */
+
+static pid_t fork_into(int cgroup)
+{
+    struct clone3_arguments arguments = {.exit_signal = SIGCHLD};
+    if (cgroup >= 0) {
+        arguments.flags = INTO_CGROUP;
+        arguments.cgroup = (uint64_t)cgroup;
+    }
+    /* The child inherits the score of this moment; without the bracket it would equal that of process 1 for ever,
+       as nothing in the machine may lower a score again. */
+    if (guest.oom_score >= 0 && pwrite(guest.oom_score, guest.oom_child, strlen(guest.oom_child), 0) < 0)
+        complain("raise oom_score_adj");
+    pid_t pid = (pid_t)syscall(SYS_CLONE3, &arguments, sizeof arguments);
+    if (pid && guest.oom_score >= 0 && pwrite(guest.oom_score, guest.oom_own, strlen(guest.oom_own), 0) < 0)
+        complain("lower oom_score_adj");
+    return pid;
+}
+
+struct pipes {
+    int in[2], out[2], err[2], status[2];
+};
+
+static void close_one(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+static bool make_pipe(int ends[2], int ours)
+{
+    if (pipe2(ends, O_CLOEXEC)) {
+        ends[0] = ends[1] = -1;
+        return false;
+    }
+    return !fcntl(ends[ours], F_SETFL, O_NONBLOCK);
+}
+
+static bool make_pipes(struct pipes *pipes, bool with_stdin)
+{
+    *pipes = (struct pipes){{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}};
+    return (!with_stdin || make_pipe(pipes->in, 1)) && make_pipe(pipes->out, 0) && make_pipe(pipes->err, 0) &&
+           make_pipe(pipes->status, 0) && (uint64_t)pipes->status[1] + SPARE_FDS < guest.files_hard;
+}
+
+/* Hands the parent's ends to the execution; what remains open is closed with the pipes. */
+static bool attach(struct execution *execution, struct pipes *pipes)
+{
+    bool done = stream_open(&execution->output[0], pipes->out[0]) && stream_open(&execution->output[1], pipes->err[0]);
+    execution->status_fd = pipes->status[0];
+    done = done && watch(execution->status_fd, EPOLLIN | EPOLLET, &execution->status_source);
+    done = done && (pipes->in[1] < 0 || input_open(&execution->input, pipes->in[1]));
+    if (done)
+        pipes->out[0] = pipes->err[0] = pipes->status[0] = pipes->in[1] = -1;
+    return done;
+}
+
+static void close_pipes(const struct pipes *pipes)
+{
+    for (const int *fd = (const int *)pipes; fd < (const int *)(pipes + 1); fd++)
+        close_one(*fd);
+}
+
+static void detach(struct execution *execution)
+{
+    execution->output[0].fd = execution->output[1].fd = execution->input.fd = execution->status_fd = -1;
+}
+
+static bool launch(struct execution *execution, const struct pipes *pipes, struct plan *plan)
+{
+    int cgroup = guest.has_cgroups ? cgroup_make(execution) : -1;
+    if (guest.has_cgroups && cgroup < 0) {
+        complain("make a cgroup");
+        return false;
+    }
+    plan->in = pipes->in[0] >= 0 ? pipes->in[0] : guest.null;
+    plan->out = pipes->out[1];
+    plan->err = pipes->err[1];
+    plan->status = pipes->status[1];
+    execution->pid = fork_into(cgroup);
+    if (!execution->pid)
+        child(plan);
+    if (execution->pid < 0)
+        complain("clone3");
+    close_one(cgroup);
+    return execution->pid > 0;
+}
+
+bool spawn(struct execution *execution, const struct order *order)
+{
+    struct pipes pipes;
+    struct plan plan;
+    char mark[64] = "DORMICE_EXECUTION=";
+    char **strings = malloc(((size_t)order->argc + order->envc + 3) * sizeof *strings);
+    bool done = strings && make_pipes(&pipes, order->stdin_open);
+    if (!strings)
+        return false;
+    if (done) {
+        plan.argv = strings;
+        plan.envp = strings + order->argc + 1;
+        plan.cwd = order_strings(order, plan.argv, plan.envp);
+        if (!guest.has_cgroups) {
+            execution_mark(execution, mark + strlen(mark));
+            plan.envp[order->envc] = mark;
+            plan.envp[order->envc + 1] = NULL;
+        }
+        /* Forked first: a child may hold copies of its own ends only before it closes them. */
+        done = attach(execution, &pipes) && launch(execution, &pipes, &plan);
+    }
+    if (!done && pipes.out[0] < 0) {
+        unwatch(&execution->output[0].fd);
+        unwatch(&execution->output[1].fd);
+        unwatch(&execution->input.fd);
+        unwatch(&execution->status_fd);
+    } else if (!done) {
+        detach(execution);
+    }
+    close_pipes(&pipes);
+    free(strings);
+    return done;
+}
