@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from dormice.cli.commands import Parser
 from dormice.cli.connect import connect, server_options
-from dormice.cli.printing import Columns, json_option, list_options, pages, show, show_pages
+from dormice.cli.printing import Columns, json_option, show, show_pages
 from dormice.client import routes
 
 COLUMNS: Columns = {
@@ -27,8 +27,7 @@ def declare(parser: Parser) -> None:
     create.add_argument("--organization", metavar="NAME", help="whose key; made if it is new (default: your own)")
     create.add_argument("--name", help="what the key is for")
     create.add_argument("--admin", action="store_true", help="a key that may make and revoke keys")
-    listing = _command(commands, "list", "List the keys, without their secrets", _list)
-    list_options(listing)
+    _command(commands, "list", "List the keys, without their secrets", _list)
     revoke = _command(commands, "revoke", "Make a key invalid from now on", _revoke)
     revoke.add_argument("key_id", metavar="KEY-ID")
 
@@ -51,7 +50,7 @@ def _create(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    show_pages(pages(connect(arguments), routes.KEYS, arguments), COLUMNS, as_json=arguments.json)
+    show_pages([connect(arguments).call("GET", routes.KEYS).json()["items"]], COLUMNS, as_json=arguments.json)
     return 0
 
 

@@ -16,9 +16,9 @@ class AsyncKeys:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    def list(self, *, limit: int | None = None, cursor: str | None = None) -> AsyncPaginator[Key]:
-        """The keys, without their secrets."""
-        return paginate(self._connection, Key, routes.KEYS, limit=limit, cursor=cursor)
+    def list(self) -> AsyncPaginator[Key]:
+        """The keys, oldest first, without their secrets."""
+        return paginate(self._connection, Key, routes.KEYS)
 
     async def create(
         self,

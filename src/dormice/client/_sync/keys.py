@@ -16,9 +16,9 @@ class Keys:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Page[Key]:
-        """The keys, without their secrets."""
-        return paginate(self._connection, Key, routes.KEYS, limit=limit, cursor=cursor)
+    def list(self) -> Page[Key]:
+        """The keys, oldest first, without their secrets."""
+        return paginate(self._connection, Key, routes.KEYS)
 
     def create(
         self,
