@@ -1,0 +1,82 @@
+"""Write docs/configuration.md from the code. `--check` fails when the page is stale."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "configuration.md"
+_HEAD = """# Configuration
+
+<!-- made by scripts/generate_configuration.py: change the code, not this page -->
+
+Settings come from the command line first, then from the environment, then from the defaults here. The API key is taken from the
+environment only, so that it never shows in a process list.
+
+## Settings
+
+| option | variable | default | meaning |
+|---|---|---|---|
+"""
+_LIMITS = """
+## Limits
+
+`GET /v1/limits` shows the values in force. Each can be set by its variable. Sizes are in bytes, times in the unit of the name.
+
+| limit | variable | default | meaning |
+|---|---|---|---|
+"""
+_DEFAULTS = """
+## What a machine gets when the create body does not say
+
+| field | variable | default |
+|---|---|---|
+"""
+
+
+def fields(path: str, class_name: str) -> Iterator[tuple[str, str, str]]:
+    """Yield (name, default as written, docstring) of a class's annotated fields."""
+    tree = ast.parse((ROOT / "src" / "dormice" / path).read_text())
+    body = next(n.body for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == class_name)
+    for node, after in zip(body, [*body[1:], ast.Pass()], strict=True):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            text = ""
+            if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                text = " ".join(str(after.value.value).split())
+            yield node.target.id, _shown(node.value), text
+
+
+def _shown(value: ast.expr) -> str:
+    if isinstance(value, ast.Constant):
+        return repr(value.value) if value.value == "" else str(value.value)
+    return f"{eval(compile(ast.Expression(value), 'default', 'eval'), {}):,}".replace(",", "_")  # noqa: S307 - our own source
+
+
+def page() -> str:
+    """Return the whole page."""
+    parts = [_HEAD]
+    for name, default, text in fields("config.py", "Settings"):
+        option = "–" if name == "api_key" else f"`--{name.replace('_', '-')}`"
+        parts.append(f"| {option} | `DORMICE_{name.upper()}` | `{default}` | {text} |\n")
+    parts.append(_LIMITS)
+    for name, default, text in fields("domain/limits.py", "Limits"):
+        parts.append(f"| `{name}` | `DORMICE_LIMIT_{name.upper()}` | {default} | {text} |\n")
+    parts.append(_DEFAULTS)
+    for name, default, _ in fields("domain/limits.py", "MachineDefaults"):
+        parts.append(f"| `{name}` | `DORMICE_DEFAULT_{name.upper()}` | {default} |\n")
+    return "".join(parts)
+
+
+def main() -> int:
+    """Write the page, or compare it."""
+    if "--check" in sys.argv:
+        return 0 if PAGE.exists() and PAGE.read_text() == page() else 1
+    PAGE.write_text(page())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
