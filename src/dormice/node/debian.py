@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dormice.node.images import DEFAULT_PATH, ImageFailure, ImageRecord, Progress, building, publish
+from dormice.node.images import ImageFailure, ImageRecord, Progress, building, publish
 from dormice.node.rootfs import finish_rootfs, write_inside
+from dormice.node.tools import run_tool
 
 SUITE = "bookworm"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -24,7 +24,6 @@ _MIRRORS = (
 _NOT_INSTALLED = ("/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*")
 _NEEDED_ANYWAY = ("/usr/share/doc/*/copyright", "/usr/share/locale/locale.alias")
 _SOURCE_LINE = re.compile(r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>\S.*)")
-_PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy")
 _CARRIED_APT_OPTIONS = ("Acquire::Check-Date", "Acquire::Check-Valid-Until")
 """A host on a frozen mirror needs these, and so do its machines."""
 
@@ -136,7 +135,7 @@ def _bootstrap(
         *(suite, str(rootfs)),
         *(source.line() for source in sources),
     ]
-    run(command, progress)
+    run_tool(command, progress)
 
 
 def _read_certificate(path: Path) -> bytes:
@@ -152,34 +151,4 @@ def _trust(rootfs: Path, ca: Sequence[Path], progress: Progress) -> None:
     for index, certificate in enumerate(ca):
         target = f"usr/local/share/ca-certificates/host-{index}-{certificate.stem}.crt"
         write_inside(rootfs, target, _read_certificate(certificate))
-    run(["chroot", str(rootfs), "update-ca-certificates"], progress)
-
-
-def run(command: Sequence[str], progress: Progress) -> None:
-    """Run one of the distribution's tools, showing its lines. Raises ImageFailure with the last ones if it fails."""
-    proxies = {key: value for key, value in os.environ.items() if key.lower() in _PROXY_VARIABLES}
-    environment = {"PATH": DEFAULT_PATH, "LC_ALL": "C.UTF-8", **proxies}
-    tail: list[str] = []
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            text=True,
-            errors="replace",
-        )
-    except FileNotFoundError:
-        raise ImageFailure(f"{command[0]} is not installed") from None
-    with process:
-        assert process.stdout is not None  # noqa: S101 - PIPE was asked for
-        for line in process.stdout:
-            tail = [*tail[-9:], line.rstrip()]
-            progress(line.rstrip())
-    if process.returncode != 0:
-        raise ImageFailure("\n".join([f"{_tool(command)} failed with status {process.returncode}:", *tail]))
-
-
-def _tool(command: Sequence[str]) -> str:
-    return command[command.index("--") + 1] if "--" in command else command[0]
+    run_tool(["chroot", str(rootfs), "update-ca-certificates"], progress)

@@ -1,0 +1,130 @@
+"""Images from elsewhere: an OCI layout, an archive of one, what `docker save` writes, or a plain tarball of files.
+
+Whatever it is becomes an OCI layout first and is unpacked by umoci, which keeps every path inside the root. Then it is
+treated like any stranger's tree (`rootfs.py`). A hostile archive can fill the disk, but reach nothing outside.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import shutil
+import tarfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import msgspec
+
+from dormice.node.images import ImageFailure, ImageRecord, Progress, building, publish
+from dormice.node.rootfs import finish_rootfs
+from dormice.node.tools import run_tool
+
+_LAYOUT = "layout:image"
+_SYSTEM_DIRECTORIES = {"bin", "dev", "etc", "home", "lib", "lib64", "opt", "root", "sbin", "tmp", "usr", "var"}
+_NOT_CARRIED = {"TERM"}
+_BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
+
+
+def import_image(images_dir: Path, name: str, source: Path, progress: Progress) -> ImageRecord:
+    """Make an image of `source` and publish it as `name`. Needs root, umoci, and skopeo for all but plain tarballs.
+
+    `source` may end in `:TAG` to choose from several images. Raises ImageFailure.
+    """
+    path, tag = _split(source)
+    kind = _kind(path)
+    with building(images_dir, name, progress) as work:
+        # The tools take PATH:TAG: by working where everything has a short name, no path of the host is parsed.
+        (work / "source").symlink_to(path.absolute())
+        if kind == "rootfs":
+            _layout_of_files(work, progress)
+        else:
+            progress(f"reading {path} ({kind})")
+            wanted = f"{kind}:source:{tag}" if tag else f"{kind}:source"
+            run_tool(["skopeo", "--insecure-policy", "copy", "--quiet", wanted, f"oci:{_LAYOUT}"], progress, cwd=work)
+        progress("unpacking")
+        run_tool(["umoci", "unpack", "--image", _LAYOUT, "bundle"], progress, cwd=work)
+        rootfs = work / "bundle" / "rootfs"
+        finish_rootfs(rootfs)
+        record = publish(
+            images_dir,
+            name,
+            rootfs,
+            source=f"{kind} {path.name}",
+            environment=_environment(work / "bundle" / "config.json"),
+        )
+    progress(f"image {name} is ready: {record.size / 2**20:.0f} MiB")
+    return record
+
+
+def _split(source: Path) -> tuple[Path, str]:
+    if source.exists():
+        return source, ""
+    path, _, tag = str(source).rpartition(":")
+    if not path or not Path(path).exists():
+        raise ImageFailure(f"there is no {source}")
+    return Path(path), tag
+
+
+def _kind(path: Path) -> str:
+    """Skopeo's word for what lies at `path`, or `rootfs` for plain files."""
+    if path.is_dir():
+        if (path / "oci-layout").is_file():
+            return "oci"
+        raise ImageFailure(f"{path} is a directory without an oci-layout file")
+    try:
+        with _uncompressed(path) as content, tarfile.open(fileobj=content, mode="r|") as archive:
+            for member in archive:
+                parts = PurePosixPath(member.name.lstrip("/")).parts
+                if parts == ("oci-layout",):
+                    return "oci-archive"
+                if parts == ("manifest.json",):
+                    return "docker-archive"
+                if parts and parts[0] in _SYSTEM_DIRECTORIES:
+                    return "rootfs"
+    except _BROKEN as error:
+        raise ImageFailure(f"{path} is no tar archive that can be read: {error}") from error
+    raise ImageFailure(f"{path} holds neither an image nor the files of a system")
+
+
+def _layout_of_files(work: Path, progress: Progress) -> None:
+    progress("reading a tarball of files")
+    try:
+        with _uncompressed(work / "source") as archive, (work / "layer.tar").open("wb") as layer:
+            shutil.copyfileobj(archive, layer, 1 << 20)
+    except _BROKEN as error:
+        raise ImageFailure(f"cannot unpack the archive: {error}") from error
+    for step in (
+        ["init", "--layout", "layout"],
+        ["new", "--image", _LAYOUT],
+        ["raw", "add-layer", "--image", _LAYOUT, "layer.tar"],
+    ):
+        run_tool(["umoci", *step], progress, cwd=work)
+    (work / "layer.tar").unlink()
+
+
+def _uncompressed(path: Path) -> IO[bytes] | gzip.GzipFile:
+    with path.open("rb") as file:
+        magic = file.read(6)
+    if magic.startswith(b"\x1f\x8b"):
+        return gzip.open(path)
+    if magic.startswith(b"BZh"):
+        return bz2.open(path)
+    if magic == b"\xfd7zXZ\0":
+        return lzma.open(path)
+    if magic.startswith(b"\x28\xb5\x2f\xfd"):
+        raise ImageFailure(f"{path} is compressed with zstd: unpack it first (zstd -d)")
+    return path.open("rb")
+
+
+def _environment(config: Path) -> Mapping[str, str]:
+    """The environment that the image asks for, without what cannot be one."""
+    found: dict[str, Any] = msgspec.json.decode(config.read_bytes())
+    pairs = [entry.partition("=") for entry in found.get("process", {}).get("env") or []]
+    return {
+        key: value
+        for key, separator, value in pairs
+        if key and separator and "\0" not in key + value and key not in _NOT_CARRIED
+    }
