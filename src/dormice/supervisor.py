@@ -72,7 +72,7 @@ def _tend(child: _Child, settings: Settings, lifeline: int) -> None:
     if child.process is None and child.start_at <= now:
         child.started_at = now
         child.process = subprocess.Popen(
-            [sys.executable, "-m", "dormice.cli.main", child.role],
+            [sys.executable, "-m", "dormice.cli", child.role],
             env={**os.environ, **settings.environment(), LIFELINE: str(lifeline)},
             stdin=subprocess.DEVNULL,
             pass_fds=(lifeline,),
