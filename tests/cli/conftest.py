@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.client.fake_server import KEY, FakeServer, running
 
 Dormice = Callable[..., subprocess.CompletedProcess[bytes]]

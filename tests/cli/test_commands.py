@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from tests.cli.conftest import Dormice
 from tests.client.fake_server import Answer, FakeServer
 

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import COMMAND, Dormice
-from tests.client.fake_server import Answer, FakeServer
 
 from dormice.cli.exec import exit_code
+from tests.cli.conftest import COMMAND, Dormice
+from tests.client.fake_server import Answer, FakeServer
 
 IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 

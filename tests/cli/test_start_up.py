@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import Dormice
-from tests.client.fake_server import FakeServer
 
 from dormice.cli.commands import COMMANDS
 from dormice.cli.completion import complete
 from dormice.cli.service import OPTIONS
 from dormice.config import Settings
+from tests.cli.conftest import Dormice
+from tests.client.fake_server import FakeServer
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOW = {"httpx", "rich", "msgspec", "click", "asyncio", "litestar", "ssl", "email", "http.client"}

@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
-from tests.client.fake_server import KEY, FakeServer, running
 
 from dormice import AsyncDormice, Dormice
 from dormice.client.socket_transport import SocketTransport
+from tests.client.fake_server import KEY, FakeServer, running
 
 
 @pytest.fixture(name="server")

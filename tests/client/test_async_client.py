@@ -6,10 +6,10 @@ import asyncio
 
 import httpx
 import pytest
-from tests.client.fake_server import KEY, Answer, FakeServer
 
 from dormice import APIConnectionError, AsyncDormice, ConflictError, NotFoundError
 from dormice.client._async.httpx_transport import AsyncHttpxTransport
+from tests.client.fake_server import KEY, Answer, FakeServer
 
 
 async def test_a_run_returns_the_record_and_the_exact_bytes(async_client: AsyncDormice, server: FakeServer) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.client.fake_server import Answer, FakeServer
 
 from dormice import (
     AuthenticationError,
@@ -14,6 +13,7 @@ from dormice import (
     UnprocessableEntityError,
     WaitTimeoutError,
 )
+from tests.client.fake_server import Answer, FakeServer
 
 
 def test_a_machine_is_made_changed_put_to_sleep_woken_and_destroyed(client: Dormice, server: FakeServer) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.client.fake_server import KEY, Answer, FakeServer
 
 from dormice import (
     APIConnectionError,
@@ -17,6 +16,7 @@ from dormice import (
     Timeout,
 )
 from dormice.client import retries
+from tests.client.fake_server import KEY, Answer, FakeServer
 
 SOON = {"retry-after-ms": "1"}
 
