@@ -127,7 +127,7 @@ void execution_due(struct execution *execution)
         list_append(&dues, &execution->due);
 }
 
-void execution_resend(struct execution *execution)
+static void resend(struct execution *execution)
 {
     execution->started_due = execution->started_at != 0;
     execution->stdin_due = execution->input.promised;
@@ -140,7 +140,7 @@ void execution_resend(struct execution *execution)
 void executions_resend(void)
 {
     list_each(link, after, &executions)
-        execution_resend(container_of(link, struct execution, all));
+        resend(container_of(link, struct execution, all));
 }
 
 /* Start */
@@ -173,10 +173,8 @@ enum refusal execution_start(const uint8_t *id, const struct order *order)
     if (memcmp(order->boot_id, guest.boot_id, ID_SIZE))
         return REFUSED_BOOT;
     struct execution *execution = execution_find(id);
-    if (execution) {
-        execution_resend(execution);
-        return 0;
-    }
+    if (execution)
+        return 0; /* all there is to say of it has been said on this connection, or will be */
     if (tombstone_has(id))
         return REFUSED_CANCELLED;
     if (guest.stopping)

@@ -150,7 +150,6 @@ struct execution *execution_find(const uint8_t *id);
 uint32_t executions_known(void);
 void executions_names(uint8_t *at);
 void executions_resend(void);
-void execution_resend(struct execution *execution);
 enum refusal execution_start(const uint8_t *id, const struct order *order); /* 0 when started */
 void execution_cancel(struct execution *execution, uint32_t grace_ms);
 void execution_forget(struct execution *execution);

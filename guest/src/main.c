@@ -151,7 +151,7 @@ static void stop_turn(uint64_t *next)
         sooner(next, children ? stop_at : 0);
         return;
     }
-    int root = open(guest.is_init ? "/" : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int root = open(guest.is_init || !guest.home ? "/" : guest.home, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (root < 0 || syncfs(root))
         complain("sync");
     if (root >= 0)

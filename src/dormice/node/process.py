@@ -1,0 +1,276 @@
+"""Driver `process`: machines that are only process trees of this host. No isolation at all.
+
+For hosts without root, and for fast tests. A machine's disk is a directory; HOME and the cwd `/root` mean that
+directory. Sizes, images and networks are promised to nobody. Everything that a command may do, the user who runs the
+node may do, and the commands run as that user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import socket
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from dormice.node import records
+from dormice.node.records import Record
+from dormice.node.runtime import MachineSpec, Running, RuntimeFailure
+
+log = logging.getLogger(__name__)
+
+KILL_SECONDS: Final = 10.0
+"""How long the processes of a machine may take to be gone once killed."""
+_LOOK_AGAIN_SECONDS = 0.01
+_SOCKET_PATH_BYTES = 107
+_MARK = "DORMICE_MACHINE"
+"""In the environment of every command: how they are found where there is no cgroup to ask."""
+
+
+class ProcessRuntime:
+    """Implements `Runtime` with plain processes."""
+
+    isolated = False
+
+    def __init__(self, *, data_dir: Path, run_dir: Path, guest: Path) -> None:
+        self._disks = data_dir / "process"
+        self._run = run_dir / "process"
+        self._guest = guest
+        self._cgroups: Path | None = None
+        self._machines: dict[str, Running] = {}
+
+    async def open(self) -> list[Running]:
+        log.warning(
+            "driver `process`: machines are plain processes of this host, WITHOUT ANY ISOLATION. "
+            "Every command runs as uid %d and may read and change whatever that user may.",
+            os.getuid(),
+        )
+        self._disks.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._cgroups = _own_cgroup(f"dormice-{sha256(bytes(self._run.resolve())).hexdigest()[:12]}")
+        for file in self._run.glob("*.json"):
+            running = self._adopt(file)
+            if running is None:
+                await self.end(file.stem)
+        return list(self._machines.values())
+
+    async def start(self, machine_id: str, boot_id: UUID, spec: MachineSpec) -> Running:
+        running = self._machines.get(machine_id)
+        if running is not None and _alive(running.pidfd):
+            if running.boot_id == boot_id:
+                return running
+            raise RuntimeFailure("STILL_RUNNING", f"boot {running.boot_id} of the machine is alive", retryable=True)
+        await self.end(machine_id)
+        disk = self._disk(machine_id)
+        disk.mkdir(mode=0o700, exist_ok=True)
+        environment = {
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": str(disk),
+            _MARK: machine_id,
+        }
+        try:
+            pid = self._spawn(machine_id, boot_id, disk)
+        except OSError as error:
+            raise RuntimeFailure("OCI_RUNTIME_FAILED", f"the guest could not be started: {error}") from error
+        record = Record(boot_id, 0, spec, environment, records.identify(pid))
+        records.write(self._record(machine_id), record)
+        running = Running(machine_id, boot_id, self._socket(machine_id), os.pidfd_open(pid), environment)
+        self._machines[machine_id] = running
+        return running
+
+    async def end(self, machine_id: str) -> None:
+        await asyncio.to_thread(self._kill, machine_id, self._machines.get(machine_id))
+        running = self._machines.pop(machine_id, None)
+        if running is not None:
+            os.close(running.pidfd)
+        for file in (self._socket(machine_id), self._record(machine_id)):
+            file.unlink(missing_ok=True)
+
+    async def destroy(self, machine_id: str) -> None:
+        await self.end(machine_id)
+        await asyncio.to_thread(shutil.rmtree, self._disk(machine_id), ignore_errors=True)
+
+    async def resize(self, machine_id: str, spec: MachineSpec) -> None:
+        file = self._record(machine_id)
+        record = records.read(file)
+        if record is not None:
+            records.write(file, Record(record.boot_id, 0, spec, record.environment, record.process))
+
+    def oom_kills(self, machine_id: str) -> int:
+        """Always 0: nothing here limits memory, so the host's OOM killer is nobody's in particular."""
+        del machine_id
+        return 0
+
+    async def close(self) -> None:
+        for running in self._machines.values():
+            os.close(running.pidfd)
+        self._machines.clear()
+
+    # Places
+
+    def _disk(self, machine_id: str) -> Path:
+        return self._disks / machine_id
+
+    def _socket(self, machine_id: str) -> Path:
+        return self._run / f"{machine_id}.sock"
+
+    def _record(self, machine_id: str) -> Path:
+        return self._run / f"{machine_id}.json"
+
+    def _cgroup(self, machine_id: str) -> Path | None:
+        return self._cgroups / machine_id if self._cgroups is not None else None
+
+    # Starting and finding
+
+    def _spawn(self, machine_id: str, boot_id: UUID, disk: Path) -> int:
+        """Start the guest with its listening socket as fd 3 and its cgroup, if there can be one, as fd 4."""
+        path = self._socket(machine_id)
+        if len(bytes(path)) > _SOCKET_PATH_BYTES:
+            raise RuntimeFailure("OCI_RUNTIME_FAILED", f"{path} is too long for a socket: use a shorter run directory")
+        path.unlink(missing_ok=True)
+        cgroup = self._cgroup(machine_id)
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(str(path))
+            listener.listen()
+            output = _opened(stack, disk.with_name(f"{machine_id}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            nothing = _opened(stack, Path(os.devnull), os.O_RDONLY)
+            wanted = {0: nothing, 1: output, 2: output, 3: listener.fileno()}
+            if cgroup is not None:
+                cgroup.mkdir(exist_ok=True)
+                wanted[4] = _opened(stack, cgroup, os.O_RDONLY | os.O_DIRECTORY)
+            high = {number: _lifted(stack, fd) for number, fd in wanted.items()}
+            return os.posix_spawn(
+                self._guest,
+                ["dormice-guest", str(boot_id), str(disk)],
+                {},
+                file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in high.items()],
+                setsid=True,
+            )
+
+    def _adopt(self, file: Path) -> Running | None:
+        """The machine of a record, if its guest is alive."""
+        record, machine_id = records.read(file), file.stem
+        if record is None or record.process is None:
+            return None
+        try:
+            pidfd = os.pidfd_open(record.process.pid)
+        except ProcessLookupError:
+            return None
+        if records.identify(record.process.pid) != record.process:
+            os.close(pidfd)
+            return None
+        running = Running(machine_id, record.boot_id, self._socket(machine_id), pidfd, record.environment)
+        self._machines[machine_id] = running
+        return running
+
+    def _kill(self, machine_id: str, running: Running | None) -> None:
+        """Kill every process of the machine and wait for that. Blocking; raises RuntimeFailure."""
+        deadline = time.monotonic() + KILL_SECONDS
+        while not self._gone(machine_id, running, self._cgroup(machine_id)):
+            if time.monotonic() > deadline:
+                raise RuntimeFailure("STILL_RUNNING", "processes of the machine survive SIGKILL", retryable=True)
+            time.sleep(_LOOK_AGAIN_SECONDS)
+        if running is not None:
+            with contextlib.suppress(ChildProcessError):  # adopted: not our child
+                os.waitid(os.P_PIDFD, running.pidfd, os.WEXITED)
+
+    def _gone(self, machine_id: str, running: Running | None, cgroup: Path | None) -> bool:
+        """Kill what is left of the machine. True when nothing is."""
+        if cgroup is not None and cgroup.exists():
+            (cgroup / "cgroup.kill").write_text("1")
+            if not _removed(cgroup):
+                return False
+        # The guest goes last: while it lives, what its commands leave behind becomes its child and keeps its mark.
+        left = [pid for pid in _marked(f"{_MARK}={machine_id}") if _kill(pid)]
+        if left:
+            return False
+        if running is not None and _alive(running.pidfd):
+            signal.pidfd_send_signal(running.pidfd, signal.SIGKILL)
+            return False
+        return True
+
+
+def _alive(pidfd: int) -> bool:
+    try:
+        return os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:  # not our child: its parent reaps it at once, and then it cannot be signalled
+        try:
+            signal.pidfd_send_signal(pidfd, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+def _kill(pid: int) -> bool:
+    """Whether the process was there."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _marked(mark: str) -> list[int]:
+    """The processes in whose environment an entry is. Those of other users cannot be read and are not ours."""
+    found = []
+    needle = mark.encode() + b"\0"
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                environment = (entry / "environ").read_bytes()
+                if environment.startswith(needle) or b"\0" + needle in environment:
+                    found.append(int(entry.name))
+    return found
+
+
+def _opened(stack: contextlib.ExitStack, path: Path, flags: int) -> int:
+    fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _lifted(stack: contextlib.ExitStack, fd: int) -> int:
+    """A copy above the numbers that the guest's descriptors get, so that none is overwritten before it is copied."""
+    copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
+    stack.callback(os.close, copy)
+    return copy
+
+
+def _own_cgroup(name: str) -> Path | None:
+    """A cgroup2 directory in which machines may be made, below the node's own; None when the host lets us have none."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    roots = [Path(fields[1]) for fields in mounts if fields[2] == "cgroup2"]
+    own = [line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")]
+    if not roots or not own:
+        return None
+    directory = roots[0] / own[0].lstrip("/") / name
+    try:
+        directory.mkdir(exist_ok=True)
+        (directory / "probe").mkdir(exist_ok=True)
+        (directory / "probe").rmdir()
+    except OSError:
+        return None
+    return directory if (directory / "cgroup.kill").exists() else None
+
+
+def _removed(cgroup: Path) -> bool:
+    """Remove a cgroup and those in it. False while processes are left."""
+    try:
+        for child in sorted(cgroup.rglob("*"), reverse=True):
+            if child.is_dir():
+                child.rmdir()
+        cgroup.rmdir()
+    except FileNotFoundError:
+        return not cgroup.exists()
+    except OSError:
+        return False
+    return True
