@@ -1,0 +1,350 @@
+"""The port against a model: whatever is done in whatever order, the store answers as a few dictionaries would."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from dormice.domain.execution import (
+    TERMINAL,
+    TRANSITIONS,
+    Execution,
+    ExecutionEvent,
+    ExecutionState,
+    StdinMode,
+    Stream,
+)
+from dormice.domain.transitions import IllegalTransition
+from dormice.store.interface import KeyReused, LostRace, Replayed, StdinRefusal
+from tests.store.conftest import ADAPTERS
+from tests.store.world import World, err, out, outcome
+
+T = TypeVar("T")
+S, E = ExecutionState, ExecutionEvent
+
+ENDS = st.sampled_from([E.SUCCEEDED, E.FAILED, E.CANCELLED, E.EXPIRED])
+BOOTS = st.integers(0, 1)
+OFFSETS = st.integers(0, 12)
+PIECES = st.binary(max_size=6)
+
+
+@dataclass
+class Expected:
+    """What is known of one execution."""
+
+    state: ExecutionState
+    env: dict[str, str]
+    boot: UUID | None = None
+    fence: int = 0
+    started: bool = False
+    asked: bool = False
+    states: list[ExecutionState] = field(default_factory=list)
+    output: dict[Stream, bytes] = field(default_factory=lambda: {Stream.STDOUT: b"", Stream.STDERR: b""})
+    stdin: bytes = b""
+    trimmed: int = 0
+    eof: bool = False
+
+    def move(self, event: ExecutionEvent) -> bool:
+        """Follow the table; False when it forbids."""
+        if event not in TRANSITIONS[self.state]:
+            return False
+        self.state = TRANSITIONS[self.state][event]
+        self.states.append(self.state)
+        return True
+
+    @property
+    def terminal(self) -> bool:
+        return self.state in TERMINAL
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Two machines, two boots, and everything that can be done to executions."""
+
+    adapter = ""
+    executions = Bundle("executions")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.directory = tempfile.TemporaryDirectory()
+        self.store = self.do(self.open())
+        self.world = self.do(World.made(self.store))
+        self.machines = [self.world.machine, self.do(self.world.create_machine())]
+        self.boots = [uuid4(), uuid4()]
+        self.expected: dict[str, Expected] = {}
+        self.records: dict[str, Execution] = {}
+        self.keys: dict[str, tuple[str, str]] = {}
+
+    def do(self, what: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(what)
+
+    async def open(self) -> Any:
+        return ADAPTERS[self.adapter](Path(self.directory.name))
+
+    def teardown(self) -> None:
+        self.do(self.store.close())
+        self.runner.close()
+        self.directory.cleanup()
+
+    @rule(
+        target=executions,
+        machine=st.integers(0, 1),
+        awake=st.booleans(),
+        boot=st.none() | BOOTS,
+        env=st.dictionaries(st.sampled_from("AB"), st.text(max_size=3)),
+        key=st.sampled_from(["none", "a", "b"]),
+        request=st.sampled_from(["r", "s"]),
+    )
+    def create(
+        self, machine: int, *, awake: bool, boot: int | None, env: dict[str, str], key: str, request: str
+    ) -> str:
+        boot_id = self.boots[boot] if boot is not None and awake else None
+        new = self.world.new(
+            machine_id=self.machines[machine].id, awake=awake, boot_id=boot_id, env=env, stdin_mode=StdinMode.OPEN
+        )
+        claim = None if key == "none" else self.world.key(key, request)
+        answer = self.do(self.store.executions.create(new, claim))
+        if key in self.keys:
+            made, used = self.keys[key]
+            assert answer == (Replayed(made) if used == request else KeyReused(used, request))
+            return made
+        assert isinstance(answer, Execution)
+        state = S.QUEUED if awake else S.WAKE_IN_PROGRESS
+        self.expected[new.id] = Expected(state, env, boot_id, int(boot_id is not None), states=[state])
+        self.records[new.id] = answer
+        if claim is not None:
+            self.keys[key] = (new.id, request)
+        return new.id
+
+    def settle(self, execution: str, answer: object, *, changed: bool) -> None:
+        """Compare an answer: the record as it is now, or a lost race that shows the record as it was."""
+        if changed:
+            assert isinstance(answer, Execution)
+            self.records[execution] = answer
+        else:
+            assert answer == LostRace(self.records[execution])
+
+    @rule(execution=executions, boot=BOOTS)
+    def claim(self, execution: str, boot: int) -> None:
+        expected = self.expected[execution]
+        answer = self.do(self.store.executions.claim(execution, self.boots[boot], self.world.tick()))
+        free = expected.state is S.QUEUED and expected.boot is None
+        if free:
+            expected.boot = self.boots[boot]
+            expected.fence += 1
+        self.settle(execution, answer, changed=free)
+
+    @rule(machine=st.integers(0, 1))
+    def machine_ready(self, machine: int) -> None:
+        moved = self.do(self.store.executions.machine_ready(self.machines[machine].id, self.world.tick()))
+        waiting = [
+            one for one, expected in self.expected.items()
+            if expected.state is S.WAKE_IN_PROGRESS and self.records[one].machine_id == self.machines[machine].id
+        ]  # fmt: skip
+        assert [one.id for one in moved] == waiting
+        for one in moved:
+            self.expected[one.id].move(E.MACHINE_READY)
+            self.records[one.id] = one
+
+    @rule(
+        execution=executions,
+        boot=BOOTS,
+        start=st.booleans(),
+        pieces=st.lists(st.tuples(st.sampled_from(Stream), st.integers(-2, 1), PIECES), max_size=4),
+        end=st.none() | ENDS,
+    )
+    def progress(
+        self,
+        execution: str,
+        boot: int,
+        *,
+        start: bool,
+        pieces: list[tuple[Stream, int, bytes]],
+        end: ExecutionEvent | None,
+    ) -> None:
+        expected = self.expected[execution]
+        known = dict(expected.output)
+        chunks = []
+        legal = True
+        for stream, shift, data in pieces:
+            offset = max(0, len(known[stream]) + shift)
+            chunks.append((out if stream is Stream.STDOUT else err)(offset, data))
+            fresh = data[len(known[stream]) - offset :] if offset <= len(known[stream]) else b""
+            running = expected.state is S.RUNNING or start
+            legal = legal and offset <= len(known[stream]) and (running or not fresh)
+            known[stream] += fresh
+        lost = expected.terminal or expected.boot != self.boots[boot]
+        after = S.RUNNING if start else expected.state
+        refused = not lost and (not legal or (end is not None and end not in TRANSITIONS[after]))
+        report = self.world.try_report(
+            self.records[execution],
+            boot_id=self.boots[boot],
+            started_at=self.world.tick() if start else None,
+            chunks=chunks,
+            outcome=None if end is None else outcome(end, self.world.tick()),
+        )
+        if refused:
+            with pytest.raises((ValueError, IllegalTransition)):
+                self.do(report)
+            return
+        self.settle(execution, self.do(report), changed=not lost)
+        if not lost:
+            if start and expected.state is S.QUEUED:
+                expected.move(E.STARTED)
+                expected.started = True
+            expected.output = known
+            if end is not None:
+                expected.move(end)
+
+    @rule(execution=executions, boot=BOOTS)
+    def requeue(self, execution: str, boot: int) -> None:
+        expected = self.expected[execution]
+        legal = expected.state is S.QUEUED and expected.boot == self.boots[boot]
+        answer = self.do(self.world.try_report(self.records[execution], boot_id=self.boots[boot], requeue=True))
+        self.settle(execution, answer, changed=legal)
+        if legal:
+            expected.boot = None
+            if expected.asked:
+                expected.move(E.CANCELLED)
+
+    @rule(execution=executions, end=ENDS)
+    def end_unstarted(self, execution: str, end: ExecutionEvent) -> None:
+        expected = self.expected[execution]
+        ending = self.store.executions.end_unstarted(execution, outcome(end, self.world.tick()))
+        if expected.terminal or expected.boot is not None:
+            self.settle(execution, self.do(ending), changed=False)
+        elif expected.move(end):
+            self.settle(execution, self.do(ending), changed=True)
+        else:
+            with pytest.raises(IllegalTransition):
+                self.do(ending)
+
+    @rule(machine=st.integers(0, 1), boot=st.none() | BOOTS, unclaimed=st.booleans())
+    def end_boot(self, machine: int, *, boot: int | None, unclaimed: bool) -> None:
+        machine_id = self.machines[machine].id
+        boot_id = None if boot is None else self.boots[boot]
+        lost = outcome(E.FAILED, self.world.tick())
+        ended = self.do(self.store.executions.end_boot(machine_id, boot_id, lost, unclaimed=unclaimed))
+        affected = [
+            one for one, expected in self.expected.items()
+            if self.records[one].machine_id == machine_id and not expected.terminal
+            and (unclaimed if expected.boot is None else expected.boot == boot_id)
+        ]  # fmt: skip
+        assert [one.id for one in ended] == affected
+        for one in ended:
+            self.expected[one.id].move(E.CANCELLED if self.expected[one.id].asked else E.FAILED)
+            self.records[one.id] = one
+
+    @rule(execution=executions)
+    def request_cancel(self, execution: str) -> None:
+        expected = self.expected[execution]
+        answer = self.do(self.store.executions.request_cancel(execution, self.world.tick()))
+        if not expected.terminal and not expected.asked:
+            expected.asked = True
+            if expected.boot is None:
+                expected.move(E.CANCELLED)
+            self.settle(execution, answer, changed=True)
+        assert answer == self.records[execution]
+
+    @rule(execution=executions, offset=OFFSETS, data=PIECES, eof=st.booleans())
+    def append_stdin(self, execution: str, offset: int, data: bytes, *, eof: bool) -> None:
+        expected = self.expected[execution]
+        answer = self.do(self.store.executions.append_stdin(execution, offset, data, eof=eof, now=self.world.tick()))
+        known, end = len(expected.stdin), offset + len(data)
+        if expected.terminal:
+            assert answer is StdinRefusal.ENDED
+        elif offset > known:
+            assert answer is StdinRefusal.GAP
+        elif expected.eof and end > known:
+            assert answer is StdinRefusal.CLOSED
+        elif eof and end < known:
+            assert answer is StdinRefusal.GAP
+        else:
+            expected.stdin += data[known - offset :]
+            expected.eof = expected.eof or eof
+            self.settle(execution, answer, changed=True)
+
+    @rule(execution=executions, offset=OFFSETS)
+    def trim_stdin(self, execution: str, offset: int) -> None:
+        self.do(self.store.executions.trim_stdin(execution, offset))
+        expected = self.expected[execution]
+        expected.trimmed = max(expected.trimmed, min(offset, len(expected.stdin)))
+
+    @rule()
+    def reopen(self) -> None:
+        self.do(self.store.close())
+        self.store = self.world.store = self.do(self.open())
+
+    @invariant()
+    def records_are_as_they_were_answered_and_as_expected(self) -> None:
+        for execution, expected in self.expected.items():
+            record = self.do(self.world.stored(self.records[execution]))
+            assert record == self.records[execution]
+            assert (record.state, record.boot_id, record.fence) == (expected.state, expected.boot, expected.fence)
+            assert (record.started_at is not None, record.completed_at is not None) == (
+                expected.started,
+                expected.terminal,
+            )
+            assert (record.cancel_requested_at is not None) == expected.asked
+            assert (record.stdin_offset, record.stdin_eof) == (len(expected.stdin), expected.eof)
+
+    @invariant()
+    def logs_tell_the_whole_life(self) -> None:
+        for execution, expected in self.expected.items():
+            entries = self.do(self.world.log(self.records[execution]))
+            assert [entry.state for entry in entries if entry.state is not None] == expected.states
+            for stream in Stream:
+                pieces = [entry for entry in entries if entry.stream is stream]
+                assert b"".join(entry.data for entry in pieces) == expected.output[stream]
+                assert [entry.offset for entry in pieces] == [
+                    sum(len(before.data) for before in pieces[:place]) for place in range(len(pieces))
+                ]
+            assert not expected.terminal or entries[-1].state is expected.state
+
+    @invariant()
+    def secrets_are_there_for_as_long_as_they_are_needed(self) -> None:
+        for execution, expected in self.expected.items():
+            record = self.records[execution]
+            env = self.do(self.store.executions.environment(record))
+            assert env == ({} if expected.started or expected.terminal else expected.env)
+            segments = self.do(self.store.executions.stdin(record, offset=expected.trimmed, max_bytes=1 << 20))
+            if expected.terminal:
+                assert segments == []
+            elif segments:
+                skip = expected.trimmed - segments[0].offset
+                assert b"".join(one.data for one in segments)[skip:] == expected.stdin[expected.trimmed :]
+            else:
+                assert expected.trimmed == len(expected.stdin)
+
+    @invariant()
+    def open_and_listed_are_what_they_should_be(self) -> None:
+        opened = self.do(self.store.executions.open())
+        assert [one.id for one in opened] == [one for one, expected in self.expected.items() if not expected.terminal]
+        for machine in self.machines:
+            page = self.do(self.store.executions.page(self.world.organization, machine.id, before=None, limit=1_000))
+            assert page == [one for one in reversed(self.records.values()) if one.machine_id == machine.id]
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_the_store_is_its_model(adapter: str) -> None:
+    machine = type("Machine", (StoreMachine,), {"adapter": adapter})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=40,
+            derandomize=True,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
