@@ -72,6 +72,7 @@ class IsolatedNetworks:
 
 def _bind_new_netns(path: Path) -> None:
     syscalls.unshare(CLONE_NEWNET)
+    Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("0")
     syscalls.mount("/proc/thread-self/ns/net", path, "", syscalls.MS_BIND)
 
 
@@ -115,9 +116,18 @@ class Lab:
         finally:
             await runtime.close()
 
+    def remove(self) -> None:
+        for parent in self._cgroup_parents():
+            parent.rmdir()
+        shutil.rmtree(self.run)
+
+    def _cgroup_parents(self) -> list[Path]:
+        root = Path("/sys/fs/cgroup")
+        return [*root.glob(self.cgroup_parent), *root.glob(f"*/{self.cgroup_parent}")]
+
     def leftovers(self) -> list[str]:
         """What of this lab's machines is still there, outside the disks."""
-        cgroups = [p for p in Path("/sys/fs/cgroup").glob(f"**/{self.cgroup_parent}/*") if p.is_dir()]
+        cgroups = [p for parent in self._cgroup_parents() for p in parent.iterdir() if p.is_dir()]
         machines = [p for p in self.run.iterdir() if p.name.startswith("dm-")]
         mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.run) in line]
         backing = Path("/sys/block").glob("loop*/loop/backing_file")
@@ -147,9 +157,7 @@ async def lab(tmp_path: Path, networks: NetworkProvider | None = None) -> AsyncI
                 await runtime.destroy(machine.name.removesuffix(".ext4"))
         assert made.leftovers() == []
     finally:
-        for parent in Path("/sys/fs/cgroup").glob(f"**/{name}"):
-            parent.rmdir()
-        shutil.rmtree(run)
+        made.remove()
 
 
 @dataclass(frozen=True)

@@ -284,9 +284,9 @@ class ContainerRuntime:
             bundle = oci.Bundle(
                 hostname=machine_id,
                 boot_id=str(boot_id),
+                memory_mib=spec.memory_mib,
                 rootfs=places.root.rootfs,
                 guest=self._guest,
-                resolv_conf=places.root.disk / "etc/resolv.conf",
                 userns=_fd_path(slot.userns),
                 netns=_fd_path(netns),
                 owner=slot.base,

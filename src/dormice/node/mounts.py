@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,30 +107,53 @@ class MachineRoot:
                 pass
 
 
+_RESOLV_CONF_MARK = "# Dormice writes this file at every start; without this line it is yours."
+
+
 def furnish(disk_mount: int, hostname: str, nameserver: str) -> None:
     """Make the overlay's directories on a disk (a detached mount, owners not mapped yet) and the files a machine starts with.
 
-    Names are written once, then they are the machine's own to edit. The nameserver may change with every start, so its file
-    lies beside the overlay, out of reach of anything inside but writes to it, and is bound over `/etc/resolv.conf`.
+    Names are written once, then they are the machine's own to edit; the nameserver may be another one at every start.
+    Everything below `upper` may have been bent by the machine's root, so nothing there is followed.
     """
-    fresh = not os.access("upper", os.F_OK, dir_fd=disk_mount)
-    for directory in ("work", "etc", *(("upper.new", "upper.new/etc") if fresh else ())):
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(directory, mode=0o755, dir_fd=disk_mount)
-    _write_at(disk_mount, "etc/resolv.conf", f"nameserver {nameserver}\n")
-    if fresh:
-        _write_at(disk_mount, "upper.new/etc/hostname", f"{hostname}\n")
-        _write_at(disk_mount, "upper.new/etc/hosts", f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {hostname}\n")
+    resolv_conf = f"{_RESOLV_CONF_MARK}\nnameserver {nameserver}\n".encode()
+    if not os.access("upper", os.F_OK, dir_fd=disk_mount):
+        for directory in ("work", "upper.new", "upper.new/etc"):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(directory, mode=0o755, dir_fd=disk_mount)
+        hosts = f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {hostname}\n"
+        _create(disk_mount, "upper.new/etc/hostname", f"{hostname}\n".encode())
+        _create(disk_mount, "upper.new/etc/hosts", hosts.encode())
+        _create(disk_mount, "upper.new/etc/resolv.conf", resolv_conf)
         os.rename("upper.new", "upper", src_dir_fd=disk_mount, dst_dir_fd=disk_mount)
+    else:
+        with contextlib.suppress(
+            OSError
+        ):  # removed, replaced by something else, or the disk is full: as root inside wished
+            _update_resolv_conf(disk_mount, resolv_conf)
 
 
-def _write_at(directory_fd: int, path: str, text: str) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(path, flags, mode=0o644, dir_fd=directory_fd)
+def _create(directory_fd: int, path: str, content: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode=0o644, dir_fd=directory_fd)
     try:
-        os.write(fd, text.encode())
+        os.write(fd, content)
     finally:
         os.close(fd)
+
+
+def _update_resolv_conf(disk_mount: int, content: bytes) -> None:
+    etc = os.open("upper/etc", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=disk_mount)
+    try:
+        file = os.open("resolv.conf", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=etc)
+    finally:
+        os.close(etc)
+    try:
+        found = os.read(file, 4096) if stat.S_ISREG(os.fstat(file).st_mode) else b""
+        if found.startswith(_RESOLV_CONF_MARK.encode()) and found != content:
+            os.pwrite(file, content, 0)  # over the old content first: that needs no free block
+            os.ftruncate(file, len(content))
+    finally:
+        os.close(file)
 
 
 def _unmounted_one(path: Path) -> bool:

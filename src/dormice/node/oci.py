@@ -12,7 +12,8 @@ from typing import Any
 
 from dormice.node import seccomp
 
-GUEST_PATH = "/.dormice/guest"
+GUEST_PATH = "/dev/.dormice/guest"
+"""In a directory that no start finds bent by what root did inside before."""
 
 CAPABILITIES = (
     "CAP_AUDIT_WRITE",  # sshd and sudo try to leave an audit record
@@ -64,9 +65,9 @@ class Bundle:
 
     hostname: str
     boot_id: str
+    memory_mib: int
     rootfs: Path
     guest: Path
-    resolv_conf: Path
     userns: Path
     netns: Path
     owner: int
@@ -129,13 +130,12 @@ def _mounts(bundle: Bundle) -> list[dict[str, Any]]:
             "devpts",
             ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5", f"max={_MOST_TERMINALS}"],
         ),
-        _mount("/dev/shm", "tmpfs", ["nosuid", "nodev", "mode=1777"]),  # noqa: S108 - inside the machine
+        _mount("/dev/shm", "tmpfs", ["nosuid", "nodev", "mode=1777", f"size={bundle.memory_mib // 2}m"]),  # noqa: S108 - inside the machine
         _mount("/dev/mqueue", "mqueue", guarded),
         # A real sysfs would show the host's devices and, in the names of loop devices, the other machines.
         _mount("/sys", "tmpfs", [*guarded, "ro", "mode=755", "size=64k"]),
         _bind("/sys/devices/system/cpu", Path("/sys/devices/system/cpu"), [*guarded, "ro"]),
         _bind(GUEST_PATH, bundle.guest, ["nosuid", "nodev", "ro"]),
-        _bind("/etc/resolv.conf", bundle.resolv_conf, guarded),
     ]
 
 

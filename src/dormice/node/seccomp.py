@@ -56,14 +56,13 @@ _REFUSED = """
     acct add_key bpf clock_settime create_module delete_module fanotify_init fanotify_mark finit_module
     fsconfig fsmount fsopen fspick get_kernel_syms init_module io_uring_enter io_uring_register io_uring_setup ioperm iopl
     kexec_file_load kexec_load keyctl listmount lookup_dcookie lsm_set_self_attr mount mount_setattr move_mount
-    nfsservctl open_by_handle_at open_tree open_tree_attr perf_event_open personality pidfd_getfd pivot_root
+    nfsservctl open_by_handle_at open_tree open_tree_attr perf_event_open pidfd_getfd pivot_root
     query_module quotactl quotactl_fd reboot request_key setdomainname sethostname setns settimeofday statmount swapoff
     swapon syslog umount umount2 unshare uselib userfaultfd ustat vhangup vserver
 """
 REFUSED = frozenset(_REFUSED.split())
-"""`personality` is let through for the values that programs ask for (below), with EPERM for the rest."""
 
-_NEW_NAMESPACES = 0x7E020000
+_NEW_NAMESPACES = (0x0002_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000)
 """CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}; NEWTIME has no room in the flags of clone(2)."""
 
 _SOCKET_FAMILIES = {1: "AF_UNIX", 2: "AF_INET", 10: "AF_INET6", 16: "AF_NETLINK"}
@@ -102,8 +101,9 @@ def profile(machine: str = platform.machine()) -> Rule:
         "architectures": [_ARCHITECTURES[machine]],
         "syscalls": [
             {"names": sorted(ALLOWED), "action": "SCMP_ACT_ALLOW"},
-            _fail(sorted(REFUSED - {"personality"}), _EPERM),
-            _allow("clone", _argument(0, _NEW_NAMESPACES, "SCMP_CMP_MASKED_EQ", 0)),
+            _fail(sorted(REFUSED), _EPERM),
+            _allow("clone", _argument(0, sum(_NEW_NAMESPACES), "SCMP_CMP_MASKED_EQ", 0)),
+            *(_fail(["clone"], _EPERM, _argument(0, flag, "SCMP_CMP_MASKED_EQ", flag)) for flag in _NEW_NAMESPACES),
             *(_allow("personality", _argument(0, value)) for value in _PERSONALITIES),
             *families,
             *no_family,

@@ -1,0 +1,102 @@
+"""Limits that bind: a machine can use up what it was promised, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests.node.machine_lab import SMALL, Lab, Shell, machine, needs_machines
+
+from dormice.node.machines import ContainerRuntime
+from dormice.node.runtime import MachineSpec, Running
+from dormice.protocol.guest import How
+
+pytestmark = needs_machines
+
+_FORK_UNTIL_REFUSED = """
+import os, signal
+children = []
+try:
+    while len(children) < 5000:
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        children.append(child)
+except OSError as error:
+    print(error.errno, len(children))
+for child in children:
+    os.kill(child, 9)
+"""
+
+_BURN = """
+import time
+start, used = time.monotonic(), time.process_time()
+while time.monotonic() < start + 1.5:
+    pass
+print((time.process_time() - used) / (time.monotonic() - start))
+"""
+
+
+async def test_more_memory_than_promised_is_answered_by_the_oom_killer(
+    runtime: ContainerRuntime, started: tuple[Running, Shell]
+) -> None:
+    running, inside = started
+    assert runtime.oom_kills(running.machine_id) == 0
+    hog = await inside.run("exec python3 -c 'bytearray(400 << 20)'")
+    assert (hog.exited.how, hog.code) == (How.SIGNALLED, 9)
+    assert runtime.oom_kills(running.machine_id) == 1
+    assert (await inside.run("echo alive")).stdout == "alive\n"
+
+
+async def test_shared_memory_holds_half_of_the_memory(inside: Shell) -> None:
+    hog = await inside.run("head -c 400M /dev/zero > /dev/shm/hog; stat -c %s /dev/shm/hog")
+    assert "No space left on device" in hog.stderr
+    assert int(hog.stdout) == SMALL.memory_mib // 2 << 20
+
+
+async def test_processes_are_counted_and_refused(lab: Lab, inside: Shell) -> None:
+    errno, count = (await inside.run(f"python3 -c '{_FORK_UNTIL_REFUSED}'")).stdout.split()
+    assert int(errno) == 11  # EAGAIN
+    assert lab.pids_limit - 20 < int(count) < lab.pids_limit
+
+
+async def test_a_fork_bomb_ends_with_its_execution(inside: Shell) -> None:
+    bomb = await inside.run("bomb() { bomb | bomb & }; bomb; sleep 1000", timeout_ms=1500)
+    assert bomb.exited.how is How.SIGNALLED
+    assert (await inside.run("ls -d /proc/[0-9]* | wc -l")).stdout.strip() <= "9"
+
+
+async def test_a_full_disk_is_full_inside_and_nowhere_else(lab: Lab, inside: Shell) -> None:
+    before = _free(lab.data)
+    full = await inside.run("dd if=/dev/zero of=/root/big bs=1M count=2000")
+    assert "No space left on device" in full.stderr
+    assert before - _free(lab.data) < 1.1 * (1 << 30)
+    size, available = (await inside.run("df --output=size,avail -BM / | tail -1 | tr -d M")).stdout.split()
+    assert 900 <= int(size) <= 1024
+    assert int(available) <= 2
+    assert (await inside.run("rm /root/big && echo x > /root/small && cat /root/small")).stdout == "x\n"
+
+
+async def test_deleted_files_give_their_room_back_to_the_host(lab: Lab, inside: Shell) -> None:
+    (disk,) = (lab.data / "disks/machines").iterdir()
+    await inside.run("dd if=/dev/zero of=/root/big bs=1M count=300 && sync")
+    written = disk.stat().st_blocks * 512
+    await inside.run("rm /root/big && sync && fsfreeze --help >/dev/null; sync")
+    assert written > 300 << 20
+    assert disk.stat().st_blocks * 512 < 100 << 20
+
+
+async def test_half_a_core_is_half_a_core(runtime: ContainerRuntime) -> None:
+    async with machine(runtime, MachineSpec(vcpu=0.5, memory_mib=256, storage_gib=1)) as (_, inside):
+        share = float((await inside.run(f"python3 -c '{_BURN}'")).stdout)
+    assert share < 0.62
+
+
+async def test_terminals_are_counted_per_machine(inside: Shell) -> None:
+    script = "import os\nn = 0\ntry:\n    while n < 400:\n        os.openpty(); n += 1\nexcept OSError: pass\nprint(n)"
+    assert int((await inside.run(f"python3 -c '{script}'")).stdout) <= 256
+
+
+def _free(path: Path) -> int:
+    stats = os.statvfs(path)
+    return stats.f_bfree * stats.f_frsize
