@@ -1,0 +1,136 @@
+"""The TCP side of HTTP: uvicorn's protocol, with an end to what a slow, silent or hostile client can hold.
+
+Give `Connection` to uvicorn as its `http` class. What uvicorn leaves open and this closes: a request head that never
+ends or is huge, a client that sends nothing or reads nothing, and errors of the parser in plain text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from dormice.api.http.errors import Answer, describe, problem
+from dormice.domain.errors import Unavailable
+
+HEAD_SECONDS = 10.0
+"""From the connection, or the end of the answer before, to the whole head of the next request once it has begun."""
+HEAD_BYTES = 64 << 10
+STALL_SECONDS = 60.0
+"""How long a client may not read a byte of what waits for it."""
+MOST_CONNECTIONS = 20_000
+
+
+class Connection(HttpToolsProtocol):
+    """One connection of a client."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+    _stall_timer: asyncio.TimerHandle | None = None
+    _in_head = False
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin; beyond MOST_CONNECTIONS answer 503 and close."""
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            busy = Unavailable(f"{MOST_CONNECTIONS} connections are open: come again", retry_after_ms=1000)
+            self._refuse(describe(busy))
+        else:
+            self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._disarm_head()
+        self._disarm_stall()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; a head is bounded in size and in time, a body by the application."""
+        if self.transport.is_closing():
+            return
+        began_before = self._in_head
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        # What came together with the head's first byte may be the end of a body, and is bounded by the read buffer.
+        self._head_bytes = self._head_bytes + len(data) if self._in_head and began_before else 0
+        if self._head_bytes > HEAD_BYTES:
+            self._refuse(problem(431, f"the request's head must have at most {HEAD_BYTES} bytes"))
+        elif self._serving():
+            self._disarm_head()
+        else:
+            self._await_head()
+
+    def on_message_begin(self) -> None:
+        """The first byte of a head has come."""
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._in_head = False
+        super().on_headers_complete()
+
+    def shutdown(self) -> None:
+        """The server stops: open-ended streams are cut, so that their readers resume elsewhere; the rest may finish."""
+        super().shutdown()
+        if self._serving() and self.cycle.chunked_encoding:
+            self.transport.close()
+
+    def send_400_response(self, _msg: str) -> None:
+        """Answer what the parser does not take for HTTP."""
+        self._refuse(problem(400, "the request is not HTTP/1.1 that can be read"))
+
+    def pause_writing(self) -> None:
+        """The client reads slower than the answer comes: it has STALL_SECONDS to read on."""
+        super().pause_writing()
+        if self._stall_timer is None:
+            self._stall_timer = self.loop.call_later(STALL_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It reads on."""
+        self._disarm_stall()
+        super().resume_writing()
+
+    def _serving(self) -> bool:
+        cycle: Any = self.cycle
+        return cycle is not None and not cycle.response_complete
+
+    def _await_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_overdue)
+
+    def _head_overdue(self) -> None:
+        self._head_timer = None
+        if self.transport.is_closing() or self._serving():
+            return
+        if self._in_head:
+            self._refuse(problem(408, f"the request's head did not arrive within {HEAD_SECONDS:.0f} s"))
+        else:
+            self.transport.close()
+
+    def _refuse(self, answer: Answer) -> None:
+        """Answer outside of any request and close; in the midst of another answer, only close."""
+        if self._serving():
+            self.transport.abort()
+            return
+        lines = {
+            **answer.headers,
+            "content-type": answer.media_type,
+            "content-length": str(len(answer.body)),
+            "connection": "close",
+        }
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        self.transport.write(f"HTTP/1.1 {answer.status} \r\n{head}\r\n".encode("latin-1") + answer.body)
+        self.transport.close()
+
+    def _disarm_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _disarm_stall(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
