@@ -103,6 +103,15 @@ def ip(command: str) -> None:
     subprocess.run(["ip", *command.split()], check=True, capture_output=True)
 
 
+def state_of_the_host() -> dict[str, str]:
+    """What of the host's network could have been changed."""
+    commands = ("ip -o link", "ip -o -4 address", "ip route", "nft list ruleset", "sysctl net.ipv4.ip_forward")
+    return {
+        command: subprocess.run(command.split(), check=True, capture_output=True, text=True).stdout
+        for command in commands
+    }
+
+
 def listening(namespace: Namespace, address: str, port: int) -> socket.socket:
     """A TCP listener."""
     server = namespace.socket()

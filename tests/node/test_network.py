@@ -85,7 +85,7 @@ async def test_nobody_outside_reaches_a_machine_though_answers_do(
     *, router: bool, internet: lab.Namespace, tmp_path: Path
 ) -> None:
     if router:
-        uplink.enable_forwarding()
+        uplink.set_forwarding(on=True)
     async with opened(tmp_path) as networks:
         network, inside = await machine(networks)
         with lab.bound(internet, lab.ELSEWHERE, 7000) as outside, lab.bound(inside, "0.0.0.0", 5000) as served:
@@ -284,6 +284,33 @@ async def test_a_host_that_was_no_router_forwards_for_nobody_else(internet: lab.
                 outside.sendto(b"routed", ("203.0.114.2", 7000))
                 allowed.sendto(b"from a machine", ("203.0.114.2", 7000))
                 assert await lab.receive(target) == b"from a machine"
+
+
+async def test_the_last_machine_gone_the_host_is_as_it_was(internet: lab.Namespace, tmp_path: Path) -> None:
+    before = lab.state_of_the_host()
+    async with opened(tmp_path) as networks:
+        await networks.acquire("dm-a")
+        await networks.release("dm-a")
+    assert lab.state_of_the_host() == before
+
+
+async def test_rules_and_forwarding_stay_while_a_machine_lives(internet: lab.Namespace, tmp_path: Path) -> None:
+    async with opened(tmp_path) as networks:
+        _, inside = await machine(networks)
+        process = inside.socket()
+        during = lab.state_of_the_host()
+    with process:
+        assert lab.state_of_the_host() == during
+
+
+async def test_the_last_of_several_nodes_stops_forwarding(internet: lab.Namespace, tmp_path: Path) -> None:
+    before = lab.state_of_the_host()
+    other = Networks(tmp_path / "other", name="other", network=IPv4Network("10.220.0.0/16"), pool_size=0)
+    async with opened(tmp_path / "first"):
+        await other.open()
+    assert uplink.forwarding()
+    await other.close()
+    assert lab.state_of_the_host() == before
 
 
 def test_a_network_name_must_fit_into_interface_names_and_rules() -> None:

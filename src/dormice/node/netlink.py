@@ -7,6 +7,7 @@ how the host configures the inside of a namespace without entering it. All calls
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -16,7 +17,8 @@ from typing import Self
 
 _NLM_REQUEST, _NLM_ACK, _NLM_DUMP, _NLM_REPLACE, _NLM_EXCL, _NLM_CREATE = 0x1, 0x4, 0x300, 0x100, 0x200, 0x400
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_NEWROUTE, _RTM_NEWNEIGH = 16, 17, 18, 20, 24, 28
+_RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_DELADDR = 16, 17, 18, 20, 21
+_RTM_NEWROUTE, _RTM_DELROUTE, _RTM_NEWNEIGH = 24, 25, 28
 _IFF_UP = 1
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 4, 18, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
@@ -37,6 +39,7 @@ _CT_GET, _CT_DELETE = 0x101, 0x102
 _CTA_TUPLE_ORIG, _CTA_FILTER, _CTA_FILTER_ORIG_FLAGS, _CTA_FILTER_REPLY_FLAGS = 1, 25, 1, 2
 _CTA_TUPLE_IP, _CTA_IP_V4_SRC, _FILTER_BY_SOURCE = 1, 1, 1
 _TYPE_MASK = 0x3FFF
+_GONE = (errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL)
 
 LOOPBACK_INDEX = 1
 
@@ -69,18 +72,14 @@ class RouteSocket:
         """The number that the namespace gave the interface `name`."""
         for message in self._netlink.request(_RTM_GETLINK, _NLM_ACK, _link() + _attr(_IFLA_IFNAME, _text(name)), name):
             return int(struct.unpack_from("=i", message, 4)[0])
-        raise OSError(_ENODEV, os.strerror(_ENODEV), name)
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), name)
 
     def set_up(self, index: int) -> None:
         self._netlink.request(_RTM_NEWLINK, _NLM_ACK, _link(index=index, flags=_IFF_UP), f"interface {index}")
 
     def delete_link(self, name: str) -> None:
         """Delete an interface, and with it its peer, addresses and routes. One that is gone is no error."""
-        try:
-            self._netlink.request(_RTM_DELLINK, _NLM_ACK, _link() + _attr(_IFLA_IFNAME, _text(name)), name)
-        except OSError as error:
-            if error.errno != _ENODEV:
-                raise
+        self._delete(_RTM_DELLINK, _link() + _attr(_IFLA_IFNAME, _text(name)), name)
 
     def add_address(self, index: int, address: IPv4Address, *, label: str) -> None:
         """`label` begins with the interface's name; `ip address` shows it."""
@@ -101,6 +100,15 @@ class RouteSocket:
         """Addresses in `target` without a longer route go nowhere instead of out of the default route."""
         self._create(_RTM_NEWROUTE, _route(target, _RT_SCOPE_UNIVERSE, _RTN_UNREACHABLE), str(target), replace=True)
 
+    def delete_address(self, index: int, address: IPv4Address) -> None:
+        """One that is gone is no error."""
+        payload = struct.pack("=BBBBI", socket.AF_INET, 32, 0, 0, index) + _attr(_IFA_LOCAL, address.packed)
+        self._delete(_RTM_DELADDR, payload, str(address))
+
+    def delete_unreachable(self, target: IPv4Network) -> None:
+        """The counterpart of `add_unreachable`. One that is gone is no error."""
+        self._delete(_RTM_DELROUTE, _route(target, _RT_SCOPE_UNIVERSE, _RTN_UNREACHABLE), str(target))
+
     def add_neighbour(self, index: int, address: IPv4Address, mac: bytes) -> None:
         """A permanent one: the address needs no ARP."""
         payload = struct.pack("=BxxxiHBB", socket.AF_INET, index, _NUD_PERMANENT, 0, 0)
@@ -119,6 +127,13 @@ class RouteSocket:
     def _create(self, kind: int, payload: bytes, what: str, *, replace: bool = False) -> None:
         flags = _NLM_ACK | _NLM_CREATE | (_NLM_REPLACE if replace else _NLM_EXCL)
         self._netlink.request(kind, flags, payload, what)
+
+    def _delete(self, kind: int, payload: bytes, what: str) -> None:
+        try:
+            self._netlink.request(kind, _NLM_ACK, payload, what)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
 
 
 def forget_flows(source: IPv4Address) -> int:
@@ -139,14 +154,11 @@ def forget_flows(source: IPv4Address) -> int:
             try:
                 netlink.request(_CT_DELETE, _NLM_ACK, family + flow, f"connection of {source}")
             except OSError as error:
-                if error.errno != _ENOENT:  # it ended by itself
+                if error.errno not in _GONE:
                     raise
         return len(tuples)
     finally:
         netlink.close()
-
-
-_ENOENT, _ENODEV = 2, 19
 
 
 class _Netlink:

@@ -37,6 +37,7 @@ DEFAULT_NETWORK = IPv4Network("10.213.0.0/16")
 _log = logging.getLogger(__name__)
 _CLONE_NEWNET = 0x4000_0000
 _NAME = re.compile(r"[a-z][a-z0-9]{0,7}")
+_HOLDER = "dormice-network-"
 _INSIDE = "eth0"
 _HOST_MAC = bytes.fromhex("02646d000000")
 _FIRST_SLOT = 2  # 0 is the network's own address, 1 the gateway
@@ -81,6 +82,7 @@ class Networks:
         self.gateway = network.network_address + 1
         self.network = network
         self._name = name
+        self._prefix = f"{name}-"
         self._run_dir = run_dir
         self._owners = run_dir / "networks"
         self._denied = denied
@@ -171,11 +173,13 @@ class Networks:
             await self.release(machine_id)
 
     async def close(self) -> None:
-        """Delete what no machine uses. Networks of machines and the rules stay. Raises OSError."""
+        """Delete what no machine uses; when no machine is left, the rules and the gateway too. Raises OSError."""
         await asyncio.to_thread(self._threads.shutdown)  # what a cancelled caller began goes on to its end
         self._released.extend(self._ready)
         self._ready.clear()
         await asyncio.to_thread(self._delete_all_released)
+        if not self._owned:
+            await asyncio.to_thread(self._leave_host)
         for held in self._owned.values():
             if isinstance(held, _Made):
                 os.close(held.fd)
@@ -193,7 +197,7 @@ class Networks:
         return Network(path, str(self._address(made.slot)), str(self.gateway))
 
     def _interface(self, slot: int) -> str:
-        return f"{self._name}-{slot}"
+        return f"{self._prefix}{slot}"
 
     def _address(self, slot: int) -> IPv4Address:
         return self.network.network_address + slot
@@ -216,24 +220,20 @@ class Networks:
         if taken := uplink.routes_within(self.network, besides=self._name):
             raise OSError(f"the host has a route to {taken[0]}, inside the machines' {self.network}")
         self._mtu = uplink.mtu()
-        enabled = self._run_dir / "forwarding-enabled"
-        if self._enable_forwarding and not uplink.forwarding():
-            enabled.touch()
-        guarded = uplink.physical_interfaces() if enabled.exists() else []
         nftables.load(
             nftables.Policy(
                 table=self._name,
-                interfaces=f"{self._name}-",
+                interfaces=self._prefix,
                 network=self.network,
                 gateway=self.gateway,
                 denied=self._denied,
                 flows=self._flows,
-                guarded=guarded,
             )
         )
-        nftables.pass_docker(f"{self._name}-")
-        if self._enable_forwarding:
-            uplink.enable_forwarding()
+        nftables.pass_docker(self._prefix)
+        if self._enable_forwarding and (not uplink.forwarding() or nftables.guarded()):
+            nftables.guard(uplink.physical_interfaces())
+            uplink.set_forwarding(on=True)
         forget_flows(self.gateway)  # fails now if the kernel cannot list connections, not at the first release
         self._add_gateway()
 
@@ -241,7 +241,7 @@ class Networks:
         # An abstract socket is exactly as wide as what it guards, this network namespace, and ends with the process.
         holder = socket.socket(socket.AF_UNIX)
         try:
-            holder.bind(f"\0dormice-network-{self._name}")
+            holder.bind(f"\0{_HOLDER}{self._name}")
         except OSError:
             holder.close()
             raise OSError(f"another process of this host holds the network name {self._name!r}") from None
@@ -258,8 +258,18 @@ class Networks:
             host.add_address(LOOPBACK_INDEX, self.gateway, label=f"lo:{self._name}")
             host.add_unreachable(self.network)
 
+    def _leave_host(self) -> None:
+        with RouteSocket() as host:
+            host.delete_address(LOOPBACK_INDEX, self.gateway)
+            host.delete_unreachable(self.network)
+        if _holders() == 1 and nftables.guarded():
+            uplink.set_forwarding(on=False)
+            nftables.remove_guard()
+        nftables.forget_docker(self._prefix)
+        nftables.unload(self._name)
+
     def _recognise(self) -> None:
-        present = {name for name in _interfaces() if name.startswith(f"{self._name}-")}
+        present = {name for name in _interfaces() if name.startswith(self._prefix)}
         for owner in self._owners.iterdir():
             interface = str(owner.readlink())
             if interface in present:
@@ -267,7 +277,7 @@ class Networks:
                 self._owned[owner.name] = slot
                 self._taken.add(slot)
                 present.discard(interface)
-            elif interface.startswith(f"{self._name}-"):
+            elif interface.startswith(self._prefix):
                 owner.unlink()
         with RouteSocket() as host:
             for interface in present:
@@ -340,6 +350,11 @@ def _new_namespace() -> tuple[int, RouteSocket]:
             setting.write_text(value)
     inside = RouteSocket()
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC), inside
+
+
+def _holders() -> int:
+    """How many nodes use networks on this host, this one included."""
+    return Path("/proc/thread-self/net/unix").read_text(errors="replace").count(f"@{_HOLDER}")
 
 
 def _interfaces() -> list[str]:

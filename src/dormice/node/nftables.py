@@ -28,14 +28,15 @@ DENIED = tuple(
 )
 """What machines may not reach, besides every address of the host itself and each other."""
 
+_GUARD = "dormice_guard"
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """`table` in the family inet; `interfaces` begin the names of all machines' host interfaces.
 
     `flows` and `flows_per_second` bound one machine's share of the host's connection tracking table,
-    `dns_per_second` its questions. `guarded` interfaces forward nothing but answers and what somebody else's rules
-    redirect: they are the host's ways out when the host was no router before.
+    `dns_per_second` its questions.
     """
 
     table: str
@@ -46,7 +47,6 @@ class Policy:
     flows: int = 2048
     flows_per_second: int = 500
     dns_per_second: int = 200
-    guarded: Sequence[str] = ()
 
 
 def load(policy: Policy) -> None:
@@ -59,15 +59,43 @@ def unload(table: str) -> None:
     _nft(f"add table inet {table}\ndelete table inet {table}\n")
 
 
+def guard(interfaces: Sequence[str]) -> None:
+    """Let `interfaces` forward only answers, and what somebody's rules redirect: the host was no router before us."""
+    rules = "".join(f'        iifname "{name}" ct state new ct status ! dnat drop\n' for name in interfaces)
+    chain = f"    chain forwarded {{\n        type filter hook forward priority filter; policy accept;\n{rules}    }}\n"
+    _nft(f"add table inet {_GUARD}\ndelete table inet {_GUARD}\ntable inet {_GUARD} {{\n{chain}}}\n")
+
+
+def guarded() -> bool:
+    """Whether some node of this host has put up the guard."""
+    return subprocess.run(["nft", "list", "table", "inet", _GUARD], capture_output=True, check=False).returncode == 0
+
+
+def remove_guard() -> None:
+    unload(_GUARD)
+
+
 def pass_docker(interfaces: str) -> None:
     """Let machines' packets past the FORWARD chain of Docker, when Docker has one. Our own rules judge them as before."""
     if _iptables("--numeric", "--list", "DOCKER-USER").returncode != 0:
         return
-    answers = ("--match", "conntrack", "--ctstate", "RELATED,ESTABLISHED")
-    for match in (("--in-interface", f"{interfaces}+"), ("--out-interface", f"{interfaces}+", *answers)):
-        rule = ("DOCKER-USER", *match, "--jump", "ACCEPT")
+    for rule in _docker_rules(interfaces):
         if _iptables("--check", *rule).returncode != 0 and (done := _iptables("--insert", *rule)).returncode != 0:
             raise OSError(f"iptables refused a rule for Docker: {done.stderr.strip()}")
+
+
+def forget_docker(interfaces: str) -> None:
+    """The counterpart of `pass_docker`."""
+    for rule in _docker_rules(interfaces):
+        _iptables("--delete", *rule)
+
+
+def _docker_rules(interfaces: str) -> list[tuple[str, ...]]:
+    answers = ("--match", "conntrack", "--ctstate", "RELATED,ESTABLISHED")
+    return [
+        ("DOCKER-USER", "--in-interface", f"{interfaces}+", "--jump", "ACCEPT"),
+        ("DOCKER-USER", "--out-interface", f"{interfaces}+", *answers, "--jump", "ACCEPT"),
+    ]
 
 
 def ruleset(policy: Policy) -> str:
@@ -75,7 +103,6 @@ def ruleset(policy: Policy) -> str:
     denied = ", ".join(str(network) for network in (*policy.denied, policy.network))
     dns_rate = f"{policy.dns_per_second}/second burst {policy.dns_per_second} packets"
     flow_rate = f"{policy.flows_per_second}/second burst {2 * policy.flows_per_second} packets"
-    guard = "".join(f'\n        iifname "{name}" ct state new ct status ! dnat drop' for name in policy.guarded)
     return f"""add table inet {policy.table}
 delete table inet {policy.table}
 table inet {policy.table} {{
@@ -109,7 +136,7 @@ table inet {policy.table} {{
         type filter hook forward priority filter; policy accept;
         iifname {machine} goto outward
         oifname {machine} ct state established,related accept
-        oifname {machine} drop{guard}
+        oifname {machine} drop
     }}
     chain outward {{
         meta nfproto != ipv4 drop

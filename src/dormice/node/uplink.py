@@ -58,9 +58,9 @@ def forwarding() -> bool:
     return _FORWARD.read_text().strip() == "1"
 
 
-def enable_forwarding() -> None:
-    if not forwarding():
-        _FORWARD.write_text("1")
+def set_forwarding(*, on: bool) -> None:
+    if forwarding() != on:
+        _FORWARD.write_text(str(int(on)))
 
 
 def disable_ipv6(interface: str) -> None:
