@@ -20,9 +20,10 @@ from urllib.request import ProxyHandler, build_opener
 READY_WITHIN = 60.0
 STOPPED_WITHIN = 30.0
 SHOWN_LINES = 20
-_OWN = {"DORMICE_INSTANCE": "demo", "DORMICE_NETWORK": "10.214.0.0/16", "DORMICE_FIRST_UID": "1100000000"}
+INSTANCE = "demo"
+_OWN = {"DORMICE_INSTANCE": INSTANCE, "DORMICE_NETWORK": "10.214.0.0/16", "DORMICE_FIRST_UID": "1100000000"}
 """Other names, addresses and uids than those of a Dormice that may be at work on this host."""
-_KEPT = {"DORMICE_GUEST", "DORMICE_INSTANCE", "DORMICE_NETWORK", "DORMICE_FIRST_UID"}
+_KEPT = {"DORMICE_GUEST", "DORMICE_NETWORK", "DORMICE_FIRST_UID"}
 
 
 class DemoFailure(Exception):
@@ -61,6 +62,8 @@ def demo_server(*, image_dir: Path, driver: str) -> Iterator[DemoServer]:
             raise DemoFailure(f"{failure}\n{_end_of(log)}") from None
         finally:
             _stop(child)
+            if driver == "container":
+                _remove_names()
 
 
 def _environment(server: DemoServer, directory: Path, image_dir: Path, driver: str) -> dict[str, str]:
@@ -69,6 +72,7 @@ def _environment(server: DemoServer, directory: Path, image_dir: Path, driver: s
         **_OWN,
         **inherited,
         "DORMICE_DATA_DIR": str(directory / "data"),
+        "DORMICE_RUN_DIR": str(directory / "run"),
         "DORMICE_IMAGE_DIR": str(image_dir),
         "DORMICE_LISTEN": server.base_url.removeprefix("http://"),
         "DORMICE_DRIVER": driver,
@@ -131,6 +135,14 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
         raise DemoFailure(f"the server had to be killed: it did not stop within {STOPPED_WITHIN:.0f} s") from None
+
+
+def _remove_names() -> None:
+    """A node that stops leaves its cgroups and rules, for machines that go on. Here none does."""
+    for root in (Path("/sys/fs/cgroup") / INSTANCE, *Path("/sys/fs/cgroup").glob(f"*/{INSTANCE}")):
+        for directory, _, _ in os.walk(root, topdown=False):
+            Path(directory).rmdir()
+    subprocess.run(["nft", "delete", "table", "inet", INSTANCE], stderr=subprocess.DEVNULL, check=False)
 
 
 def _end_of(log: Path) -> str:
