@@ -1,0 +1,424 @@
+# mypy: ignore-errors
+"""What a user of the foreign SDK does, run by that SDK's own interpreter against the server in DEDALUS_BASE_URL.
+
+    .sdks/VERSION/bin/python sdk_scenarios.py sync|async
+
+Prints one JSON object: for each scenario null, or how it failed. Responses are validated strictly. Only the SDK and
+what it depends on can be imported here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import os
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import dedalus_sdk
+import httpx
+from run_helper import run
+
+VERSION = dedalus_sdk.__version__
+OLD = VERSION == "0.1.0"
+WATCHES = VERSION in {"0.1.0", "0.4.0"}
+TERMINAL = {"succeeded", "failed", "cancelled", "expired"}
+SIZES = {"vcpu": 0.5, "memory_mib": 256, "storage_gib": 1}
+ORGANIZATION = "11111111-2222-4333-8444-555555555555"
+
+
+async def value(result: Any) -> Any:
+    """Return what a call returned, awaited if it was the asynchronous client's."""
+    return await result if inspect.isawaitable(result) else result
+
+
+async def items(page: Any) -> list[Any]:
+    """Walk all pages."""
+    if hasattr(page, "__aiter__"):
+        return [item async for item in page]
+    return list(await value(page))
+
+
+class World:
+    """The client under test, and what was sent through it."""
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+        self.requests: list[httpx.Request] = []
+        self.client = self.make()
+
+    def make(self, **options: Any) -> Any:
+        """Return a client that validates strictly and whose requests are counted."""
+        if self.mode == "sync":
+            transport = dedalus_sdk.DefaultHttpxClient(event_hooks={"request": [self.requests.append]})
+            return dedalus_sdk.Dedalus(http_client=transport, _strict_response_validation=True, **options)
+
+        async def note(request: httpx.Request) -> None:
+            self.requests.append(request)
+
+        transport = dedalus_sdk.DefaultAsyncHttpxClient(event_hooks={"request": [note]})
+        return dedalus_sdk.AsyncDedalus(http_client=transport, _strict_response_validation=True, **options)
+
+    @property
+    def executions(self) -> Any:
+        return self.client.machines.executions
+
+    async def machine(self) -> Any:
+        """Make a machine and wait until it runs."""
+        made = await value(self.client.machines.create(**SIZES))
+        return await self.phase(made.machine_id, "running")
+
+    async def phase(self, machine_id: str, wanted: str) -> Any:
+        """Poll a machine until it is in a phase."""
+        until = time.monotonic() + 30
+        while (machine := await value(self.client.machines.retrieve(machine_id=machine_id))).status.phase != wanted:
+            assert time.monotonic() < until, f"{machine.status.phase}, not {wanted}: {machine}"
+            time.sleep(0.02)
+        return machine
+
+    async def steer(self, action: str, machine_id: str, **arguments: Any) -> Any:
+        """Call a method that changes a machine; 0.1.0 must name the revision that it saw."""
+        if OLD:
+            seen = await value(self.client.machines.retrieve(machine_id=machine_id))
+            arguments["if_match"] = seen.status.revision
+        return await value(getattr(self.client.machines, action)(machine_id=machine_id, **arguments))
+
+    async def ended(self, execution: Any) -> Any:
+        """Poll an execution until it has ended."""
+        until = time.monotonic() + 30
+        while execution.status not in TERMINAL:
+            assert time.monotonic() < until, execution
+            time.sleep(0.02)
+            execution = await value(
+                self.executions.retrieve(machine_id=execution.machine_id, execution_id=execution.execution_id)
+            )
+        return execution
+
+    async def execute(self, machine_id: str, *command: str, **arguments: Any) -> Any:
+        """Run a command to its end."""
+        made = await value(self.executions.create(machine_id=machine_id, command=list(command), **arguments))
+        return await self.ended(made)
+
+    async def refused(self, call: Callable[[], Any]) -> Any:
+        """Return the error that a call raises, and how many requests the SDK made of it."""
+        before = len(self.requests)
+        try:
+            await value(call())
+        except dedalus_sdk.APIStatusError as error:
+            return error, len(self.requests) - before
+        raise AssertionError("nothing was raised")
+
+
+Scenario = Callable[[World], Awaitable[None]]
+SCENARIOS: dict[str, Scenario] = {}
+
+
+def scenario(function: Scenario) -> Scenario:
+    SCENARIOS[function.__name__] = function
+    return function
+
+
+def phase_of(machine: Any) -> str:
+    """Where a machine is: a field of its own since 0.5, within the status before."""
+    return machine.status.phase if VERSION in {"0.1.0", "0.4.0"} else machine.phase
+
+
+@scenario
+async def a_machine_lives_sleeps_wakes_and_dies(world: World) -> None:
+    machines = world.client.machines
+    options = {} if OLD else {"autosleep": "1h30m"}
+    made = await value(machines.create(**SIZES, **options))
+    assert (made.vcpu, made.memory_mib, made.storage_gib) == (0.5, 256, 1), made
+    if not OLD:
+        assert made.autosleep_seconds == 5400, made
+    running = await world.phase(made.machine_id, "running")
+    assert running.desired_state == "running", running
+    listed = [item for item in await items(machines.list()) if item.machine_id == made.machine_id]
+    assert len(listed) == 1, listed
+    assert phase_of(listed[0]) == "running", listed
+    updated = await world.steer("update", made.machine_id, memory_mib=320)
+    assert updated.memory_mib == 320, updated
+    slept = await world.steer("sleep", made.machine_id)
+    assert slept.desired_state == "sleeping", slept
+    await world.phase(made.machine_id, "sleeping")
+    woken = await world.steer("wake", made.machine_id)
+    assert woken.desired_state == "running", woken
+    assert (await world.phase(made.machine_id, "running")).memory_mib == 320
+    gone = await world.steer("delete", made.machine_id)
+    assert gone.desired_state == "destroyed", gone
+    await world.phase(made.machine_id, "destroyed")
+
+
+@scenario
+async def a_machine_needs_no_sizes_where_the_sdk_asks_for_none(world: World) -> None:
+    if VERSION in {"0.1.0", "0.4.0"}:
+        return
+    made = await value(world.client.machines.create())
+    assert made.vcpu > 0 and made.memory_mib > 0 and made.storage_gib > 0, made
+    await world.steer("delete", made.machine_id)
+
+
+@scenario
+async def watch_ends_at_the_desired_state(world: World) -> None:
+    if not WATCHES:
+        return
+    made = await value(world.client.machines.create(**SIZES))
+    stream = await value(world.client.machines.watch(machine_id=made.machine_id))
+    seen = [event async for event in stream] if world.mode == "async" else list(stream)
+    assert seen[-1].status.phase == "running", seen
+    assert all(event.machine_id == made.machine_id for event in seen), seen
+    again = await value(world.client.machines.watch(machine_id=made.machine_id, last_event_id=seen[-1].status.revision))
+    assert len([event async for event in again] if world.mode == "async" else list(again)) == 1
+    await world.steer("delete", made.machine_id)
+
+
+@scenario
+async def a_stale_revision_is_told_at_once(world: World) -> None:
+    if not OLD:
+        return
+    machine = await world.machine()
+    error, requests = await world.refused(
+        lambda: world.client.machines.sleep(machine_id=machine.machine_id, if_match="999999")
+    )
+    assert isinstance(error, dedalus_sdk.ConflictError), error
+    assert error.body["error_code"] == "REVISION_MISMATCH", error.body
+    assert requests == 1, requests
+    await world.steer("delete", machine.machine_id)
+
+
+@scenario
+async def a_walk_over_machines_ends(world: World) -> None:
+    made = {(await value(world.client.machines.create(**SIZES))).machine_id for _ in range(3)}
+    before = len(world.requests)
+    listed = [item.machine_id for item in await items(world.client.machines.list(limit=2))]
+    assert made <= set(listed), listed
+    assert len(listed) == len(set(listed)), listed
+    assert len(world.requests) - before >= 2
+    for machine_id in made:
+        await world.steer("delete", machine_id)
+
+
+async def shared(world: World) -> str:
+    """Return the machine on which commands are run."""
+    found: str | None = getattr(world, "shared_machine", None)
+    if found is None:
+        found = world.shared_machine = (await world.machine()).machine_id
+    return found
+
+
+@scenario
+async def an_execution_leaves_a_record_events_and_output(world: World) -> None:
+    machine_id = await shared(world)
+    script = 'read line; echo "$line $GREETING"; pwd; echo bad >&2; exit 3'
+    ended = await world.execute(
+        machine_id,
+        "/bin/bash",
+        "-c",
+        script,
+        cwd="/tmp",
+        env={"GREETING": "hello"},
+        stdin="from stdin\n",
+        timeout_ms=20_000,
+    )
+    expected = b"from stdin hello\n/tmp\n"
+    assert (ended.status, ended.exit_code, ended.signal) == ("failed", 3, None), ended
+    assert (ended.error_code, ended.env_keys, ended.cwd) == ("nonzero_exit", ["GREETING"], "/tmp"), ended
+    assert ended.error_message, ended
+    assert (ended.stdout_bytes, ended.stderr_bytes) == (len(expected), 4), ended
+    assert not ended.stdout_truncated and not ended.stderr_truncated, ended
+    assert ended.created_at <= ended.started_at <= ended.completed_at, ended
+    output = await value(world.executions.output(machine_id=machine_id, execution_id=ended.execution_id))
+    assert (output.stdout.encode(), output.stderr) == (expected, "bad\n"), output
+    events = await items(world.executions.events(machine_id=machine_id, execution_id=ended.execution_id))
+    numbers = [event.sequence for event in events]
+    assert numbers == sorted(set(numbers)), events
+    assert "".join(event.chunk for event in events if event.type == "stdout").encode() == expected, events
+    assert "".join(event.chunk for event in events if event.type == "stderr") == "bad\n", events
+    assert events[-1].type == "lifecycle", events
+    assert (events[-1].status, events[-1].exit_code) == ("failed", 3), events
+    again = await value(world.executions.delete(machine_id=machine_id, execution_id=ended.execution_id))
+    assert again == ended, again
+
+
+@scenario
+async def a_walk_over_executions_goes_from_new_to_old_and_ends(world: World) -> None:
+    machine = await world.machine()
+    made = [(await world.execute(machine.machine_id, "true")).execution_id for _ in range(5)]
+    listed = [item.execution_id for item in await items(world.executions.list(machine_id=machine.machine_id, limit=2))]
+    assert listed == made[::-1], listed
+    await world.steer("delete", machine.machine_id)
+
+
+@scenario
+async def a_walk_over_events_ends(world: World) -> None:
+    machine_id = await shared(world)
+    ended = await world.execute(machine_id, "/bin/bash", "-c", "for i in 1 2 3 4 5; do echo $i; sleep 0.05; done")
+    where = {"machine_id": machine_id, "execution_id": ended.execution_id}
+    events = await items(world.executions.events(**where, limit=2))
+    assert events == await items(world.executions.events(**where)), events
+    assert "".join(event.chunk or "" for event in events) == "1\n2\n3\n4\n5\n", events
+    assert len(events) >= 5, events
+
+
+@scenario
+async def a_key_sent_again_returns_the_same_execution(world: World) -> None:
+    machine_id = await shared(world)
+    order = {"machine_id": machine_id, "command": ["/bin/bash", "-c", "echo $RANDOM$RANDOM"]}
+    key = uuid.uuid4().hex
+    first = await value(world.executions.create(**order, idempotency_key=key))
+    second = await value(world.executions.create(**order, idempotency_key=key))
+    assert first.execution_id == second.execution_id
+    await world.ended(first)
+    error, requests = await world.refused(
+        lambda: world.executions.create(machine_id=machine_id, command=["false"], idempotency_key=key)
+    )
+    assert isinstance(error, dedalus_sdk.ConflictError), error
+    assert error.body["error_code"] == "IDEMPOTENCY_KEY_REUSED", error.body
+    assert requests == 1, f"{requests} requests: the SDK was not kept from retrying"
+
+
+@scenario
+async def a_key_sent_again_returns_the_same_machine(world: World) -> None:
+    key = uuid.uuid4().hex
+    first = await value(world.client.machines.create(**SIZES, idempotency_key=key))
+    second = await value(world.client.machines.create(**SIZES, idempotency_key=key))
+    assert first.machine_id == second.machine_id
+    await world.steer("delete", first.machine_id)
+
+
+@scenario
+async def delete_cancels_a_running_execution(world: World) -> None:
+    machine_id = await shared(world)
+    made = await value(world.executions.create(machine_id=machine_id, command=["sleep", "600"]))
+    asked = await value(world.executions.delete(machine_id=machine_id, execution_id=made.execution_id))
+    assert asked.execution_id == made.execution_id
+    ended = await world.ended(asked)
+    assert (ended.status, ended.error_code) == ("cancelled", "cancelled"), ended
+    assert ended.error_message, ended
+
+
+@scenario
+async def a_timeout_kills(world: World) -> None:
+    ended = await world.execute(await shared(world), "/bin/bash", "-c", "echo so far; sleep 600", timeout_ms=300)
+    assert (ended.status, ended.error_code, ended.signal, ended.exit_code) == ("failed", "timeout", 9, None), ended
+    output = await value(world.executions.output(machine_id=ended.machine_id, execution_id=ended.execution_id))
+    assert output.stdout == "so far\n", output
+
+
+@scenario
+async def an_execution_wakes_its_machine(world: World) -> None:
+    machine = await world.machine()
+    await world.execute(machine.machine_id, "/bin/bash", "-c", "echo kept > /root/kept-by-the-disk")
+    await world.steer("sleep", machine.machine_id)
+    await world.phase(machine.machine_id, "sleeping")
+    made = await value(
+        world.executions.create(machine_id=machine.machine_id, command=["cat", "/root/kept-by-the-disk"])
+    )
+    assert made.status == "wake_in_progress", made
+    assert made.retry_after_ms > 0, made
+    ended = await world.ended(made)
+    assert ended.status == "succeeded", ended
+    assert ended.retry_after_ms is None, ended
+    output = await value(world.executions.output(machine_id=ended.machine_id, execution_id=ended.execution_id))
+    assert output.stdout == "kept\n", output
+    await world.steer("delete", machine.machine_id)
+
+
+@scenario
+async def the_documented_helper_runs_a_command(world: World) -> None:
+    if world.mode == "async":
+        return
+    machine_id = await shared(world)
+    assert run(world.client, machine_id, ["/bin/bash", "-c", "uname -s"]) == "Linux\n"
+    assert run(world.client, machine_id, ["cat"], stdin="piped", timeout_ms=20_000) == "piped"
+    try:
+        run(world.client, machine_id, ["/bin/bash", "-c", "exit 7"])
+    except RuntimeError as error:
+        assert str(error) == "failed: nonzero_exit: process exited with code 7", error
+    else:
+        raise AssertionError("a failure was not raised")
+
+
+@scenario
+async def the_documented_helper_wakes_a_machine(world: World) -> None:
+    if world.mode == "async":
+        return
+    machine = await world.machine()
+    await world.steer("sleep", machine.machine_id)
+    await world.phase(machine.machine_id, "sleeping")
+    assert run(world.client, machine.machine_id, ["echo", "awake"]) == "awake\n"
+    await world.steer("delete", machine.machine_id)
+
+
+@scenario
+async def ids_are_taken_without_their_prefix(world: World) -> None:
+    machine_id = await shared(world)
+    bare = machine_id.removeprefix("dm-")
+    assert (await value(world.client.machines.retrieve(machine_id=bare))).machine_id == machine_id
+    ended = await world.execute(bare, "true")
+    assert (ended.status, ended.machine_id) == ("succeeded", machine_id), ended
+
+
+@scenario
+async def errors_are_of_the_documented_classes(world: World) -> None:
+    machine_id = await shared(world)
+    unknown = "dm-01234567-89ab-7cde-8f01-23456789abcd"
+    error, requests = await world.refused(lambda: world.client.machines.retrieve(machine_id=unknown))
+    assert isinstance(error, dedalus_sdk.NotFoundError) and requests == 1, error
+    error, _ = await world.refused(lambda: world.executions.retrieve(machine_id=machine_id, execution_id="exec-1"))
+    assert isinstance(error, dedalus_sdk.NotFoundError), error
+    error, _ = await world.refused(lambda: world.executions.create(machine_id=machine_id, command=[]))
+    assert isinstance(error, dedalus_sdk.UnprocessableEntityError), error
+    error, _ = await world.refused(lambda: world.executions.create(machine_id=machine_id, command=None))
+    assert isinstance(error, dedalus_sdk.UnprocessableEntityError), error
+    stranger = world.make(api_key="x" * 43)
+    error, requests = await world.refused(lambda: stranger.machines.list())
+    assert isinstance(error, dedalus_sdk.AuthenticationError) and requests == 1, error
+    misled = world.make(dedalus_org_id=ORGANIZATION)
+    error, requests = await world.refused(lambda: misled.machines.list())
+    assert isinstance(error, dedalus_sdk.PermissionDeniedError) and requests == 1, error
+    assert error.body["error_code"] == "AUTH_ORG_MISMATCH", error.body
+
+
+@scenario
+async def either_credential_is_enough(world: World) -> None:
+    key = os.environ.pop("DEDALUS_API_KEY")
+    only_x = world.make(x_api_key=key)
+    os.environ["DEDALUS_API_KEY"] = key
+    assert (await value(only_x.machines.list())).items is not None
+    both = world.make(x_api_key=key)
+    assert (await value(both.machines.list())).items is not None
+
+
+@scenario
+async def every_method_has_been_called(world: World) -> None:
+    """Not a scenario of its own: names the methods of machines and executions that no other scenario calls."""
+    tried = {"create", "retrieve", "list", "update", "delete", "sleep", "wake", "watch", "events", "output"}
+    known_missing = {"machines": {"reboot"} if VERSION == "0.6.0" else set(), "executions": set()}
+    for name, resource in (("machines", world.client.machines), ("executions", world.executions)):
+        methods = {name for name, _ in inspect.getmembers(resource, inspect.ismethod) if not name.startswith("_")}
+        assert methods - tried == known_missing[name], methods - tried
+
+
+async def main(mode: str) -> Mapping[str, str | None]:
+    world = World(mode)
+    report: dict[str, str | None] = {}
+    for name, function in SCENARIOS.items():
+        try:
+            await function(world)
+            report[name] = None
+        except Exception:
+            report[name] = traceback.format_exc()
+    return report
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--list"]:
+        print(json.dumps(list(SCENARIOS)))
+    else:
+        print(json.dumps(asyncio.run(main(sys.argv[1]))))

@@ -1,0 +1,57 @@
+"""The unmodified foreign SDKs against a live server, their responses validated strictly."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.live import Live
+
+HERE = Path(__file__).parent
+SCRIPT = HERE / "sdk_scenarios.py"
+SDKS = HERE.parents[1] / ".sdks"
+VERSIONS = sorted(path.stem for path in (HERE / "sdks").glob("*.lock"))
+Report = dict[str, str | None]
+
+
+def _scenarios() -> list[str]:
+    functions = [node for node in ast.parse(SCRIPT.read_text()).body if isinstance(node, ast.AsyncFunctionDef)]
+    return [f.name for f in functions if any(isinstance(d, ast.Name) and d.id == "scenario" for d in f.decorator_list)]
+
+
+@pytest.fixture(scope="session", name="report_of")
+def _report_of(live: Live) -> Callable[[str, str], Report]:
+    """Run all scenarios with one version's clients of one kind, once."""
+
+    @cache
+    def run(version: str, mode: str) -> Report:
+        python = SDKS / version / "bin" / "python"
+        if not python.exists():
+            pytest.fail("the SDKs are not installed: run `make sdks`")
+        done = subprocess.run(
+            [python, "-W", "error::ResourceWarning", SCRIPT, mode],
+            env={"PATH": os.environ["PATH"], "DEDALUS_BASE_URL": live.base_url, "DEDALUS_API_KEY": live.api_key},
+            capture_output=True,
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        report: Report = json.loads(done.stdout)
+        return report
+
+    return run
+
+
+@pytest.mark.parametrize("scenario", _scenarios())
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_sdk_is_served(version: str, mode: str, scenario: str, report_of: Callable[[str, str], Report]) -> None:
+    failure = report_of(version, mode)[scenario]
+    assert failure is None, failure
