@@ -15,6 +15,7 @@ import signal
 import sys
 from base64 import b64decode
 from contextlib import closing
+from threading import Lock, Timer
 from typing import Any
 
 from dormice.cli.commands import Parser
@@ -34,6 +35,8 @@ _PLAIN_ENDS = {None, "nonzero_exit", "signalled"}
 _DESCRIPTORS = {"stdout": 1, "stderr": 2}
 STDIN_RETRIES = 8
 """More than elsewhere: what was typed cannot be typed again."""
+_LONG_QUEUE = 0.3
+"""Seconds."""
 _WORTH_A_LOOK = 65_536
 """Bytes of output from which on it may have been cut at the server's kept limit."""
 
@@ -169,21 +172,40 @@ class _Session:
 class _Progress:
     """One line on the terminal while the command has not started."""
 
-    _TEXTS = {"wake_in_progress": "is waking", "queued": "is busy; the command is queued"}  # noqa: RUF012 - never changed
-
     def __init__(self) -> None:
+        self._lock = Lock()
+        self._timer: Timer | None = None
         self._shown = False
 
     def show(self, machine_id: str, status: str) -> None:
         self.clear()
-        if status in self._TEXTS and sys.stderr.isatty():
-            print(f"{machine_id} {self._TEXTS[status]} …", end="", file=sys.stderr, flush=True)
-            self._shown = True
+        if not sys.stderr.isatty():
+            return
+        if status == "wake_in_progress":
+            with self._lock:
+                self._print(f"{machine_id} is waking …")
+        elif status == "queued":  # nearly always over before anybody could read it
+            self._timer = Timer(_LONG_QUEUE, self._queued_long, [machine_id])
+            self._timer.daemon = True
+            self._timer.start()
 
     def clear(self) -> None:
-        if self._shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-            self._shown = False
+        with self._lock:
+            if self._timer:
+                self._timer.cancel()
+                self._timer = None
+            if self._shown:
+                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+                self._shown = False
+
+    def _queued_long(self, machine_id: str) -> None:
+        with self._lock:
+            if self._timer:  # else it went off while it was taken back
+                self._print(f"{machine_id} is busy, the command waits its turn …")
+
+    def _print(self, text: str) -> None:
+        print(text, end="", file=sys.stderr, flush=True)
+        self._shown = True
 
 
 def exit_code(last: dict[str, Any]) -> int:

@@ -91,9 +91,12 @@ class APIStatusError(APIError):
 
 def _message(status_code: int, fields: Mapping[str, Any], errors: list[Mapping[str, Any]]) -> str:
     """One line. Values that were refused are left out: they may be secrets."""
-    text = fields.get("message") or fields.get("detail") or fields.get("title") or f"HTTP status {status_code}"
-    where = "; ".join(f"{error.get('location', '?')}: {error.get('message', '?')}" for error in errors)
-    return f"{text} ({where})" if where else str(text)
+    text = str(fields.get("message") or fields.get("detail") or fields.get("title") or f"HTTP status {status_code}")
+    where = []
+    for error in errors:
+        place, message = str(error.get("location", "?")), str(error.get("message", "?"))
+        where.append(place if message in text else f"{place}: {message}")
+    return f"{text} ({'; '.join(where)})" if where else text
 
 
 class BadRequestError(APIStatusError):
