@@ -160,3 +160,12 @@ def udp_packet(source: str, target: str, port: int, content: bytes) -> bytes:
         socket.inet_aton(target),
     )
     return struct.pack(">BBHHHBBH4s4s", *header) + udp
+
+
+def load_rules(text: str) -> None:
+    subprocess.run(["nft", "-f", "-"], input=text, check=True, capture_output=True, text=True)
+
+
+def run_in_shell(command: str) -> None:
+    """Run what a person would paste."""
+    subprocess.run(["sh", "-ec", command], check=True, capture_output=True)

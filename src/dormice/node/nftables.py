@@ -54,6 +54,11 @@ def load(policy: Policy) -> None:
     _nft(ruleset(policy))
 
 
+def check(policy: Policy) -> None:
+    """Ask nft and the kernel whether they would take the rules. Raises OSError with what they said."""
+    _nft(ruleset(policy), "--check")
+
+
 def unload(table: str) -> None:
     """Remove the rules, if they are there. Raises OSError."""
     _nft(f"add table inet {table}\ndelete table inet {table}\n")
@@ -174,9 +179,9 @@ table inet {policy.table} {{
 """  # noqa: S608 - no SQL, and every value is ours
 
 
-def _nft(text: str) -> None:
+def _nft(text: str, *options: str) -> None:
     try:
-        done = subprocess.run(["nft", "-f", "-"], input=text, capture_output=True, text=True, check=False)
+        done = subprocess.run(["nft", *options, "-f", "-"], input=text, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise OSError("nft is not installed (Debian package nftables)") from None
     if done.returncode != 0:
