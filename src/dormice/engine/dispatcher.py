@@ -118,7 +118,12 @@ class Dispatcher:
                 self._work.set()
 
     async def _claim_free_slots(self, live: LiveMachine) -> None:
-        while live.attached and live.awake and live.queue and (free := live.free_slots(self._limits.running_per_machine)) > 0:
+        while (
+            live.attached
+            and live.awake
+            and live.queue
+            and (free := live.free_slots(self._limits.running_per_machine)) > 0
+        ):
             batch = [live.queue.popitem(last=False)[1] for _ in range(min(free, len(live.queue)))]
             live.reserved += len(batch)
             try:

@@ -36,6 +36,11 @@ class _Pending:
     chunks: list[Chunk] = field(default_factory=list)
     end: wire.Exited | wire.Refused | None = None
 
+    @property
+    def began(self) -> int:
+        """When the command started by the guest's clock, from whichever report says so; 0 if none does."""
+        return self.started_at or (self.end.started_at if isinstance(self.end, wire.Exited) else 0)
+
 
 class Runner:
     """One service for all machines. Every turn commits all that is pending, one transaction for each execution."""
@@ -121,7 +126,7 @@ class Runner:
             execution_id=execution_id,
             boot_id=execution.boot_id,
             now=now,
-            started_at=outcomes.clamp(pending.started_at, execution.created_at, now) if pending.started_at else None,
+            started_at=outcomes.clamp(pending.began, execution.created_at, now) if pending.began else None,
             chunks=chunks,
             outcome=None if more or pending.end is None else _outcome(execution, pending, now),
         )

@@ -92,12 +92,15 @@ class StdinFeeder:
         execution = course.live.claimed.get(execution_id)
         if execution is None or not course.live.attached or course.closed:
             return
-        room = course.written + CREDIT_BYTES - course.sent
-        for segment in await self._store.stdin(execution, offset=course.sent, max_bytes=CREDIT_BYTES) if room else ():
-            data = segment.data[course.sent - segment.offset :][:room]
-            room -= len(data)
-            if data:
-                self._write(course, execution, data)
+        while (room := course.written + CREDIT_BYTES - course.sent) > 0 and course.sent < execution.stdin_offset:
+            segments = await self._store.stdin(execution, offset=course.sent, max_bytes=room)
+            if not segments:
+                return  # the execution has ended, and its standard input with it
+            for segment in segments:
+                data = segment.data[course.sent - segment.offset :][:room]
+                room -= len(data)
+                if data:
+                    self._write(course, execution, data)
         if execution.stdin_eof and course.sent == execution.stdin_offset and not course.eof_sent:
             self._write(course, execution, b"")
 

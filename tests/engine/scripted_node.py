@@ -1,0 +1,201 @@
+"""A node that does only what a test says, over a real socket, and an engine that can be killed and made again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TypeVar
+from uuid import UUID
+
+from dormice.domain.ids import execution_uuid
+from dormice.domain.limits import Limits, MachineDefaults
+from dormice.domain.machine import Machine, Phase
+from dormice.engine.clock import SystemClock
+from dormice.engine.engine import Engine
+from dormice.engine.orders import Caller, ExecutionOrder, MachineOrder
+from dormice.protocol import node as wire
+from dormice.protocol.framing import Framer, frame
+from dormice.store.sealing import Sealer
+from dormice.store.sqlite import SqliteStore
+from tests.wait import wait_until_async
+
+M = TypeVar("M")
+PATIENCE_SECONDS = 10.0
+SECOND_US = 1_000_000
+
+
+class MovedClock(SystemClock):
+    """The host's clock, which a test can put forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ahead = 0
+
+    def now(self) -> int:
+        return super().now() + self._ahead
+
+    def forward(self, seconds: float) -> None:
+        self._ahead += int(seconds * SECOND_US)
+
+
+class ScriptedNode:
+    """The other end of the node protocol."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._framer = Framer()
+        self._arrived: list[wire.ToNode] = []
+
+    def say(self, *messages: wire.FromNode) -> None:
+        self._writer.write(b"".join(frame(wire.encode(message)) for message in messages))
+
+    async def hear(self, kind: type[M]) -> M:
+        """The next message of a kind; those of other kinds before it stay for later."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                for index, message in enumerate(self._arrived):
+                    if isinstance(message, kind):
+                        del self._arrived[index]
+                        return message
+                self._arrived += map(wire.decode_to_node, self._framer.feed(await self._read()))
+
+    async def _read(self) -> bytes:
+        data = await self._reader.read(65_536)
+        assert data, "the server hung up"
+        return data
+
+    def heard(self, kind: type[M]) -> list[M]:
+        """What of a kind has arrived and was not taken yet."""
+        return [message for message in self._arrived if isinstance(message, kind)]
+
+    async def start_machine(self) -> wire.StartMachine:
+        """Answer the next start of a machine."""
+        start = await self.hear(wire.StartMachine)
+        self.attach(start)
+        return start
+
+    def attach(self, start: wire.StartMachine, *known: bytes) -> None:
+        self.say(wire.Attached(start.machine_id, start.boot_id, list(known)))
+
+    def exited(self, start: wire.StartExecution, code: int = 0, output: bytes = b"") -> None:
+        """Report a short command's whole life at once."""
+        out = [wire.Output(start.machine_id, start.execution, 1, 0, output)] if output else []
+        self.say(wire.ExecutionStarted(start.machine_id, start.execution, 1), *out, ended(start, code, len(output)))
+
+    async def hang_up(self) -> None:
+        self._writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
+
+
+def ended(start: wire.StartExecution, code: int = 0, total: int = 0, *, how: int = 1, **flags: bool) -> wire.Exited:
+    return wire.Exited(
+        machine_id=start.machine_id,
+        execution=start.execution,
+        how=how,
+        code=code,
+        errno=0,
+        started_at=1,
+        ended_at=2,
+        stdout_total=total,
+        stderr_total=0,
+        timed_out=flags.get("timed_out", False),
+        cancelled=flags.get("cancelled", False),
+        drained=False,
+        oom=flags.get("oom", False),
+    )
+
+
+class Server:
+    """An engine on a real store with a real socket for its node."""
+
+    def __init__(self, engine: Engine, socket: Path, caller: Caller) -> None:
+        self.engine = engine
+        self.caller = caller
+        self._socket = socket
+        self.nodes: list[ScriptedNode] = []
+
+    async def node(self, *alive: wire.StartMachine, names: tuple[str, ...] = ("default",)) -> ScriptedNode:
+        node = ScriptedNode(*await asyncio.open_unix_connection(self._socket))
+        self.nodes.append(node)
+        seen = [wire.MachineSeen(start.machine_id, start.boot_id) for start in alive]
+        node.say(wire.NodeHello(wire.VERSION, "scripted", 8.0, 16_384, isolated=True, machines=seen))
+        await node.hear(wire.Welcome)
+        node.say(wire.NodeImages(list(names)))
+        return node
+
+    async def without_node(self) -> None:
+        """Wait until the engine has seen that its node is gone."""
+
+        async def gone() -> bool:
+            ready, _ = self.engine.health.parts()["node"]
+            return not ready
+
+        await wait_until_async(gone, PATIENCE_SECONDS, "the node is gone")
+
+    async def machine(
+        self, node: ScriptedNode, *, autosleep_seconds: int | None = None
+    ) -> tuple[Machine, wire.StartMachine]:
+        """A machine that runs."""
+        made = await self.engine.machines.create(self.caller, MachineOrder(autosleep_seconds=autosleep_seconds), None)
+        start = await node.start_machine()
+        return await self.engine.machines.get(self.caller, made.id, wait_ms=5_000), start
+
+    async def execute(self, machine: Machine, *command: str, **more: object) -> str:
+        order = ExecutionOrder(command=command or ("true",), cwd="/root", **more)  # type: ignore[arg-type]
+        return (await self.engine.executions.create(self.caller, machine.id, order, None)).id
+
+
+@contextlib.asynccontextmanager
+async def serving(directory: Path, clock: MovedClock, limits: Limits | None = None) -> AsyncIterator[Server]:
+    """Run an engine on the store in `directory`; leaving the block ends it as a kill would, but for the store's lock."""
+    sealer = Sealer.load(directory / "sealing-key")
+    store = SqliteStore.open(directory / "dormice.sqlite3", sealer)
+    socket = directory / "node.sock"
+    socket.unlink(missing_ok=True)
+    try:
+        async with asyncio.TaskGroup() as group:
+            engine = Engine(
+                store=store,
+                clock=clock,
+                limits=limits or Limits(),
+                defaults=MachineDefaults(),
+                fingerprint=sealer.request_hash,
+                group=group,
+            )
+            organization = await store.keys.ensure_organization("default", clock.now())
+            await engine.start()
+            nodes = await asyncio.get_running_loop().create_unix_server(engine.gateway.protocol, socket)
+            server = Server(engine, socket, Caller(organization, "key-1", admin=True))
+            try:
+                yield server
+            finally:
+                nodes.close()
+                for node in server.nodes:
+                    await node.hang_up()
+                for task in asyncio.all_tasks():
+                    if task is not asyncio.current_task() and task.get_name() in SERVICES:
+                        task.cancel()
+    finally:
+        await store.close()
+
+
+SERVICES = {"dispatcher", "runner", "stdin feeder", "reaper", "health"}
+
+
+def wire_id(execution_id: str) -> bytes:
+    return execution_uuid(execution_id).bytes
+
+
+def boot_of(start: wire.StartMachine) -> UUID:
+    return UUID(bytes=start.boot_id)
+
+
+async def phase(server: Server, machine_id: str, *wanted: Phase) -> Phase:
+    async def reached() -> Phase | None:
+        now = (await server.engine.machines.get(server.caller, machine_id)).phase
+        return now if now in wanted else None
+
+    return (await wait_until_async(reached, 10, f"phase {wanted}")) or wanted[0]
