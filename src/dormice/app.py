@@ -21,6 +21,7 @@ import uvloop
 
 from dormice import config, privileges
 from dormice.api.app import create_app
+from dormice.api.http.connection import Connection
 from dormice.api.services import Services
 from dormice.config import Settings, SettingsError
 from dormice.domain.limits import Limits, MachineDefaults
@@ -130,7 +131,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 uvicorn.Config(
                     create_app(services),
                     loop="none",
-                    http="httptools",
+                    http=Connection,
                     ws="none",
                     lifespan="off",
                     access_log=False,
