@@ -129,7 +129,7 @@ class Engine:
             ("reaper", self._reaper.turn),
             ("health", self._check_health),
         ):
-            self._group.create_task(serve(name, turn), name=name)
+            self._group.create_task(serve(name, turn, self.health.failing), name=name)
 
     async def _check_health(self) -> None:
         await self.health.check()

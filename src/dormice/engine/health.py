@@ -17,6 +17,8 @@ class Health:
         self._store = store
         self._gateway = gateway
         self._store_problem = ""
+        self.failing: set[str] = set()
+        """Services whose last turn failed; they take it again."""
 
     def parts(self) -> Mapping[str, tuple[bool, str]]:
         """Return name -> (ready, detail)."""
@@ -24,6 +26,7 @@ class Health:
         return {
             "store": (not self._store_problem, self._store_problem),
             "node": (connected, "" if connected else "no node is connected: machines cannot run"),
+            "services": (not self.failing, ", ".join(f"{name} fails" for name in sorted(self.failing))),
         }
 
     async def check(self) -> None:

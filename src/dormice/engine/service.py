@@ -13,21 +13,24 @@ FIRST_BACKOFF_SECONDS = 0.1
 LAST_BACKOFF_SECONDS = 5.0
 
 
-async def attempt(name: str, turn: Callable[[], Awaitable[None]]) -> None:
-    """Take one turn until it succeeds. The one broad `except` of a service turn is here."""
+async def attempt(name: str, turn: Callable[[], Awaitable[None]], failing: set[str] | None = None) -> None:
+    """Take one turn until it succeeds; meanwhile `name` is in `failing`. The one broad `except` of a turn is here."""
+    failing = set() if failing is None else failing
     backoff = FIRST_BACKOFF_SECONDS
     while True:
         try:
             await turn()
         except Exception:
+            failing.add(name)
             log.exception("%s: a turn failed and is taken again in %.1f s", name, backoff)
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, LAST_BACKOFF_SECONDS)
         else:
+            failing.discard(name)
             return
 
 
-async def serve(name: str, turn: Callable[[], Awaitable[None]]) -> Never:
+async def serve(name: str, turn: Callable[[], Awaitable[None]], failing: set[str]) -> Never:
     """Take turns for ever."""
     while True:
-        await attempt(name, turn)
+        await attempt(name, turn, failing)
