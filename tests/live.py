@@ -37,7 +37,7 @@ class Live:
     """Tells this instance's networks and uids from those of others on this host."""
     extra: Mapping[str, str]
     api_key: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
-    port: int = field(default_factory=lambda: _free_port())
+    port: int = 0
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -74,7 +74,8 @@ class Live:
         }
 
     def start(self, *, ready: bool = True) -> None:
-        """Start it, and wait until it says that it is ready."""
+        """Start it, and wait until it says that it is ready. It keeps its port when it is started again."""
+        self.port = self.port or _free_port()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "dormice.cli", "up"],

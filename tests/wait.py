@@ -12,7 +12,7 @@ T = TypeVar("T")
 PAUSE_SECONDS = 0.01
 
 
-def wait_until(condition: Callable[[], T], timeout: float, describe: str) -> T:
+def wait_until(condition: Callable[[], T | None], timeout: float, describe: str) -> T:
     """Return the first true value of `condition`. Raises AssertionError after `timeout` seconds."""
     until = time.monotonic() + timeout
     while not (value := condition()):
@@ -22,7 +22,7 @@ def wait_until(condition: Callable[[], T], timeout: float, describe: str) -> T:
     return value
 
 
-async def wait_until_async(condition: Callable[[], Awaitable[T]], timeout: float, describe: str) -> T:  # noqa: ASYNC109 - the deadline is for the whole
+async def wait_until_async(condition: Callable[[], Awaitable[T | None]], timeout: float, describe: str) -> T:  # noqa: ASYNC109 - the deadline is for the whole
     """`wait_until` for a condition that is awaited."""
     until = time.monotonic() + timeout
     while not (value := await condition()):

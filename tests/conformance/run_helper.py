@@ -1,4 +1,5 @@
-# ruff: noqa
+# ruff: noqa: ANN003, I001
+# fmt: off
 # mypy: ignore-errors
 """The helper that users of the SDK copy, exactly as its documentation prints it."""
 
@@ -6,7 +7,6 @@ import time
 from dedalus_sdk import Dedalus
 
 TERMINAL = {"succeeded", "failed", "cancelled", "expired"}
-
 
 def run(client: Dedalus, machine_id: str, command: list[str], **kwargs) -> str:
     """Block until the execution finishes; return stdout. Raises on failure."""

@@ -37,7 +37,12 @@ def _report_of(live: Live) -> Callable[[str, str], Report]:
             pytest.fail("the SDKs are not installed: run `make sdks`")
         done = subprocess.run(
             [python, "-W", "error::ResourceWarning", SCRIPT, mode],
-            env={"PATH": os.environ["PATH"], "DEDALUS_BASE_URL": live.base_url, "DEDALUS_API_KEY": live.api_key},
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(HERE.parents[1]),
+                "DEDALUS_BASE_URL": live.base_url,
+                "DEDALUS_API_KEY": live.api_key,
+            },
             capture_output=True,
             timeout=100,
             check=False,
