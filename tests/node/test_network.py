@@ -6,13 +6,15 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from tests.node import network_lab as lab
+from tests.wait import wait_until_async
 
 from dormice.node import uplink
 from dormice.node.netlink import forget_flows
@@ -20,6 +22,7 @@ from dormice.node.network import Networks
 from dormice.node.ports import Network
 from dormice.node.runtime import RuntimeFailure
 
+T = TypeVar("T")
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces")
 
 
@@ -286,6 +289,16 @@ async def test_a_host_that_was_no_router_forwards_for_nobody_else(internet: lab.
                 assert await lab.receive(target) == b"from a machine"
 
 
+async def test_rules_that_somebody_flushes_are_loaded_again(internet: lab.Namespace, tmp_path: Path) -> None:
+    async with opened(tmp_path, pool_size=1) as networks, asyncio.TaskGroup() as group:
+        upkeep = group.create_task(networks.run())
+        await wait_until_async(on_host(machine_interfaces), 5, "the pool is filled")
+        before = lab.state_of_the_host()
+        lab.run_in_shell("nft flush ruleset")
+        await wait_until_async(on_host(lambda: lab.state_of_the_host() == before), 5, "the rules are back")
+        upkeep.cancel()
+
+
 async def test_the_last_machine_gone_the_host_is_as_it_was(internet: lab.Namespace, tmp_path: Path) -> None:
     before = lab.state_of_the_host()
     async with opened(tmp_path) as networks:
@@ -327,6 +340,11 @@ def machine_interfaces() -> list[str]:
 
 def refused(*codes: int) -> AbstractContextManager[pytest.ExceptionInfo[OSError]]:
     return pytest.raises(OSError, match="|".join(rf"\[Errno {code}\]" for code in codes or (errno.EHOSTUNREACH,)))
+
+
+def on_host(look: Callable[[], T]) -> Callable[[], Awaitable[T]]:
+    """Look without stopping the event loop."""
+    return lambda: asyncio.to_thread(look)
 
 
 def owners(run_dir: Path) -> list[str]:

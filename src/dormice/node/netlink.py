@@ -39,6 +39,7 @@ _CT_GET, _CT_DELETE = 0x101, 0x102
 _CTA_TUPLE_ORIG, _CTA_FILTER, _CTA_FILTER_ORIG_FLAGS, _CTA_FILTER_REPLY_FLAGS = 1, 25, 1, 2
 _CTA_TUPLE_IP, _CTA_IP_V4_SRC, _FILTER_BY_SOURCE = 1, 1, 1
 _TYPE_MASK = 0x3FFF
+_NFNLGRP_NFTABLES, _NFT_DELTABLE = 7, 0xA02
 _GONE = (errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL)
 
 LOOPBACK_INDEX = 1
@@ -134,6 +135,39 @@ class RouteSocket:
         except OSError as error:
             if error.errno not in _GONE:
                 raise
+
+
+class TableEvents:
+    """Tells when some packet filter table of this namespace was deleted. Never blocks; watch `fileno` for reading."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER
+        )
+        self._socket.bind((0, 1 << (_NFNLGRP_NFTABLES - 1)))
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def deleted(self) -> bool:
+        """Whether one may have been since the last call; reads everything that has come."""
+        found = False
+        while True:
+            try:
+                data = self._socket.recv(1 << 16)
+            except BlockingIOError:
+                return found
+            except OSError:  # ENOBUFS: some were lost
+                found = True
+                continue
+            offset = 0
+            while offset < len(data):
+                length, kind = struct.unpack_from("=IH", data, offset)
+                found = found or kind == _NFT_DELTABLE
+                offset += _aligned(length)
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 def forget_flows(source: IPv4Address) -> int:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Never
 
 from dormice.node import nftables, uplink
-from dormice.node.netlink import LOOPBACK_INDEX, RouteSocket, forget_flows
+from dormice.node.netlink import LOOPBACK_INDEX, RouteSocket, TableEvents, forget_flows
 from dormice.node.ports import Network
 from dormice.node.runtime import RuntimeFailure
 from dormice.node.syscalls import unshare
@@ -90,6 +90,9 @@ class Networks:
         self._pool_size = pool_size
         self._enable_forwarding = enable_forwarding
         self._mtu = 1500
+        self._guarding = False
+        """Whether the host forwards because of nodes: then it forwards for nobody else."""
+        self._rules_in_doubt = True
         self._holder: socket.socket | None = None
         self._owned: dict[str, _Made | int] = {}
         """By machine: its network, or only its slot when an earlier node process made it."""
@@ -114,21 +117,35 @@ class Networks:
             undo.pop_all()
 
     async def run(self) -> Never:
-        """Keep the pool full and delete what was released."""
-        while True:
-            self._work.clear()
-            try:
-                while await self._turn():
-                    pass
-            except RuntimeFailure as error:
-                _log.warning("network upkeep failed, trying again: %s", error)
-                await asyncio.sleep(_PAUSE_AFTER_FAILURE)
-                continue
-            await self._work.wait()
+        """Keep the pool full and the rules loaded, and delete what was released."""
+        loop = asyncio.get_running_loop()
+        events = TableEvents()
+        loop.add_reader(events.fileno(), self._on_table_event, events)
+        try:
+            while True:
+                self._work.clear()
+                try:
+                    while await self._turn():
+                        pass
+                except RuntimeFailure as error:
+                    _log.warning("network upkeep failed, trying again: %s", error)
+                    await asyncio.sleep(_PAUSE_AFTER_FAILURE)
+                    continue
+                await self._work.wait()
+        finally:
+            loop.remove_reader(events.fileno())
+            events.close()
+
+    def _on_table_event(self, events: TableEvents) -> None:
+        if events.deleted():
+            self._rules_in_doubt = True
+            self._work.set()
 
     async def _turn(self) -> bool:
-        """One piece of upkeep, if there is any. Making goes first: somebody may be waiting for it."""
-        if len(self._ready) < self._pool_size:
+        """One piece of upkeep, if there is any. Making goes before deleting: somebody may be waiting for it."""
+        if self._rules_in_doubt:
+            await self._in_thread(self._restore_rules)
+        elif len(self._ready) < self._pool_size:
             await self._in_thread(self._make, self._next_slot())
         elif self._released:
             await self._in_thread(self._delete_released)
@@ -220,22 +237,35 @@ class Networks:
         if taken := uplink.routes_within(self.network, besides=self._name):
             raise OSError(f"the host has a route to {taken[0]}, inside the machines' {self.network}")
         self._mtu = uplink.mtu()
-        nftables.load(
-            nftables.Policy(
-                table=self._name,
-                interfaces=self._prefix,
-                network=self.network,
-                gateway=self.gateway,
-                denied=self._denied,
-                flows=self._flows,
-            )
-        )
+        self._load_rules()
         nftables.pass_docker(self._prefix)
-        if self._enable_forwarding and (not uplink.forwarding() or nftables.guarded()):
-            nftables.guard(uplink.physical_interfaces())
+        if self._enable_forwarding:
+            self._guarding = not uplink.forwarding() or nftables.loaded(nftables.GUARD)
+            if self._guarding:
+                nftables.guard(uplink.physical_interfaces())
             uplink.set_forwarding(on=True)
         forget_flows(self.gateway)  # fails now if the kernel cannot list connections, not at the first release
         self._add_gateway()
+
+    def _load_rules(self) -> None:
+        policy = nftables.Policy(
+            table=self._name,
+            interfaces=self._prefix,
+            network=self.network,
+            gateway=self.gateway,
+            denied=self._denied,
+            flows=self._flows,
+        )
+        nftables.load(policy)
+
+    def _restore_rules(self) -> None:
+        """Somebody deleted tables, as `nft flush ruleset` does: without ours, machines would have no walls."""
+        self._rules_in_doubt = False
+        if not nftables.loaded(self._name):
+            _log.warning("the packet rules were deleted by somebody else; loading them again")
+            self._load_rules()
+        if self._guarding and not nftables.loaded(nftables.GUARD):
+            nftables.guard(uplink.physical_interfaces())
 
     def _hold_name(self) -> None:
         # An abstract socket is exactly as wide as what it guards, this network namespace, and ends with the process.
@@ -262,9 +292,9 @@ class Networks:
         with RouteSocket() as host:
             host.delete_address(LOOPBACK_INDEX, self.gateway)
             host.delete_unreachable(self.network)
-        if _holders() == 1 and nftables.guarded():
+        if self._guarding and _holders() == 1:
             uplink.set_forwarding(on=False)
-            nftables.remove_guard()
+            nftables.unload(nftables.GUARD)
         nftables.forget_docker(self._prefix)
         nftables.unload(self._name)
 

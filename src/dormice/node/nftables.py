@@ -28,7 +28,8 @@ DENIED = tuple(
 )
 """What machines may not reach, besides every address of the host itself and each other."""
 
-_GUARD = "dormice_guard"
+GUARD = "dormice_guard"
+"""The table of the guard, which all nodes of a host share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +69,12 @@ def guard(interfaces: Sequence[str]) -> None:
     """Let `interfaces` forward only answers, and what somebody's rules redirect: the host was no router before us."""
     rules = "".join(f'        iifname "{name}" ct state new ct status ! dnat drop\n' for name in interfaces)
     chain = f"    chain forwarded {{\n        type filter hook forward priority filter; policy accept;\n{rules}    }}\n"
-    _nft(f"add table inet {_GUARD}\ndelete table inet {_GUARD}\ntable inet {_GUARD} {{\n{chain}}}\n")
+    _nft(f"add table inet {GUARD}\ndelete table inet {GUARD}\ntable inet {GUARD} {{\n{chain}}}\n")
 
 
-def guarded() -> bool:
-    """Whether some node of this host has put up the guard."""
-    return subprocess.run(["nft", "list", "table", "inet", _GUARD], capture_output=True, check=False).returncode == 0
-
-
-def remove_guard() -> None:
-    unload(_GUARD)
+def loaded(table: str) -> bool:
+    """Whether there is such a table."""
+    return subprocess.run(["nft", "list", "table", "inet", table], capture_output=True, check=False).returncode == 0
 
 
 def pass_docker(interfaces: str) -> None:
