@@ -354,7 +354,9 @@ def chunk(sequence: int, data: bytes, offset: int, stream: Stream = Stream.STDOU
     return LogEntry(sequence=sequence, at=NOW + sequence, stream=stream, offset=offset, data=data)
 
 
-def finished(number: int = 1, pieces: list[tuple[Stream, bytes]] | None = None, **changes: Any) -> tuple[Execution, list[LogEntry]]:
+def finished(
+    number: int = 1, pieces: list[tuple[Stream, bytes]] | None = None, **changes: Any
+) -> tuple[Execution, list[LogEntry]]:
     """A succeeded execution that wrote these pieces, with its log."""
     entries = [lifecycle(1, ExecutionState.QUEUED), lifecycle(2, ExecutionState.RUNNING)]
     offsets = dict.fromkeys(Stream, 0)
@@ -367,4 +369,9 @@ def finished(number: int = 1, pieces: list[tuple[Stream, bytes]] | None = None, 
     return replace(execution, **changes), entries
 
 
-FAILED = {"state": ExecutionState.FAILED, "exit_code": 1, "error_code": ErrorCode.NONZERO_EXIT, "error_message": "exit 1"}
+FAILED = {
+    "state": ExecutionState.FAILED,
+    "exit_code": 1,
+    "error_code": ErrorCode.NONZERO_EXIT,
+    "error_message": "exit 1",
+}

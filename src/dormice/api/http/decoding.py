@@ -46,6 +46,8 @@ class BodyDecoder(Generic[T]):
         try:
             return self._decoder.decode(body)
         except msgspec.ValidationError as error:
+            # It stops at the first fault; what comes after may not even be JSON.
+            _check_json(body)
             raise InvalidRequest([self._fault(str(error))]) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             _explain(body)
@@ -69,6 +71,15 @@ class BodyDecoder(Generic[T]):
 def _is_json(content_type: str) -> bool:
     media_type = content_type.partition(";")[0].strip().lower()
     return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
+
+
+def _check_json(body: bytes) -> None:
+    try:
+        msgspec.json.decode(body)
+    except msgspec.ValidationError:
+        return  # a number out of range: JSON all the same
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        _explain(body)
 
 
 def _explain(body: bytes) -> NoReturn:
