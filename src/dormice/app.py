@@ -11,7 +11,7 @@ import signal
 import socket
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from dormice.node.machines import ContainerRuntime, ContainerSettings
 from dormice.node.network import Networks
 from dormice.node.node import Node, NodeIdentity
 from dormice.node.process import ProcessRuntime
+from dormice.node.runtime import Runtime
 from dormice.store.sealing import Sealer
 from dormice.store.sqlite import SqliteStore
 from dormice.supervisor import LIFELINE, supervise
@@ -222,7 +223,6 @@ def _listen_node(settings: Settings) -> socket.socket:
 
 
 async def _serve_node(settings: Settings) -> None:
-    images = Images(settings.images)
     identity = NodeIdentity(
         node_id=socket.gethostname(),
         vcpus=float(os.cpu_count() or 1),
@@ -231,47 +231,57 @@ async def _serve_node(settings: Settings) -> None:
     stop = asyncio.Event()
     on_stop(stop.set)
     try:
-        async with asyncio.TaskGroup() as group:
+        async with AsyncExitStack() as opened, asyncio.TaskGroup() as group:
             if settings.driver == "process":
-                names: Callable[[], list[str]] = _any_image
-                runtime: ContainerRuntime | ProcessRuntime = ProcessRuntime(
-                    data_dir=settings.data / "node", run_dir=settings.run, guest=settings.guest_program
-                )
+                runtime, names = _processes(settings), _any_image
+                live = await runtime.open()
             else:
-                networks = Networks(
-                    settings.run,
-                    network=settings.machine_network(),
-                    name=settings.instance,
-                    pool_size=settings.pool_size,
-                )
+                networks = _networks(settings)
                 await networks.open()
+                opened.push_async_callback(networks.close)
+                runtime, names = _containers(settings, networks), partial(_image_names, settings.images)
+                live = await runtime.open()
+                await networks.release_others({running.machine_id for running in live})
                 group.create_task(networks.run(), name="networks")
                 group.create_task(Forwarder(networks.gateway, networks.network).run(), name="dns")
-                runtime = ContainerRuntime(
-                    ContainerSettings(
-                        data_dir=settings.data / "node",
-                        guest=settings.guest_program,
-                        run_dir=settings.run,
-                        first_uid=settings.first_uid,
-                        reserve_bytes=settings.storage_reserve_gib << 30,
-                        pool_size=settings.pool_size,
-                        cgroup_parent=settings.instance,
-                    ),
-                    images,
-                    networks,
-                )
-                names = partial(_image_names, settings.images)
+            opened.push_async_callback(runtime.close)
             node = Node(
                 runtime=runtime, identity=identity, server_socket=str(settings.node_socket), images=names, group=group
             )
-            await node.open()
+            node.adopt(live)
             group.create_task(node.serve(), name="node")
             group.create_task(node.watch_images(), name="images")
             await stop.wait()
-            await node.close()
+            node.close()
             raise _Ended
     except* _Ended:
         pass
+
+
+def _networks(settings: Settings) -> Networks:
+    return Networks(
+        settings.run, network=settings.machine_network(), name=settings.instance, pool_size=settings.pool_size
+    )
+
+
+def _containers(settings: Settings, networks: Networks) -> Runtime:
+    return ContainerRuntime(
+        ContainerSettings(
+            data_dir=settings.data / "node",
+            guest=settings.guest_program,
+            run_dir=settings.run,
+            first_uid=settings.first_uid,
+            reserve_bytes=settings.storage_reserve_gib << 30,
+            pool_size=settings.pool_size,
+            cgroup_parent=settings.instance,
+        ),
+        Images(settings.images),
+        networks,
+    )
+
+
+def _processes(settings: Settings) -> Runtime:
+    return ProcessRuntime(data_dir=settings.data / "node", run_dir=settings.run, guest=settings.guest_program)
 
 
 def _image_names(directory: Path) -> list[str]:

@@ -73,20 +73,19 @@ class Node:
         self._server: _ServerConnection | None = None
         self._epoch = 0
 
-    async def open(self) -> None:
-        """Prepare the host and take over the machines that are alive."""
-        for running in await self._runtime.open():
+    def adopt(self, alive: Iterable[Running]) -> None:
+        """Take over the machines that are alive. Before `serve`."""
+        for running in alive:
             log.info("machine %s is alive and adopted", running.machine_id)
             self._watch(self._machine(running.machine_id), running)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Hang up. Machines go on running."""
         if self._server is not None:
             self._server.close()
         self._drop_links()
         for machine in self._machines.values():
             self._unwatch(machine)
-        await self._runtime.close()
 
     async def serve(self) -> None:
         """Keep a connection to the server until cancelled."""
