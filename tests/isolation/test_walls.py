@@ -164,12 +164,34 @@ async def test_root_can_do_what_packages_need(inside: Shell) -> None:
         mv /usr/share/doc /usr/share/papers && ls -d /usr/share/papers
         sed -i 's/localhost/localhost here/' /etc/hosts && grep -c here /etc/hosts
         script -qc 'tty' /dev/null 2>/dev/null || python3 -c 'import pty; pty.spawn(["tty"])'
-        exec 5<>/dev/tcp/127.0.0.1/1 || echo refused
+        cp /bin/echo /usr/local/bin/ping
+        python3 -c "import os, struct; os.setxattr('/usr/local/bin/ping', 'security.capability', struct.pack('<5I', 0x2000001, 1 << 13, 0, 0, 0))"
+        /usr/local/bin/ping pinged
     """
     result = await inside.run(script)
     said = result.stdout.split()
     assert said[:6] == ["1234:4321", "nobody", "0", "bound", "/usr/share/papers", "2"], result.said
     assert any(word.startswith("/dev/pts/") for word in said)
+    assert said[-1] == "pinged"
+
+
+async def test_commands_have_no_capability_beyond_the_list(inside: Shell) -> None:
+    numbers = {
+        "CHOWN": 0,
+        "DAC_OVERRIDE": 1,
+        "FOWNER": 3,
+        "FSETID": 4,
+        "KILL": 5,
+        "SETGID": 6,
+        "SETUID": 7,
+        "SETPCAP": 8,
+    }
+    numbers |= {"NET_BIND_SERVICE": 10, "NET_RAW": 13, "SYS_CHROOT": 18, "AUDIT_WRITE": 29, "SETFCAP": 31}
+    listed = sum(1 << number for number in numbers.values())
+    status = (await inside.run("grep -E 'Cap(Prm|Eff|Bnd|Inh|Amb)' /proc/self/status")).stdout
+    sets = dict(line.split() for line in status.splitlines())
+    assert {int(value, 16) for value in sets.values()} == {0, listed}
+    assert int(sets["CapBnd:"], 16) == listed
 
 
 async def test_a_debugger_works_on_its_own_children(inside: Shell) -> None:

@@ -93,6 +93,7 @@ class Lab:
     networks: NetworkProvider
     reserve_bytes: int = 0
     pids_limit: int = 512
+    oci_runtimes: tuple[str, ...] = ("crun", "runc")
 
     def runtime(self) -> ContainerRuntime:
         settings = ContainerSettings(
@@ -103,6 +104,7 @@ class Lab:
             reserve_bytes=self.reserve_bytes,
             pids_limit=self.pids_limit,
             pool_size=1,
+            oci_runtimes=self.oci_runtimes,
             cgroup_parent=self.cgroup_parent,
         )
         return ContainerRuntime(settings, OneImage(image_under_test()), self.networks)
@@ -257,6 +259,16 @@ async def machine(
             yield running, opened
     finally:
         await runtime.end(machine_id)
+
+
+async def readable(fd: int) -> None:
+    """Wait, ten seconds at most, until there is something to read, or for a pidfd until its process has died."""
+    loop, seen = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(fd, seen.set)
+    try:
+        await asyncio.wait_for(seen.wait(), 10)
+    finally:
+        loop.remove_reader(fd)
 
 
 needs_machines = [

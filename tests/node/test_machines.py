@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from tests.node.machine_lab import SMALL, Lab, lab, machine, needs_machines, new_machine_id, shell
+from tests.node.machine_lab import SMALL, Lab, lab, machine, needs_machines, new_machine_id, readable, shell
 
 from dormice.node.runtime import MachineSpec, RuntimeFailure
+from dormice.protocol.guest import How
 
 pytestmark = needs_machines
 
@@ -73,6 +75,7 @@ async def test_a_machine_whose_process_1_died_unseen_is_cleared_at_the_next_star
     async with lab.opened() as runtime:
         started = await runtime.start(machine_id, uuid4(), SMALL)
         signal.pidfd_send_signal(started.pidfd, signal.SIGKILL)
+        await readable(started.pidfd)
     async with lab.opened() as runtime:
         assert [name for name in lab.leftovers() if machine_id in name] == []
         async with machine(runtime, machine_id=machine_id) as (_, inside):
@@ -82,12 +85,8 @@ async def test_a_machine_whose_process_1_died_unseen_is_cleared_at_the_next_star
 async def test_the_death_of_process_1_shows_on_its_pidfd(lab: Lab) -> None:
     async with lab.opened() as runtime:
         running = await runtime.start(new_machine_id(), uuid4(), SMALL)
-        died = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        loop.add_reader(running.pidfd, died.set)
         signal.pidfd_send_signal(running.pidfd, signal.SIGKILL)
-        await asyncio.wait_for(died.wait(), 10)
-        loop.remove_reader(running.pidfd)
+        await readable(running.pidfd)
         await runtime.end(running.machine_id)
 
 
@@ -154,6 +153,16 @@ async def test_a_disk_that_was_given_more_room_has_it_after_the_next_start(lab: 
     kept, size = result.stdout.split()
     assert kept == "kept"
     assert int(size) > 2_900
+
+
+async def test_runc_will_do_where_there_is_no_crun(lab: Lab) -> None:
+    if shutil.which("runc") is None:
+        pytest.skip("runc is not installed")
+    lab.oci_runtimes = ("runc",)
+    async with lab.opened() as runtime, machine(runtime) as (_, inside):
+        hog = await inside.run("exec python3 -c 'bytearray(400 << 20)'")
+        assert (hog.exited.how, hog.code) == (How.SIGNALLED, 9)
+    assert lab.leftovers() == []
 
 
 def _held() -> tuple[int, int]:

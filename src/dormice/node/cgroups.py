@@ -37,6 +37,8 @@ class Hierarchies:
 
     unified: Path
     v1: dict[str, Path]
+    others: frozenset[Path] = frozenset()
+    """Mount points of v1 hierarchies that limit nothing of ours, but in which an OCI runtime may leave directories."""
 
     @property
     def v1_roots(self) -> list[Path]:
@@ -53,7 +55,8 @@ def discover(unified: Path, mountinfo: str) -> Hierarchies:
     missing = [name for name in _CONTROLLERS if name not in on_v2 and name not in on_v1]
     if missing:
         raise OSError(errno.ENOTSUP, f"no cgroup controller: {', '.join(missing)}")
-    return Hierarchies(unified, {name: on_v1[name] for name in _CONTROLLERS if name not in on_v2})
+    used = {name: on_v1[name] for name in _CONTROLLERS if name not in on_v2}
+    return Hierarchies(unified, used, frozenset(on_v1.values()) - set(used.values()))
 
 
 def _v1_mounts(mountinfo: str) -> Iterator[tuple[str, Path]]:
@@ -79,6 +82,7 @@ class Cgroups:
         self._unified = hierarchies.unified / parent
         self._v1 = {name: root / parent for name, root in hierarchies.v1.items()}
         self._roots = [root / parent for root in hierarchies.v1_roots]
+        self._others = [root / parent for root in hierarchies.others]
         self._v2 = [name for name in _CONTROLLERS if name not in self._v1]
         self._mount = hierarchies.unified
 
@@ -156,7 +160,7 @@ class Cgroups:
     def remove(self, name: str, timeout: float = 5.0) -> None:
         """Remove the machine's directories and all below them, waiting for the last of the dead. Raises OSError (EBUSY)."""
         deadline = time.monotonic() + timeout
-        for directory in self._directories(name):
+        for directory in (*self._directories(name), *(root / name for root in self._others)):
             pause = 0.001
             while not _remove_tree(directory):
                 if time.monotonic() > deadline:

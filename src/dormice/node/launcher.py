@@ -24,13 +24,15 @@ class Standby:
     def __init__(self, answers: socket.socket) -> None:
         self._answers = answers
 
-    def run(self, argv: Sequence[str], fds: Sequence[int]) -> int:
-        """Run a command as a session of its own, with `fds` as its 3, 4, ... Returns its exit status. Only once.
+    def run(self, argv: Sequence[str], netns: int, fds: Sequence[int]) -> int:
+        """Run a command in a network namespace, as a session of its own, with `fds` as its 3, 4, ... Only once.
+
+        Returns its exit status.
 
         Raises RuntimeFailure when it could not even be tried.
         """
         try:
-            socket.send_fds(self._answers, [json.dumps({"argv": list(argv)}).encode()], list(fds))
+            socket.send_fds(self._answers, [json.dumps({"argv": list(argv)}).encode()], [netns, *fds])
         except BrokenPipeError:
             raise RuntimeFailure("OCI_RUNTIME_FAILED", "the waiting process died", retryable=True) from None
         return int(_answer(self._answers)[0]["status"])

@@ -7,7 +7,8 @@ Each message on that socket is one JSON object with one descriptor, a socket for
 
     {"verb": "userns", "base": 1000000, "size": 65536, "settings": {"max_user_namespaces": 0}}  ->  {} and the namespace's fd
     {"verb": "stand_by", "cgroups": [".../cgroup.procs"]}  ->  {} once a child is inside the cgroups;
-        then, on the same socket, {"argv": ["crun", ...]} with the fds 3, 4, ... of that command  ->  {"status": 0}
+        then, on the same socket, {"argv": ["crun", ...]} with a network namespace to enter and the fds 3, 4, ... of that
+        command  ->  {"status": 0}
 
 An error is {"error": "..."}.
 """
@@ -16,16 +17,20 @@ import ctypes
 import fcntl
 import json
 import os
+import resource
 import signal
 import socket
 import sys
 from typing import Any
 
 CLONE_NEWUSER = 0x10000000
+CLONE_NEWNET = 0x40000000
 PR_SET_SECUREBITS = 28
 SECBIT_NO_SETUID_FIXUP = 4
 MESSAGE_BYTES = 65536
 MOST_FDS = 8
+OPEN_FILES = 65536  # of a process inside, until it raises the limit itself
+MOST_OPEN_FILES = 1048576
 SAFE_FD = 64  # above every fd that a command is given
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -80,6 +85,8 @@ def answer(plan: dict[str, Any], answers: socket.socket) -> None:
             command, fds = receive(answers)
             if command is None:
                 return
+            # Before the OCI runtime, not by it: once inside the user namespace it may no longer enter a network of the host's.
+            call("setns", fds.pop(0), CLONE_NEWNET)
             result["status"] = run(command["argv"], fds)
     except OSError as error:
         result = {"error": str(error)}
@@ -126,6 +133,11 @@ def run(argv: list[str], fds: list[int]) -> int:
     os.close(heard)
     standard = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, SAFE_FD) for fd in (silence, unheard, unheard)]
     actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate([*standard, *fds])]
+    # Here, because the OCI runtime may lack the capability to set them for a process in another user namespace.
+    hard = min(MOST_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(OPEN_FILES, hard), hard))
+    # A host whose core_pattern is a pipe would run its handler, as root and outside, on the machine's behalf.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     child = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsid=True)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ CAPABILITIES = (
     "CAP_FSETID",
     "CAP_KILL",
     "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",  # without power over a network that belongs to the node, but Debian's ping does not start without it
     "CAP_SETFCAP",  # dpkg unpacks files that carry capabilities
     "CAP_SETGID",
     "CAP_SETPCAP",
@@ -30,7 +31,7 @@ CAPABILITIES = (
     "CAP_SYS_CHROOT",  # sshd and dpkg change their root
 )
 """What root inside may do to what its own user namespace owns. Missing on purpose: SYS_ADMIN (mounts, namespaces), SYS_PTRACE (process 1),
-NET_ADMIN and NET_RAW (the network is the node's), SYS_MODULE, SYS_BOOT, SYS_TIME, SYS_RAWIO, SYSLOG, BPF, PERFMON, MKNOD."""
+NET_ADMIN, SYS_MODULE, SYS_BOOT, SYS_TIME, SYS_RAWIO, SYSLOG, BPF, PERFMON, MKNOD."""
 
 _MASKED = (
     "/proc/acpi",
@@ -55,7 +56,6 @@ _MASKED = (
     "/proc/vmallocinfo",
 )
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-_MOST_OPEN_FILES = 1_048_576
 _MOST_TERMINALS = 256  # the kernel has one quota for all machines
 
 
@@ -69,7 +69,8 @@ class Bundle:
     rootfs: Path
     guest: Path
     userns: Path
-    netns: Path
+    cgroup: str
+    """Absolute in every hierarchy; for runtimes that insist on one of their own."""
     owner: int
     """First uid and gid of the machine on the host; 65,536 follow."""
 
@@ -78,7 +79,8 @@ def configuration(bundle: Bundle) -> dict[str, Any]:
     """The `config.json` of a machine."""
     mapping = [{"containerID": 0, "hostID": bundle.owner, "size": 65536}]
     private = [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "cgroup")]
-    joined = [{"type": "user", "path": str(bundle.userns)}, {"type": "network", "path": str(bundle.netns)}]
+    # No network namespace: the runtime is started inside the one that the machine shall have.
+    joined = [{"type": "user", "path": str(bundle.userns)}]
     return {
         "ociVersion": "1.0.2",
         "hostname": bundle.hostname,
@@ -87,6 +89,7 @@ def configuration(bundle: Bundle) -> dict[str, Any]:
         "mounts": _mounts(bundle),
         "linux": {
             "namespaces": private + joined,
+            "cgroupsPath": bundle.cgroup,
             "uidMappings": mapping,
             "gidMappings": mapping,
             "maskedPaths": list(_MASKED),
@@ -99,7 +102,6 @@ def configuration(bundle: Bundle) -> dict[str, Any]:
 
 def _process(boot_id: str) -> dict[str, Any]:
     sets = ("bounding", "effective", "permitted")
-    open_files = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], _MOST_OPEN_FILES)
     return {
         "terminal": False,
         "user": {"uid": 0, "gid": 0},
@@ -112,11 +114,6 @@ def _process(boot_id: str) -> dict[str, Any]:
         # sudo and su must work inside; what they can reach is bounded by the user namespace and the capabilities above.
         "noNewPrivileges": False,
         "oomScoreAdj": 0,
-        "rlimits": [
-            {"type": "RLIMIT_NOFILE", "soft": min(open_files, 65_536), "hard": open_files},
-            # A host whose core_pattern is a pipe would run its handler, as root and outside, on the machine's behalf.
-            {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
-        ],
     }
 
 
@@ -155,24 +152,30 @@ class OciRuntime:
     state: Path
 
     @classmethod
-    def find(cls, state: Path) -> OciRuntime:
-        """The runtime this host has. Raises FileNotFoundError when there is none."""
-        for name in ("crun", "runc"):
+    def find(cls, state: Path, names: Sequence[str] = ("crun", "runc")) -> OciRuntime:
+        """The first of the runtimes that this host has. Raises FileNotFoundError when it has none."""
+        for name in names:
             if path := shutil.which(name):
                 return cls(path, state)
-        raise FileNotFoundError("neither crun nor runc is installed")
+        raise FileNotFoundError(f"not installed: {' or '.join(names)}")
 
     def command(self, name: str, bundle: Path, pid_file: Path, log: Path) -> list[str]:
         """The command that starts a container in the background and passes fds 3 and 4 on to it."""
-        # crun must leave the cgroups alone that we put it in. runc has no such switch; it finds none to change (see machines.py).
-        options = ["--cgroup-manager=disabled"] if self.program.endswith("crun") else []
-        options += ["--root", str(self.state), "--log", str(log)]
+        # crun can be told to leave the cgroups alone that it is started in; runc makes its own, inside them by `cgroupsPath`.
+        disabled = ["--cgroup-manager=disabled"] if self._is_crun else []
         run = ["run", "--detach", "--preserve-fds=2", "--pid-file", str(pid_file), "--bundle", str(bundle), name]
-        return [self.program, *options, *run]
+        return [self.program, *disabled, "--root", str(self.state), "--log", str(log), *run]
 
     def forget(self, name: str) -> None:
-        """Drop the runtime's record of a container whose processes are gone."""
+        """Drop the runtime's record of a container whose processes are gone, and the cgroups that only runc makes."""
+        if not self._is_crun and (self.state / name).exists():
+            delete = [self.program, "--root", str(self.state), "delete", "--force", name]
+            subprocess.run(delete, check=False, stdin=subprocess.DEVNULL, capture_output=True)
         shutil.rmtree(self.state / name, ignore_errors=True)
+
+    @property
+    def _is_crun(self) -> bool:
+        return Path(self.program).name == "crun"
 
 
 def write_bundle(directory: Path, bundle: Bundle) -> None:

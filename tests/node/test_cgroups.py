@@ -1,0 +1,147 @@
+"""Limits on every arrangement of cgroups: told apart by text, written to files, and bound on the host at hand."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from dormice.node.cgroups import Cgroups, Hierarchies, Limits, Unified, discover, hybrid_mount
+
+V1 = """\
+30 22 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro
+31 30 0:27 / /sys/fs/cgroup/memory rw,nosuid shared:9 - cgroup cgroup rw,memory
+32 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw shared:10 - cgroup cgroup rw,cpu,cpuacct
+33 30 0:29 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids
+34 30 0:30 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices
+"""
+HYBRID = V1 + "35 30 0:31 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+V2 = "30 22 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n"
+LIMITS = Limits(vcpu=1.5, memory_mib=512, pids=100)
+
+
+def unified(tmp_path: Path, controllers: str) -> Path:
+    (tmp_path / "cgroup.controllers").write_text(controllers)
+    return tmp_path
+
+
+def test_a_host_of_v1_is_recognised(tmp_path: Path) -> None:
+    found = discover(unified(tmp_path, ""), V1)
+    assert {name: str(path.name) for name, path in found.v1.items()} == {
+        "cpu": "cpu,cpuacct",
+        "memory": "memory",
+        "pids": "pids",
+    }
+    assert {path.name for path in found.others} == {"devices"}
+    assert hybrid_mount(V1) is None
+
+
+def test_a_hybrid_host_is_recognised(tmp_path: Path) -> None:
+    assert set(discover(unified(tmp_path, "hugetlb"), HYBRID).v1) == {"cpu", "memory", "pids"}
+    assert hybrid_mount(HYBRID) == Path("/sys/fs/cgroup/unified")
+
+
+def test_a_host_of_v2_is_recognised(tmp_path: Path) -> None:
+    assert discover(unified(tmp_path, "cpu io memory pids"), V2) == Hierarchies(tmp_path, {})
+    assert hybrid_mount(V2) is None
+
+
+def test_a_host_without_a_controller_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="no cgroup controller: memory, pids"):
+        discover(unified(tmp_path, "cpu"), "")
+
+
+def test_on_v2_limits_are_written_and_controllers_handed_down(tmp_path: Path) -> None:
+    """On plain files, which take what is written: the kernel's part is tested on the host at hand."""
+    cgroups = Cgroups(Hierarchies(tmp_path, {}), "dormice")
+    cgroups.open()
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+    assert (tmp_path / "dormice/cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+    machine = tmp_path / "dormice/m"
+    machine.mkdir()
+    for name in ("cpu.max", "cpu.weight", "memory.max", "memory.swap.max", "pids.max"):
+        (machine / name).touch()
+    cgroups.apply("m", LIMITS)
+    written = {file.name: file.read_text() for file in machine.iterdir()}
+    assert written == {
+        "cpu.max": "150000 100000",
+        "cpu.weight": "150",
+        "memory.max": str(512 << 20),
+        "memory.swap.max": "0",
+        "pids.max": "100",
+    }
+    (machine / "memory.events").write_text("low 0\nhigh 0\nmax 7\noom 2\noom_kill 3\n")
+    assert cgroups.oom_kills("m") == 3
+    assert cgroups.entrances("m") == [machine / "cgroup.procs"]
+
+
+@pytest.fixture(name="real")
+def _real() -> Iterator[Cgroups]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    mount = Unified()
+    name = f"dmlab-{uuid4().hex[:8]}"
+    hierarchies = discover(mount.path, Path("/proc/self/mountinfo").read_text())
+    cgroups = Cgroups(hierarchies, name)
+    cgroups.open()
+    yield cgroups
+    for root in (hierarchies.unified, *hierarchies.v1_roots):
+        (root / name).rmdir()
+    mount.close()
+
+
+def test_a_machines_processes_are_killed_and_its_directories_removed(real: Cgroups) -> None:
+    real.create("m", 12345)
+    real.apply("m", LIMITS)
+    with subprocess.Popen(["sleep", "1000"]) as sleeper:
+        for entrance in real.entrances("m"):
+            entrance.write_text(str(sleeper.pid))
+        assert real.populated("m")
+        assert real.names() == {"m"}
+        real.kill("m")
+        assert sleeper.wait(10) == -9
+    real.remove("m")
+    assert real.names() == set()
+    assert not real.populated("m")
+    assert real.oom_kills("m") == 0
+
+
+def test_limits_can_be_raised_and_lowered(real: Cgroups) -> None:
+    real.create("m", 0)
+    for memory in (512, 1024, 256):
+        real.apply("m", Limits(vcpu=0.25, memory_mib=memory, pids=10))
+    real.remove("m")
+
+
+def test_the_machines_root_may_make_children_and_no_limits(real: Cgroups) -> None:
+    real.create("m", 12345)
+    fd = real.open_delegated("m")
+    owned = {entry.name for entry in os.scandir(fd) if entry.stat().st_uid == 12345}
+    assert os.fstat(fd).st_uid == 12345
+    os.close(fd)
+    assert owned == {"cgroup.procs", "cgroup.threads", "cgroup.subtree_control"}
+    real.remove("m")
+
+
+def test_children_that_a_machine_left_are_removed_with_it(real: Cgroups) -> None:
+    real.create("m", 0)
+    fd = real.open_delegated("m")
+    for child in ("init", "exec-1", "exec-1/deeper"):
+        os.mkdir(child, dir_fd=fd)
+    os.close(fd)
+    real.remove("m")
+    assert real.names() == set()
+
+
+def test_removing_what_lives_fails_in_bounded_time(real: Cgroups) -> None:
+    real.create("m", 0)
+    with subprocess.Popen(["sleep", "1000"]) as sleeper:
+        real.entrances("m")[0].write_text(str(sleeper.pid))
+        with pytest.raises(OSError, match="processes remain"):
+            real.remove("m", timeout=0.01)
+        sleeper.kill()
+    real.remove("m")

@@ -1,0 +1,126 @@
+"""Disks: exact, promised no more than there is, and never attached twice."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dormice.node.disks import GIB, Disks
+from dormice.node.runtime import RuntimeFailure
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems")
+
+
+def opened(directory: Path, *, reserve_bytes: int = 0, pool_size: int = 0) -> Disks:
+    disks = Disks(directory, reserve_bytes=reserve_bytes, pool_size=pool_size)
+    disks.open()
+    return disks
+
+
+@pytest.fixture(name="disks")
+def _disks(tmp_path: Path) -> Disks:
+    return opened(tmp_path)
+
+
+@contextmanager
+def attached(disks: Disks, name: str) -> Iterator[int]:
+    mount = disks.attach(name)
+    try:
+        yield mount
+    finally:
+        os.close(mount)
+        assert disks.wait_released(name, 10)
+
+
+def _size(mount: int) -> int:
+    stats = os.statvfs(f"/proc/self/fd/{mount}")
+    return stats.f_blocks * stats.f_frsize
+
+
+def test_a_new_disk_takes_next_to_nothing_of_the_host(disks: Disks, tmp_path: Path) -> None:
+    disks.create("dm-a", 50)
+    stat = (tmp_path / "machines/dm-a.ext4").stat()
+    assert stat.st_size == 50 * GIB
+    assert stat.st_blocks * 512 < 8 << 20
+
+
+def test_what_is_written_is_there_when_it_is_attached_again(disks: Disks) -> None:
+    disks.create("dm-a", 1)
+    with attached(disks, "dm-a") as mount:
+        os.mkdir("kept", dir_fd=mount)
+    with attached(disks, "dm-a") as mount:
+        assert os.stat("kept", dir_fd=mount)
+
+
+def test_a_disk_ends_where_it_was_promised_to(disks: Disks) -> None:
+    disks.create("dm-a", 1)
+    with attached(disks, "dm-a") as mount:
+        fd = os.open("big", os.O_WRONLY | os.O_CREAT, dir_fd=mount)
+        with pytest.raises(OSError, match="No space") as full:
+            os.posix_fallocate(fd, 0, GIB)
+        os.close(fd)
+        assert full.value.errno == errno.ENOSPC
+        assert 0.9 * GIB < _size(mount) <= GIB
+
+
+def test_an_attached_disk_is_not_attached_again(disks: Disks, tmp_path: Path) -> None:
+    disks.create("dm-a", 1)
+    with attached(disks, "dm-a"):
+        for again in (disks, opened(tmp_path)):
+            with pytest.raises(RuntimeFailure) as refused:
+                again.attach("dm-a")
+            assert refused.value.code == "STILL_RUNNING"
+            assert not again.wait_released("dm-a", 0.0)
+
+
+def test_more_than_the_host_has_is_not_promised(tmp_path: Path) -> None:
+    host = os.statvfs(tmp_path)
+    free = host.f_bavail * host.f_frsize
+    disks = opened(tmp_path, reserve_bytes=free - 5 * GIB)
+    disks.create("dm-a", 2)
+    disks.create("dm-b", 2)
+    with pytest.raises(RuntimeFailure) as refused:
+        disks.create("dm-c", 2)
+    assert refused.value.code == "STORAGE_EXHAUSTED"
+    with pytest.raises(RuntimeFailure):
+        disks.create("dm-a", 4)
+    disks.delete("dm-b")
+    disks.create("dm-c", 2)
+
+
+def test_a_disk_that_was_given_more_room_uses_it_and_keeps_its_files(disks: Disks) -> None:
+    disks.create("dm-a", 1)
+    with attached(disks, "dm-a") as mount:
+        os.mkdir("kept", dir_fd=mount)
+    disks.create("dm-a", 3)
+    with attached(disks, "dm-a") as mount:
+        assert _size(mount) > 2.9 * GIB
+        assert os.stat("kept", dir_fd=mount)
+
+
+def test_a_disk_never_shrinks(disks: Disks, tmp_path: Path) -> None:
+    disks.create("dm-a", 2)
+    disks.create("dm-a", 1)
+    assert (tmp_path / "machines/dm-a.ext4").stat().st_size == 2 * GIB
+
+
+def test_the_pool_holds_disks_of_the_size_asked_for_last(tmp_path: Path) -> None:
+    disks = opened(tmp_path, pool_size=2)
+    disks.create("dm-a", 1)
+    disks.refill()
+    ready = set((tmp_path / "pool").iterdir())
+    assert len(ready) == 2
+    disks.create("dm-b", 1)
+    assert set((tmp_path / "pool").iterdir()) < ready
+    opened(tmp_path)
+    assert list((tmp_path / "pool").iterdir()) == []
+
+
+def test_a_disk_that_never_was_is_released_and_deleted(disks: Disks) -> None:
+    assert disks.wait_released("dm-a", 0.0)
+    disks.delete("dm-a")
