@@ -180,8 +180,10 @@ async def test_standard_input_follows_the_guests_credit(server: Server) -> None:
     assert await heard_stdin(node, 65_536, 105_536) == data[65_536:105_536]
     await node.hang_up()
     node = await server.node(up)
-    node.attach(up, start.execution)
-    node.say(wire.StdinWritten(machine.id, start.execution, 100_000, closed=False))
+    node.say(
+        wire.Attached(machine.id, up.boot_id, [start.execution]),
+        wire.StdinWritten(machine.id, start.execution, 100_000, closed=False),
+    )
     assert await heard_stdin(node, 100_000, len(data), eof=True) == data[100_000:]
 
 

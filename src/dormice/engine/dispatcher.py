@@ -81,7 +81,6 @@ class Dispatcher:
         What it does not know and has not started was lost on the way. The start frame names the boot and a guest
         starts an id once, so sending it again is safe.
         """
-        self._feeder.restart(live)
         for execution in list(live.claimed.values()):
             if execution.id not in known:
                 self._restart[execution.id] = (live, execution)

@@ -109,6 +109,8 @@ class Reconciler:
                 execution_id = execution_from_uuid(UUID(bytes=message.execution))
                 self._feeder.written(live, execution_id, message.written, closed=message.closed)
             case wire.Attached():
+                # At once, not as a step: what the guest says of its standard input follows right behind.
+                self._feeder.restart(live)
                 connection = self._connection
                 self._post(live, lambda live: self._attached(live, message, connection))
             case wire.MachineFailed():
