@@ -125,7 +125,10 @@ class ContainerRuntime:
         self._namespace = MountNamespace()
         self._executor = ThreadPoolExecutor(_THREADS, "machines", initializer=self._namespace.enter)
         self._pool_executor = ThreadPoolExecutor(1, "machine-pool", initializer=self._namespace.enter)
-        found = await self._in_thread(self._prepare_host)
+        try:
+            found = await self._in_thread(self._prepare_host)
+        except OSError as error:
+            raise RuntimeFailure("OCI_RUNTIME_FAILED", f"this host cannot run machines: {error}") from error
         self._running = await self._in_thread(self._adopt_all, found)
         await self._in_thread(self._kill_orphans)
         for machine_id in found - set(self._running):
@@ -152,9 +155,9 @@ class ContainerRuntime:
                     )
                 finally:
                     os.close(netns)
-            except (RuntimeFailure, OSError) as failure:
+            except (RuntimeFailure, OSError, asyncio.CancelledError) as failure:
                 await self._clear(machine_id)
-                if isinstance(failure, RuntimeFailure):
+                if not isinstance(failure, OSError):
                     raise
                 raise RuntimeFailure("OCI_RUNTIME_FAILED", str(failure)) from failure
             self._running[machine_id] = running, record
@@ -194,8 +197,14 @@ class ContainerRuntime:
 
     # On the loop ----------------------------------------------------------------------------------------------------
 
-    def _in_thread(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> asyncio.Future[_T]:
-        return asyncio.get_running_loop().run_in_executor(self._executor, lambda: work(*args, **kwargs))
+    async def _in_thread(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        future = asyncio.get_running_loop().run_in_executor(self._executor, lambda: work(*args, **kwargs))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            # Nobody can stop the thread, and nobody else may touch the machine before it is done.
+            await asyncio.wait([future])
+            raise
 
     def _check(self, machine_id: str) -> None:
         if not _MACHINE_ID.fullmatch(machine_id):
