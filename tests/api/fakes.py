@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dormice.api.services import Services
-from dormice.domain.errors import Conflict, Forbidden, NotFound, Unauthenticated
+from dormice.domain.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from dormice.domain.execution import ErrorCode, Execution, ExecutionState, LogEntry, StdinMode, Stream
 from dormice.domain.ids import canonical_machine_id
 from dormice.domain.limits import Limits, MachineDefaults
@@ -196,6 +196,7 @@ class FakeMachines:
     async def create(
         self, caller: Caller, order: MachineOrder, idempotency: Idempotency | None, *, wait_ms: int = 0
     ) -> Machine:
+        _judge(order)
         self._note("create", (order, idempotency, wait_ms))
         return self.machine
 
@@ -217,6 +218,7 @@ class FakeMachines:
         revision: str | None,
         idempotency: Idempotency | None,
     ) -> Machine:
+        _judge(patch)
         self._note("patch", (patch, revision, idempotency))
         return self._own(machine_id)
 
@@ -270,6 +272,18 @@ class FakeMachines:
         if canonical_machine_id(machine_id) != self.machine.id:
             raise NotFound("no such machine")
         return self.machine
+
+
+def _judge(order: MachineOrder | MachinePatch) -> None:
+    """Refuse what the engine would refuse on a host without end."""
+    limits = Limits()
+    vcpu, memory, storage = order.vcpu, order.memory_mib, order.storage_gib
+    if vcpu is not None and (vcpu < limits.vcpu_min or vcpu % limits.vcpu_step):
+        raise Invalid("vcpu goes in steps", location="body.vcpu")
+    if memory is not None and memory < limits.memory_mib_min:
+        raise Invalid("memory_mib is too small", location="body.memory_mib")
+    if storage is not None and not limits.storage_gib_min <= storage <= limits.storage_gib_max:
+        raise Invalid("storage_gib is out of range", location="body.storage_gib")
 
 
 @dataclass
@@ -369,7 +383,7 @@ def finished(
     return replace(execution, **changes), entries
 
 
-FAILED = {
+FAILED: dict[str, Any] = {
     "state": ExecutionState.FAILED,
     "exit_code": 1,
     "error_code": ErrorCode.NONZERO_EXIT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -234,7 +234,9 @@ async def test_the_access_log_has_no_key_and_no_query(
 async def test_more_requests_than_can_be_served_are_told_to_come_again(world: World) -> None:
     app = create_app(world.services())
     app.asgi_handler._most_requests = 0  # type: ignore[attr-defined]
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://dormice") as client:
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=cast("Any", app)), base_url="http://dormice"
+    ) as client:
         response = await client.get("/health")
     assert_coded(response, 503, "DEPENDENCY_UNAVAILABLE")
     assert response.headers["retry-after-ms"] == "1000"

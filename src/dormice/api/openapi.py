@@ -34,6 +34,14 @@ _CODED = {
     429: "Too much at once; `retry-after-ms` says when to come again.",
     503: "Something that the request needs is not there just now; `retry-after-ms` says when to come again.",
 }
+_MEDIA: dict[str, Document] = {
+    "application/json": {"type": "object"},
+    "text/event-stream": {
+        "type": "object",
+        "properties": {"event": {"type": "string"}, "id": {"type": "string"}, "data": {"type": "string"}},
+    },
+    "application/octet-stream": {"type": "string", "format": "binary"},
+}
 _TAGS = {
     "machines": "Isolated Linux machines that sleep when nobody needs them.",
     "executions": "Commands on machines, and what becomes of them.",
@@ -146,8 +154,7 @@ def _answer(answer: Answer) -> Document:
     if answer.body is not None:
         content["application/json"] = {"schema": _ref(answer.body)}
     for media_type in answer.media_types:
-        schema = {"type": "object"} if media_type == "application/json" else {"type": "string"}
-        content[media_type] = {"schema": schema}
+        content[media_type] = {"schema": _MEDIA.get(media_type, {"type": "string"})}
     return {"description": answer.description, "content": content}
 
 
@@ -185,10 +192,10 @@ def _only(schema: Document, **rules: Any) -> None:
 def _tighten_execution(properties: Document, limits: Limits) -> None:
     _only(properties["command"], minItems=1, maxItems=limits.argv_count)
     properties["command"]["prefixItems"] = [{"type": "string", "minLength": 1, "pattern": _NO_NUL}]
-    properties["command"]["items"] = {"type": "string", "maxLength": limits.argv_bytes // 4, "pattern": _NO_NUL}
-    _only(properties["cwd"], maxLength=limits.cwd_bytes // 4, pattern=_NO_NUL)
-    value = {"type": "string", "maxLength": limits.env_value_bytes // 4, "pattern": _NO_NUL}
-    name = {"minLength": 1, "maxLength": limits.env_name_bytes // 4, "pattern": "^[^=\\u0000]+$"}
+    properties["command"]["items"] = {"type": "string", "maxLength": limits.argv_bytes, "pattern": _NO_NUL}
+    _only(properties["cwd"], maxLength=limits.cwd_bytes, pattern=_NO_NUL)
+    value = {"type": "string", "maxLength": limits.env_value_bytes, "pattern": _NO_NUL}
+    name = {"minLength": 1, "maxLength": limits.env_name_bytes, "pattern": "^[^=\\u0000]+$"}
     _only(properties["env"], additionalProperties=value, propertyNames=name, maxProperties=limits.env_count)
     _only(properties["timeout_ms"], minimum=0, maximum=limits.timeout_ms)
     _only(properties["start_timeout_ms"], minimum=0, maximum=limits.start_timeout_ms)

@@ -33,12 +33,12 @@ async def _collect(receive: Receive, limit: int) -> bytes:
         message = await receive()
         if message["type"] != "http.request":
             raise Invalid("the client went away before the body was whole", location="body", status=400)
-        piece = message["body"]
+        piece = message.get("body", b"")
         size += len(piece)
         if size > limit:
             raise _too_large(limit)
         pieces.append(piece)
-        if not message["more_body"]:
+        if not message.get("more_body", False):
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 

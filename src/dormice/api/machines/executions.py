@@ -68,7 +68,8 @@ class ExecutionRoutes:
         return json_reply(wire.execution(found, self._services.limits))
 
     async def cancel(self, call: Call) -> ASGIApp:
-        """DELETE …/executions/{execution_id}."""
+        """DELETE …/executions/{execution_id}. Idempotent by itself: its key is only looked at."""
+        call.idempotency(None)
         asked = await self._executions.cancel(call.caller, call.path["machine_id"], call.path["execution_id"])
         return json_reply(wire.execution(asked, self._services.limits))
 

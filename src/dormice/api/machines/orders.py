@@ -71,7 +71,7 @@ def execution_order(body: CreateExecutionRequest, limits: Limits, defaults: Mach
     cwd = posixpath.join(defaults.cwd, body.cwd) if body.cwd else defaults.cwd
     faults = [
         *_command_faults(body.command, limits),
-        *_text_faults(cwd, "cwd", limits.cwd_bytes, "cwd_bytes"),
+        *_text_faults(body.cwd or "", "cwd", limits.cwd_bytes, "cwd_bytes"),
         *_environment_faults(body.env or {}, limits),
         *_time_faults(body.timeout_ms, "timeout_ms", limits.timeout_ms),
         *_time_faults(body.start_timeout_ms, "start_timeout_ms", limits.start_timeout_ms),
