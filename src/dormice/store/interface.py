@@ -9,7 +9,7 @@ without an error code) or an id that is there already raises ValueError, an owne
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -218,7 +218,7 @@ class ExecutionStore(Protocol):
         """
         ...
 
-    async def progress(self, progress: Progress) -> Execution | LostRace:
+    def progress(self, progress: Progress) -> Awaitable[Execution | LostRace]:
         """Apply what the guest reported. Guards: same boot_id, not terminal.
 
         Chunks below the kept offset are skipped (resent), a chunk that starts above it raises ValueError.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Awaitable
 from functools import partial
 from uuid import UUID
 
@@ -83,8 +84,8 @@ class SqliteExecutions:
         del now  # a claim is no entry of the log
         return await self._writer.run(partial(_claim, execution_id=execution_id, boot_id=boot_id))
 
-    async def progress(self, progress: Progress) -> Execution | LostRace:
-        return await self._writer.run(partial(_progress, progress=progress))
+    def progress(self, progress: Progress) -> Awaitable[Execution | LostRace]:
+        return self._writer.run(partial(_progress, progress=progress))
 
     async def end_unstarted(self, execution_id: str, outcome: Outcome) -> Execution | LostRace:
         return await self._writer.run(partial(_end_unstarted, execution_id=execution_id, outcome=outcome))

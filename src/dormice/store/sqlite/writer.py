@@ -47,19 +47,21 @@ class Writer:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._closed = False
         self._ended = self._loop.create_future()
-        self._thread = threading.Thread(target=self._serve, name="store-writer")
+        # A daemon, so that a process which ends without close() ends: to the file that is one more crash.
+        self._thread = threading.Thread(target=self._serve, name="store-writer", daemon=True)
         self._thread.start()
 
-    async def run(self, operation: Callable[[apsw.Connection], T]) -> T:
-        """Run the operation on the writer's thread and return what it returned once its commit is durable.
+    def run(self, operation: Callable[[apsw.Connection], T]) -> asyncio.Future[T]:
+        """Run the operation on the writer's thread; the future has what it returned once its commit is durable.
 
-        Raises what the operation raised (it has changed nothing then), and StoreUnavailable.
+        It raises what the operation raised (it has changed nothing then), and StoreUnavailable.
         """
-        if self._closed:
-            raise StoreUnavailable("the store is closed")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put(_Job(operation, future))
-        return await future
+        if self._closed:
+            future.set_exception(StoreUnavailable("the store is closed"))
+        else:
+            self._jobs.put(_Job(operation, future))
+        return future
 
     async def close(self) -> None:
         """Finish what is queued, then close the connection. Repeated calls wait for the same end."""

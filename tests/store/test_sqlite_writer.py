@@ -1,0 +1,160 @@
+"""SQLite: the writer shares commits, answers after them, and lets nobody wait for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+
+import apsw
+import pytest
+
+from dormice.store.interface import StoreUnavailable
+from dormice.store.sqlite.connection import open_reader, open_writer
+from dormice.store.sqlite.writer import BATCH_LIMIT, Writer
+
+
+class Counted:
+    """A writer over one table, and how often it has committed."""
+
+    def __init__(self, path: Path) -> None:
+        db = open_writer(path)
+        db.execute("CREATE TABLE numbers (n INTEGER PRIMARY KEY)")
+        self.commits = 0
+        db.set_commit_hook(self.count)
+        self.writer = Writer(db)
+        self.reader = open_reader(path)
+
+    def count(self) -> bool:
+        self.commits += 1
+        return False
+
+    def insert(self, number: int) -> asyncio.Future[int]:
+        def operation(db: apsw.Connection) -> int:
+            db.execute("INSERT INTO numbers VALUES (?)", (number,))
+            return number
+
+        return self.writer.run(operation)
+
+    def stored(self) -> list[int]:
+        return [number for (number,) in self.reader.execute("SELECT n FROM numbers ORDER BY n")]
+
+
+@pytest.fixture
+async def counted(tmp_path: Path) -> AsyncIterator[Counted]:
+    counted = Counted(tmp_path / "x.sqlite3")
+    yield counted
+    counted.reader.close()
+    await counted.writer.close()
+
+
+class Busy:
+    """Keeps the writer busy with one operation while the block is in force."""
+
+    def __init__(self, counted: Counted) -> None:
+        self.begun = asyncio.Event()
+        self.loop = asyncio.get_running_loop()
+        self.gate: SimpleQueue[None] = SimpleQueue()
+        self.done = counted.writer.run(self.wait)
+
+    def wait(self, _db: apsw.Connection) -> None:
+        self.loop.call_soon_threadsafe(self.begun.set)
+        self.gate.get(timeout=60)
+
+    async def __aenter__(self) -> None:
+        await self.begun.wait()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.gate.put(None)
+        await self.done
+
+
+async def test_what_comes_while_the_writer_is_busy_shares_one_commit(counted: Counted) -> None:
+    async with Busy(counted):
+        answers = asyncio.gather(*map(counted.insert, range(100)))
+    assert await answers == list(range(100))
+    assert counted.stored() == list(range(100))
+    assert counted.commits == 2
+
+
+async def test_a_batch_has_a_limit(counted: Counted) -> None:
+    async with Busy(counted):
+        answers = asyncio.gather(*map(counted.insert, range(2 * BATCH_LIMIT)))
+    await answers
+    assert counted.commits == 3
+
+
+async def test_an_idle_writer_commits_at_once(counted: Counted) -> None:
+    for number in range(5):
+        assert await counted.insert(number) == number
+        assert counted.stored() == list(range(number + 1))
+    assert counted.commits == 5
+
+
+async def test_operations_run_in_the_order_in_which_they_came(counted: Counted) -> None:
+    seen: list[int] = []
+
+    def note(_db: apsw.Connection, number: int) -> None:
+        seen.append(number)
+
+    await asyncio.gather(*(counted.writer.run(partial(note, number=number)) for number in range(500)))
+    assert seen == list(range(500))
+
+
+async def test_one_that_raises_is_undone_alone(counted: Counted) -> None:
+    def half(db: apsw.Connection) -> None:
+        db.execute("INSERT INTO numbers VALUES (100)")
+        raise ZeroDivisionError
+
+    answers = await asyncio.gather(
+        counted.insert(1), counted.writer.run(half), counted.insert(1), counted.insert(2), return_exceptions=True
+    )
+    assert [type(answer) for answer in answers] == [int, ZeroDivisionError, ValueError, int]
+    assert counted.stored() == [1, 2]
+
+
+async def test_a_lost_transaction_fails_all_that_were_in_it(counted: Counted) -> None:
+    def give_up(db: apsw.Connection) -> None:
+        db.execute("ROLLBACK")
+        raise apsw.FullError("disk full")
+
+    async with Busy(counted):
+        lost = asyncio.gather(counted.insert(1), counted.writer.run(give_up), counted.insert(2), return_exceptions=True)
+    answers = await lost
+    assert all(isinstance(answer, StoreUnavailable) for answer in answers)
+    assert counted.stored() == []
+    assert await counted.insert(3) == 3
+
+
+async def test_a_refused_commit_fails_all_that_were_in_it(counted: Counted) -> None:
+    refuse = True
+    counted.writer._db.set_commit_hook(lambda: refuse)
+    answers = await asyncio.gather(counted.insert(1), counted.insert(2), return_exceptions=True)
+    assert all(isinstance(answer, Exception) for answer in answers)
+    refuse = False
+    assert counted.stored() == []
+    assert await counted.insert(3) == 3
+
+
+async def test_a_caller_who_gave_up_disturbs_nobody(counted: Counted) -> None:
+    async with Busy(counted):
+        gone, stayed = counted.insert(1), counted.insert(2)
+        gone.cancel()
+    assert await stayed == 2
+    assert gone.cancelled()
+
+
+async def test_closing_finishes_what_is_queued_and_ends_the_thread(tmp_path: Path) -> None:
+    before = threading.active_count()
+    counted = Counted(tmp_path / "x.sqlite3")
+    queued = asyncio.gather(*map(counted.insert, range(600)))
+    await asyncio.gather(counted.writer.close(), counted.writer.close())
+    assert await queued == list(range(600))
+    assert len(counted.stored()) == 600
+    with pytest.raises(StoreUnavailable):
+        await counted.insert(1_000)
+    counted.reader.close()
+    assert threading.active_count() == before
