@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dormice.domain.execution import Execution, ExecutionState, Micros
 from dormice.domain.machine import Machine, Phase
@@ -58,6 +58,7 @@ class LiveMachine:
 
     def place(self, execution: Execution) -> None:
         """Put an execution where its present state says; a terminal one is dropped."""
+        execution = _newest(self.find(execution.id), execution)
         self.drop(execution.id)
         if execution.terminal:
             return
@@ -79,6 +80,22 @@ class LiveMachine:
         self.claimed.pop(execution_id, None)
         self.queue.pop(execution_id, None)
         self.waking.pop(execution_id, None)
+
+
+def _newest(current: Execution | None, row: Execution) -> Execution:
+    """Keep of `current` what callers have written since `row` was read: commits are not heard of in their order."""
+    if current is None or (
+        current.stdin_offset <= row.stdin_offset
+        and current.stdin_eof <= row.stdin_eof
+        and (current.cancel_requested_at is None or row.cancel_requested_at is not None)
+    ):
+        return row
+    return replace(
+        row,
+        stdin_offset=max(current.stdin_offset, row.stdin_offset),
+        stdin_eof=current.stdin_eof or row.stdin_eof,
+        cancel_requested_at=row.cancel_requested_at or current.cancel_requested_at,
+    )
 
 
 class Board:

@@ -10,7 +10,7 @@ from dormice.domain.ids import execution_uuid
 from dormice.engine.board import LiveMachine
 from dormice.engine.gateway import Gateway
 from dormice.protocol import node as wire
-from dormice.store.interface import ExecutionStore
+from dormice.store.interface import ExecutionStore, StoreUnavailable
 
 CREDIT_BYTES = 65_536
 
@@ -72,15 +72,15 @@ class StdinFeeder:
     async def turn(self) -> None:
         """Wait for work, then do what there is. Raises StoreUnavailable: the turn is taken again."""
         await self._work.wait()
-        self._work.clear()
-        try:
-            while self._dirty:
-                execution_id = next(iter(self._dirty))
+        while self._dirty:
+            execution_id = next(iter(self._dirty))
+            del self._dirty[execution_id]  # before the look at it: what comes meanwhile marks it again
+            try:
                 await self._advance(execution_id)
-                self._dirty.pop(execution_id, None)
-        finally:
-            if self._dirty:
-                self._work.set()
+            except StoreUnavailable:
+                self._dirty[execution_id] = None
+                raise
+        self._work.clear()
 
     async def _advance(self, execution_id: str) -> None:
         course = self._courses.get(execution_id)
