@@ -314,12 +314,10 @@ async def a_timeout_kills(world: World) -> None:
 @scenario
 async def an_execution_wakes_its_machine(world: World) -> None:
     machine = await world.machine()
-    await world.execute(machine.machine_id, "/bin/bash", "-c", "echo kept > /root/kept-by-the-disk")
+    await world.execute(machine.machine_id, "/bin/bash", "-c", "echo kept > kept-by-the-disk")
     await world.steer("sleep", machine.machine_id)
     await world.phase(machine.machine_id, "sleeping")
-    made = await value(
-        world.executions.create(machine_id=machine.machine_id, command=["cat", "/root/kept-by-the-disk"])
-    )
+    made = await value(world.executions.create(machine_id=machine.machine_id, command=["cat", "kept-by-the-disk"]))
     assert made.status == "wake_in_progress", made
     assert made.retry_after_ms > 0, made
     ended = await world.ended(made)
