@@ -156,12 +156,11 @@ class Executions:
     async def _ended(self, execution: Execution, wait_ms: int) -> Execution:
         deadline = self._clock.now() + wait_ms * 1000
         while not execution.terminal and (left := deadline - self._clock.now()) > 0:
-            ticket = self._feed.ticket(execution.id)
-            execution = await self._reread(execution)
-            if execution.terminal:
-                break
-            await self._feed.wait(ticket, left / 1_000_000)
-            execution = await self._reread(execution)
+            with self._feed.listen(execution.id) as hint:
+                execution = await self._reread(execution)
+                if execution.terminal:
+                    break
+                execution = await hint.wait(left / 1_000_000) or await self._reread(execution)
         return execution
 
     async def _reread(self, execution: Execution) -> Execution:
@@ -210,13 +209,12 @@ class Executions:
         execution = await self.get(caller, machine_id, execution_id)
         deadline = self._clock.now() + wait_ms * 1000
         while execution.last_sequence <= after and not execution.terminal:
-            ticket = self._feed.ticket(execution.id)
-            execution = await self._reread(execution)
-            left = deadline - self._clock.now()
-            if execution.last_sequence > after or execution.terminal or left <= 0:
-                break
-            await self._feed.wait(ticket, left / 1_000_000)
-            execution = await self._reread(execution)
+            with self._feed.listen(execution.id) as hint:
+                execution = await self._reread(execution)
+                left = deadline - self._clock.now()
+                if execution.last_sequence > after or execution.terminal or left <= 0:
+                    break
+                execution = await hint.wait(left / 1_000_000) or await self._reread(execution)
         if execution.last_sequence <= after:
             return execution, []
         return execution, await self._store.entries(execution, after=after, limit=limit, max_bytes=max_bytes)

@@ -3,37 +3,60 @@
 from __future__ import annotations
 
 import asyncio
+from types import TracebackType
+from typing import Self
+
+from dormice.domain.execution import Execution
+
+
+class Listener:
+    """Hears of one key from `__enter__` to `__exit__`. Enter before looking, so that no change falls between."""
+
+    def __init__(self, listeners: dict[str, list[Listener]], key: str) -> None:
+        self._listeners = listeners
+        self._key = key
+        self._heard: asyncio.Future[Execution | None] = asyncio.get_running_loop().create_future()
+
+    def __enter__(self) -> Self:
+        self._listeners.setdefault(self._key, []).append(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        others = self._listeners.get(self._key)
+        if others is not None and self in others:
+            others.remove(self)
+            if not others:
+                del self._listeners[self._key]
+
+    def hear(self, news: Execution | None) -> None:
+        """Be told."""
+        if not self._heard.done():
+            self._heard.set_result(news)
+
+    async def wait(self, seconds: float) -> Execution | None:
+        """Wait for a hint, at most so many seconds. Returns what is committed, if the hint came with it."""
+        if not self._heard.done():
+            late = asyncio.get_running_loop().call_later(max(seconds, 0), self.hear, None)
+            try:
+                return await self._heard
+            finally:
+                late.cancel()
+        return self._heard.result()
 
 
 class Feed:
     """Wakes whoever waits for a key (an execution id, a machine id). Keeps nothing for those who come later."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, asyncio.Future[None]] = {}
+        self._listeners: dict[str, list[Listener]] = {}
 
-    def notify(self, key: str) -> None:
-        """Wake everybody who waits for the key now."""
-        waiting = self._waiting.pop(key, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
+    def notify(self, key: str, news: Execution | None = None) -> None:
+        """Wake everybody who listens to the key now; `news` is the committed record, which spares them reading it."""
+        for listener in self._listeners.pop(key, ()):
+            listener.hear(news)
 
-    def ticket(self, key: str) -> asyncio.Future[None]:
-        """Return a future that the next notify completes. Take it before looking, so that no change falls between."""
-        waiting = self._waiting.get(key)
-        if waiting is None:
-            waiting = asyncio.get_running_loop().create_future()
-            self._waiting[key] = waiting
-        return waiting
-
-    async def wait(self, ticket: asyncio.Future[None], seconds: float) -> bool:
-        """Wait for a ticket, at most so many seconds; say whether it came."""
-        if ticket.done():
-            return True
-        if seconds <= 0:
-            return False
-        done, _ = await asyncio.wait((ticket,), timeout=seconds)
-        return bool(done)
-
-    def forget(self, key: str) -> None:
-        """Wake and drop the key: nothing more will happen to it."""
-        self.notify(key)
+    def listen(self, key: str) -> Listener:
+        """Return a listener, to be used as a context manager."""
+        return Listener(self._listeners, key)

@@ -135,11 +135,11 @@ class Machines:
     async def _wait(self, machine: Machine, wait_ms: int) -> Machine:
         deadline = self._clock.now() + wait_ms * 1000
         while not settled(machine) and (left := deadline - self._clock.now()) > 0:
-            ticket = self._feed.ticket(machine.id)
-            machine = await self._reread(machine)
-            if not settled(machine):
-                await self._feed.wait(ticket, left / 1_000_000)
+            with self._feed.listen(machine.id) as hint:
                 machine = await self._reread(machine)
+                if not settled(machine):
+                    await hint.wait(left / 1_000_000)
+                    machine = await self._reread(machine)
         return machine
 
     async def _reread(self, machine: Machine) -> Machine:
@@ -157,11 +157,11 @@ class Machines:
         machine = await self.get(caller, machine_id)
         yield machine
         while not settled(machine):
-            ticket = self._feed.ticket(machine.id)
-            newer = await self._reread(machine)
-            if newer.revision == machine.revision:
-                await self._feed.wait(ticket, KEEP_ALIVE_SECONDS)
+            with self._feed.listen(machine.id) as hint:
                 newer = await self._reread(machine)
+                if newer.revision == machine.revision:
+                    await hint.wait(KEEP_ALIVE_SECONDS)
+                    newer = await self._reread(machine)
             if newer.revision == machine.revision:
                 yield None
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -17,12 +18,14 @@ from dormice.engine.feed import Feed
 from dormice.engine.gateway import Gateway
 from dormice.engine.stdin import StdinFeeder
 from dormice.protocol import node as wire
-from dormice.store.interface import ExecutionStore, Progress, StoreUnavailable
+from dormice.store.interface import ExecutionStore, LostRace, Progress, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
 COMMIT_BYTES = 256 << 10
 """At most so much output of one execution goes into one commit, so that a flood does not delay the others."""
+START_SECONDS = 0.01
+"""How long the news of a start waits for what may follow: a short command ends within it, and one commit says both."""
 
 Report = wire.ExecutionStarted | wire.Output | wire.Exited | wire.Refused
 
@@ -35,6 +38,8 @@ class _Pending:
     started_at: int | None = None
     chunks: list[Chunk] = field(default_factory=list)
     end: wire.Exited | wire.Refused | None = None
+    due: float = 0.0
+    """When a start that stands alone is to be committed, by the loop's clock."""
 
     @property
     def began(self) -> int:
@@ -62,6 +67,9 @@ class Runner:
         self._feed = feed
         self._clock = clock
         self._pending: dict[str, _Pending] = {}
+        self._young: dict[str, _Pending] = {}
+        """Oldest first: those of which only the start is known, as long as that may wait."""
+        self._ripening: asyncio.TimerHandle | None = None
         self._committing: dict[str, LiveMachine] = {}
         self._work = asyncio.Event()
         self._settled: asyncio.Future[None] | None = None
@@ -71,8 +79,12 @@ class Runner:
         execution_id = execution_from_uuid(UUID(bytes=message.execution))
         pending = self._pending.get(execution_id)
         if pending is None:
-            pending = self._pending[execution_id] = _Pending(live)
-            self._work.set()
+            pending = self._young.pop(execution_id, None) or _Pending(live)
+            if isinstance(message, wire.ExecutionStarted):
+                self._keep_young(execution_id, pending)
+            else:
+                self._pending[execution_id] = pending
+                self._work.set()
         match message:
             case wire.Output():
                 pending.chunks.append(Chunk(Stream(message.stream), message.offset, message.data))
@@ -81,18 +93,40 @@ class Runner:
             case _:
                 pending.end = message
 
+    def _keep_young(self, execution_id: str, pending: _Pending) -> None:
+        loop = asyncio.get_running_loop()
+        pending.due = loop.time() + START_SECONDS
+        self._young[execution_id] = pending
+        if self._ripening is None:
+            self._ripening = loop.call_at(pending.due, self._ripen)
+
+    def _ripen(self) -> None:
+        """Have the starts committed that nothing has followed in time."""
+        loop = asyncio.get_running_loop()
+        self._ripening = None
+        for execution_id, pending in list(self._young.items()):
+            if pending.due > loop.time():
+                self._ripening = loop.call_at(pending.due, self._ripen)
+                break
+            self._pending[execution_id] = self._young.pop(execution_id)
+            self._work.set()
+
     def forget(self, live: LiveMachine) -> None:
         """Drop what is pending for a machine whose connection is gone: its guest sends all of it again."""
-        for execution_id, pending in list(self._pending.items()):
-            if pending.live is live:
-                del self._pending[execution_id]
+        for reports in (self._pending, self._young):
+            for execution_id in [execution_id for execution_id, pending in reports.items() if pending.live is live]:
+                del reports[execution_id]
 
     async def settled(self, live: LiveMachine) -> None:
         """Wait until nothing of the machine is pending or being committed."""
-        while any(p.live is live for p in self._pending.values()) or live in self._committing.values():
+        while self._holds(live):
             if self._settled is None:
                 self._settled = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._settled)
+
+    def _holds(self, live: LiveMachine) -> bool:
+        reports = (*self._pending.values(), *self._young.values())
+        return live in self._committing.values() or any(pending.live is live for pending in reports)
 
     async def turn(self) -> None:
         """Wait for reports, then commit all of them. Raises StoreUnavailable: the turn is taken again."""
@@ -101,8 +135,7 @@ class Runner:
         batch, self._pending = self._pending, {}
         self._committing = {execution_id: pending.live for execution_id, pending in batch.items()}
         try:
-            commits = (self._commit(execution_id, pending) for execution_id, pending in batch.items())
-            failures = [f for f in await asyncio.gather(*commits, return_exceptions=True) if f is not None]
+            failures = await self._commit(batch)
         finally:
             self._committing = {}
             if self._pending:
@@ -113,40 +146,54 @@ class Runner:
         for failure in failures:
             raise failure
 
-    async def _commit(self, execution_id: str, pending: _Pending) -> None:
-        live = pending.live
-        execution = live.claimed.get(execution_id)
-        if execution is None or execution.boot_id is None:
-            self._dispatcher.disown(live, execution_id)
-            return
-        chunks = _head(pending)
-        more = len(chunks) < len(pending.chunks)
+    async def _commit(self, batch: dict[str, _Pending]) -> list[BaseException]:
+        """Commit what is pending of each execution, all at once; return what went wrong with the store."""
+        begun: list[tuple[str, _Pending, list[Chunk]]] = []
+        commits: list[Awaitable[Execution | LostRace]] = []
+        for execution_id, pending in batch.items():
+            execution = pending.live.claimed.get(execution_id)
+            if execution is None or execution.boot_id is None:
+                self._dispatcher.disown(pending.live, execution_id)
+                continue
+            chunks = _head(pending)
+            begun.append((execution_id, pending, chunks))
+            commits.append(self._store.progress(self._progress(execution, execution.boot_id, pending, chunks)))
+        failures: list[BaseException] = []
+        answers = await asyncio.gather(*commits, return_exceptions=True)
+        for (execution_id, pending, chunks), done in zip(begun, answers, strict=True):
+            if isinstance(done, ValueError):
+                log.warning("machine %s lies about its output and is stopped: %s", pending.live.machine.id, done)
+                self._gateway.send(wire.StopMachine(pending.live.machine.id, 0))
+            elif isinstance(done, BaseException):
+                if isinstance(done, StoreUnavailable):
+                    self._put_back(execution_id, pending, 0)
+                failures.append(done)
+            else:
+                self._committed(execution_id, pending, chunks, done)
+        return failures
+
+    def _progress(self, execution: Execution, boot_id: UUID, pending: _Pending, chunks: list[Chunk]) -> Progress:
         now = self._clock.now()
-        progress = Progress(
-            execution_id=execution_id,
-            boot_id=execution.boot_id,
+        whole = len(chunks) == len(pending.chunks)
+        return Progress(
+            execution_id=execution.id,
+            boot_id=boot_id,
             now=now,
             started_at=outcomes.clamp(pending.began, execution.created_at, now) if pending.began else None,
             chunks=chunks,
-            outcome=None if more or pending.end is None else _outcome(execution, pending, now),
+            outcome=_outcome(execution, pending, now) if whole and pending.end is not None else None,
         )
-        try:
-            done = await self._store.progress(progress)
-        except ValueError as gap:
-            log.warning("machine %s lies about its output and is stopped: %s", live.machine.id, gap)
-            self._gateway.send(wire.StopMachine(live.machine.id, 0))
-            return
-        except StoreUnavailable:
-            self._put_back(execution_id, pending, 0)
-            raise
-        if more:
+
+    def _committed(self, execution_id: str, pending: _Pending, chunks: list[Chunk], done: Execution | LostRace) -> None:
+        live = pending.live
+        if len(chunks) < len(pending.chunks):
             self._put_back(execution_id, pending, len(chunks))
         if isinstance(done, Execution):
             self._acknowledge(live, done, chunks)
         else:
             live.drop(execution_id)
             self._dispatcher.disown(live, execution_id)
-        self._feed.notify(execution_id)
+        self._feed.notify(execution_id, done if isinstance(done, Execution) else None)
 
     def _put_back(self, execution_id: str, pending: _Pending, committed: int) -> None:
         """Keep what could not be committed, before anything that arrived meanwhile."""

@@ -19,11 +19,15 @@ class Tasks:
         """Run `work` to its end; the caller may be cancelled meanwhile. What it raises goes to the caller."""
         result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._group.create_task(_deliver(work, result))
-        return await asyncio.shield(result)
+        return await result  # of this caller alone: cancelled with it, and no shield costs a turn of the loop
 
 
 async def _deliver(work: Coroutine[Any, Any, T], result: asyncio.Future[T]) -> None:
     try:
-        result.set_result(await work)
+        done = await work
     except Exception as error:  # noqa: BLE001 - not swallowed: raised where the result is awaited
-        result.set_exception(error)
+        if not result.cancelled():
+            result.set_exception(error)
+    else:
+        if not result.cancelled():
+            result.set_result(done)
