@@ -1,0 +1,1 @@
+"""What Dormice is compared with."""
