@@ -10,8 +10,19 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from tests.node.machine_lab import SMALL, Lab, lab, machine, needs_machines, new_machine_id, readable, shell
+from tests.node.machine_lab import (
+    SMALL,
+    IsolatedNetworks,
+    Lab,
+    lab,
+    machine,
+    needs_machines,
+    new_machine_id,
+    readable,
+    shell,
+)
 
+from dormice.node.ports import Network
 from dormice.node.runtime import MachineSpec, RuntimeFailure
 from dormice.protocol.guest import How
 
@@ -168,3 +179,27 @@ async def test_runc_will_do_where_there_is_no_crun(lab: Lab) -> None:
 def _held() -> tuple[int, int]:
     """How many files are open and how many threads run."""
     return len(list(Path("/proc/self/fd").iterdir())), len(list(Path("/proc/self/task").iterdir()))
+
+
+class CancellingNetworks(IsolatedNetworks):
+    """Cancels the start that asks for a network as soon as it waits for the next thing: its thread."""
+
+    async def acquire(self, machine_id: str) -> Network:
+        network = await super().acquire(machine_id)
+        task = asyncio.current_task()
+        assert task
+        asyncio.get_running_loop().call_soon(task.cancel)
+        return network
+
+
+async def test_a_cancelled_start_leaves_nothing(tmp_path: Path) -> None:
+    machine_id = new_machine_id()
+    async with lab(tmp_path) as made:
+        kept, made.networks = made.networks, CancellingNetworks(made.run / "networks")
+        async with made.opened() as runtime:
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.ensure_future(runtime.start(machine_id, uuid4(), SMALL))
+            assert [name for name in made.leftovers() if machine_id in name] == []
+        made.networks = kept
+        async with made.opened() as runtime, machine(runtime, machine_id=machine_id) as (_, inside):
+            assert (await inside.run("true")).code == 0

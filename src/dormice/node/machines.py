@@ -360,6 +360,8 @@ class ContainerRuntime:
         try:
             if record:
                 self._cgroups.remove(cgroup_name(record.uid_base), _END_TIMEOUT)
+                # The record goes before the range is free: it must never name the cgroups of the range's next machine.
+                places.record.unlink()
                 self._slots.release(record.uid_base)
         except OSError as error:
             raise RuntimeFailure("OCI_RUNTIME_FAILED", f"the machine does not end: {error}", retryable=True) from error
