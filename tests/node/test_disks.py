@@ -124,3 +124,13 @@ def test_the_pool_holds_disks_of_the_size_asked_for_last(tmp_path: Path) -> None
 def test_a_disk_that_never_was_is_released_and_deleted(disks: Disks) -> None:
     assert disks.wait_released("dm-a", 0.0)
     disks.delete("dm-a")
+
+
+def test_a_disk_remembers_what_it_was_made_on_until_it_is_deleted(disks: Disks) -> None:
+    disks.set_base("machine", "default@1")
+    assert disks.base("machine") is None, "a start that failed before there was a disk promised nothing"
+    disks.create("machine", 1)
+    assert disks.base("machine") == "default@1"
+    disks.delete("machine")
+    disks.create("machine", 1)
+    assert disks.base("machine") is None

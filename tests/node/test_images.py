@@ -346,3 +346,15 @@ def test_a_host_without_debian_sources_uses_debians_mirrors(tmp_path: Path) -> N
         "bookworm-updates",
         "bookworm-security",
     ]
+
+
+@needs_root
+def test_a_version_stays_what_it_was_when_its_name_gets_another_one(tmp_path: Path) -> None:
+    images = Images(tmp_path / "images")
+    import_image(tmp_path / "images", "mine", archive(tmp_path / "one.tar", *SYSTEM, file("etc/which", b"one")), quiet)
+    first = images.resolve("mine")
+    import_image(tmp_path / "images", "mine", archive(tmp_path / "two.tar", *SYSTEM, file("etc/which", b"two")), quiet)
+    assert (images.resolve("mine").rootfs / "etc/which").read_bytes() == b"two"
+    assert (images.resolve(first.version).rootfs / "etc/which").read_bytes() == b"one"
+    with pytest.raises(RuntimeFailure):
+        images.resolve(f"../{first.version}")

@@ -61,8 +61,24 @@ class Disks:
                 self._pool_gib = size_gib
                 self._take(size_gib, image)
 
+    def base(self, machine_id: str) -> str | None:
+        """The version of the image that the disk's overlay was made on; None as long as there is no disk."""
+        if not self._path(machine_id).exists():
+            return None
+        try:
+            return self._base(machine_id).read_text()
+        except FileNotFoundError:
+            return None
+
+    def set_base(self, machine_id: str, version: str) -> None:
+        """Remember the version, before the disk is made: an overlay means nothing on other files than its own."""
+        new = self._base(machine_id).with_suffix(".new")
+        new.write_text(version)
+        new.rename(self._base(machine_id))
+
     def delete(self, machine_id: str) -> None:
         self._path(machine_id).unlink(missing_ok=True)
+        self._base(machine_id).unlink(missing_ok=True)
 
     def attach(self, machine_id: str) -> int:
         """Attach the disk, grown to its size, and return a detached mount of it; the last mount to go detaches the disk.
@@ -124,6 +140,9 @@ class Disks:
 
     def _path(self, machine_id: str) -> Path:
         return self._images / f"{machine_id}.ext4"
+
+    def _base(self, machine_id: str) -> Path:
+        return self._images / f"{machine_id}.base"
 
     def _admit(self, more: int) -> None:
         stats = [entry.stat() for entry in os.scandir(self._images)]

@@ -62,16 +62,17 @@ class Images:
         self._dir = images_dir
 
     def resolve(self, name: str) -> Image:
-        """The current version of the image `name`. Raises RuntimeFailure `IMAGE_NOT_FOUND`."""
-        if not _NAME.fullmatch(name):
+        """The current version of the image `name`, or the version so called. Raises RuntimeFailure `IMAGE_NOT_FOUND`."""
+        plain, at, _ = name.partition("@")
+        if not _NAME.fullmatch(plain) or "/" in name:
             raise RuntimeFailure("IMAGE_NOT_FOUND", f"not an image name: {name!r}")
         try:
-            version = (self._dir / name).resolve(strict=True)
+            version = (self._dir / _VERSIONS / name if at else self._dir / name).resolve(strict=True)
             record = _read_record(version)
         except FileNotFoundError:
             hint = "dormice image build" if name == "default" else "dormice image import"
             raise RuntimeFailure("IMAGE_NOT_FOUND", f"there is no image {name!r} on this node; try `{hint}`") from None
-        return Image(version / "rootfs", record.environment)
+        return Image(version / "rootfs", record.environment, version.name)
 
 
 def list_images(images_dir: Path) -> list[ImageRecord]:

@@ -144,7 +144,7 @@ class ContainerRuntime:
                 if running.boot_id == boot_id:
                     return running
                 raise RuntimeFailure("STILL_RUNNING", f"boot {running.boot_id} of the machine is alive", retryable=True)
-            image = await self._in_thread(self._images.resolve, spec.image)
+            image = await self._in_thread(self._image, machine_id, spec.image)
             network = await self._networks.acquire(machine_id)
             try:
                 # Here and not on the thread: a private mount namespace does not get to see new mounts of every host.
@@ -249,6 +249,14 @@ class ContainerRuntime:
             pool_size=self._settings.pool_size,
         )
         return {entry.name for entry in run.iterdir() if _MACHINE_ID.fullmatch(entry.name)}
+
+    def _image(self, machine_id: str, name: str) -> Image:
+        """The very files that the machine's disk was made on; for a new machine, the current ones of that name."""
+        version = self._disks.base(machine_id)
+        image = self._images.resolve(version or name)
+        if not version:
+            self._disks.set_base(machine_id, image.version)
+        return image
 
     def _places(self, machine_id: str) -> _Places:
         return _Places(self._settings.run_dir / machine_id)

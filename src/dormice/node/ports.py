@@ -19,6 +19,8 @@ class Image:
     """Absolute. Owners on disk are the plain ones (0..65535); the path never changes once machines use it."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Base environment of every command (PATH, HOME, ...)."""
+    version: str = ""
+    """Names these very files for ever, whatever is built under the image's name later; `resolve` takes it too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class ImageSource(Protocol):
     """Finds images by name."""
 
     def resolve(self, name: str) -> Image:
-        """The image called `name`. Blocking; raises RuntimeFailure `IMAGE_NOT_FOUND` when there is none."""
+        """The image called `name`, or one of its versions. Blocking; raises RuntimeFailure `IMAGE_NOT_FOUND` when there is none."""
         ...
 
 

@@ -39,7 +39,7 @@ class Running:
     """Base environment of every command: PATH, HOME and what the image asks for. Never logged."""
 
 
-class RuntimeFailure(Exception):  # noqa: N818 - reads as what it is at the raise site
+class RuntimeFailure(Exception):
     """A machine could not be started, resized or destroyed. `code` is one of the machine `last_error` words."""
 
     def __init__(self, code: str, message: str, *, retryable: bool = False) -> None:
