@@ -172,16 +172,27 @@ class Live:
                     gone = api.delete(f"/v1/machines/{item['machine_id']}", params={"wait_ms": 50_000})
                     assert gone.json()["phase"] == "destroyed", gone.text
 
-    def leftovers(self) -> list[str]:
-        """Return what is left of it on this host: processes, mounts, network interfaces."""
+    def processes(self) -> list[int]:
+        """Return the pids of everything that belongs to it, machines and their commands included."""
         ours = str(self.directory).encode()
-        found = [
-            f"process {path.name}: {_read(path / 'cmdline')!r}"
+        return [
+            int(path.name)
             for path in Path("/proc").iterdir()
             if path.name.isdigit()
             and int(path.name) != os.getpid()
             and (ours in _read(path / "cmdline") or ours in _read(path / "environ"))
         ]
+
+    def kill_machines(self) -> None:
+        """Kill everything of every machine, as a crash of the host would. Nothing else of it may be alive."""
+        assert self.process is None
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not self.processes(), 10, "every machine is dead")
+
+    def leftovers(self) -> list[str]:
+        """Return what is left of it on this host: processes, mounts, network interfaces."""
+        found = [f"process {pid}: {_read(Path(f'/proc/{pid}/cmdline'))!r}" for pid in self.processes()]
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         found += [f"mount {line}" for line in mounts if f"{self.directory}/" in line]
         if self.driver == "container":
