@@ -51,6 +51,7 @@ struct stream {
     struct link readable; /* in the list of streams that may hold bytes */
     struct execution *execution;
     int fd; /* -1 once at end of file */
+    bool hung_up; /* every writer is gone */
     uint8_t number;
     uint8_t *ring;      /* STREAM_WINDOW bytes, mapped only while something is held; byte n lies at n % STREAM_WINDOW */
     uint64_t acked;     /* durable at the server */

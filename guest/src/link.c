@@ -38,7 +38,6 @@ struct connection {
 
 static struct source listener;
 static LIST(connections);
-static LIST(closed);
 static struct connection *followed;
 static uint64_t epoch;
 
@@ -56,7 +55,7 @@ static void hang_up(struct connection *connection)
     if (connection->fd < 0)
         return;
     unwatch(&connection->fd);
-    list_append(&closed, &connection->all);
+    list_remove(&connection->all);
     if (followed == connection)
         followed = NULL;
     free(connection->input);

@@ -195,10 +195,10 @@ static void on_signal(struct source *source, uint32_t events)
 static void prepare_signals(void)
 {
     sigset_t all, ours;
-    for (int signal = 1; signal < _NSIG; signal++) {
-        struct sigaction standard = {.sa_handler = SIG_DFL};
-        sigaction(signal, &standard, NULL);
-    }
+    /* The C library refuses to touch the signals that it keeps for itself, which commands may need all the same. */
+    static const unsigned long standard[8];
+    for (int signal = 1; signal < _NSIG; signal++)
+        syscall(SYS_rt_sigaction, signal, standard, NULL, _NSIG / 8);
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
     sigemptyset(&ours);

@@ -8,10 +8,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -61,13 +61,18 @@ static void close_stream(struct stream *stream)
         execution_release(stream->execution);
 }
 
+/* At its end: nobody can write any more and nothing is left to be read. */
+static bool ended(const struct stream *stream)
+{
+    int left = 0;
+    return stream->hung_up && !ioctl(stream->fd, FIONREAD, &left) && !left;
+}
+
 static void on_output(struct source *source, uint32_t events)
 {
     struct stream *stream = container_of(source, struct stream, source);
-    if (stream->fd >= 0 && events & EPOLLHUP && !(events & EPOLLIN))
-        close_stream(stream); /* empty, and nobody can write any more */
-    else
-        stream_look(stream);
+    stream->hung_up |= (events & EPOLLHUP) != 0;
+    stream_look(stream);
 }
 
 void stream_init(struct stream *stream, struct execution *execution, uint8_t number)
@@ -117,11 +122,10 @@ static ssize_t keep(struct stream *stream, uint64_t size)
 {
     struct iovec slices[2];
     if (!stream->ring) {
-        struct pollfd state = {.fd = stream->fd, .events = POLLIN};
-        poll(&state, 1, 0);
-        if (!(state.revents & POLLIN)) {
-            errno = EAGAIN;
-            return state.revents ? 0 : -1;
+        int there = 0;
+        if (!ioctl(stream->fd, FIONREAD, &there) && !there) {
+            errno = EAGAIN; /* no ring for a stream that has nothing to say; its end is an event */
+            return -1;
         }
         if (!map_ring(stream)) {
             errno = ENOMEM;
@@ -155,6 +159,10 @@ static bool read_stream(struct stream *stream)
 {
     for (uint32_t taken = 0; taken < TURN_MOST;) {
         uint64_t size = room(stream);
+        if (ended(stream)) {
+            close_stream(stream); /* which a closed window does not prevent */
+            return false;
+        }
         if (!size)
             return false;
         if (size > TURN_MOST)
