@@ -155,7 +155,7 @@ async def lab(tmp_path: Path, networks: NetworkProvider | None = None) -> AsyncI
     try:
         yield made
         async with made.opened() as runtime:
-            for machine in [*run.glob("dm-*"), *(tmp_path / "node/disks/machines").glob("dm-*")]:
+            for machine in [*run.glob("dm-*"), *(tmp_path / "node/disks/machines").glob("dm-*.ext4")]:
                 await runtime.destroy(machine.name.removesuffix(".ext4"))
         assert made.leftovers() == []
     finally:
