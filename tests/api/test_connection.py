@@ -16,6 +16,7 @@ from dormice.api.app import create_app
 from dormice.api.http import bodies, connection
 from dormice.domain.execution import ExecutionState, Stream
 from tests.api.fakes import KEY, MACHINE_ID, World, chunk, finished, lifecycle, new_execution, new_machine
+from tests.wait import wait_until_async
 
 EXECUTIONS = f"/v1/machines/{MACHINE_ID}/executions"
 HEAD = f"Host: dormice\r\nAuthorization: Bearer {KEY}\r\nIdempotency-Key: k\r\nContent-Type: application/json\r\n"
@@ -61,18 +62,20 @@ async def served(world: World) -> AsyncIterator[Served]:
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(server._serve())
-        await until(lambda: server.started)
+        await until(lambda: server.started, "the server listens")
         port = server.servers[0].sockets[0].getsockname()[1]
         yield Served(world, port, server)
         server.should_exit = True
         await serving
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Poll a condition until it holds."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - conditions of many kinds
-            await asyncio.sleep(0.005)
+async def until(condition: Callable[[], bool], describe: str) -> None:
+    """Wait for a condition that holds without awaiting anything."""
+
+    async def holds() -> bool:
+        return condition()
+
+    await wait_until_async(holds, 10, describe)
 
 
 def answers(received: bytes) -> tuple[int, dict[str, str], Any]:
@@ -147,7 +150,8 @@ async def test_a_second_head_on_a_connection_is_bounded_too(served: Served, monk
 async def test_an_endless_head_is_refused(served: Served) -> None:
     reader, writer = await served.connect()
     writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: ")
-    await until(lambda: any(vars(opened).get("_in_head") for opened in served.server.server_state.connections))
+    opened = served.server.server_state.connections
+    await until(lambda: any(vars(one).get("_in_head") for one in opened), "the head has begun")
     writer.write(b"x" * (connection.HEAD_BYTES + 1))
     received = await asyncio.wait_for(reader.read(), 10)
     problem(received, 431)
@@ -181,9 +185,9 @@ async def test_a_reader_that_goes_away_ends_its_stream(served: Served) -> None:
     reader, writer = await served.connect()
     writer.write(f"GET {EXECUTIONS}/exec-1/events HTTP/1.1\r\n{HEAD}Accept: text/event-stream\r\n\r\n".encode())
     await asyncio.wait_for(reader.readuntil(b"running"), 10)
-    await until(lambda: served.world.executions.readers == 1)
+    await until(lambda: served.world.executions.readers == 1, "the follower waits")
     writer.close()
-    await until(lambda: served.world.executions.readers == 0)
+    await until(lambda: served.world.executions.readers == 0, "nobody waits any more")
 
 
 async def test_events_reach_a_follower_as_they_happen(served: Served) -> None:
@@ -197,10 +201,10 @@ async def test_events_reach_a_follower_as_they_happen(served: Served) -> None:
     ):
         lines = response.aiter_lines()
         assert [await anext(lines) for _ in range(2)] == ["event: lifecycle", "id: 1"]
-        await until(lambda: served.world.executions.readers == 1)
+        await until(lambda: served.world.executions.readers == 1, "the follower waits")
         await served.world.executions.grow(running, [chunk(2, b"x", 0)])
         assert [await anext(lines) for _ in range(4)][2:] == ["event: stdout", "id: 2"]
-        await until(lambda: served.world.executions.readers == 1)
+        await until(lambda: served.world.executions.readers == 1, "the follower waits")
         ended = new_execution(state=ExecutionState.SUCCEEDED)
         await served.world.executions.grow(ended, [lifecycle(3, ExecutionState.SUCCEEDED)])
         rest = [line async for line in lines]
@@ -225,8 +229,8 @@ async def test_a_reader_that_reads_nothing_is_cut_off_and_holds_no_more_than_a_f
     served.world.executions.output = counted  # type: ignore[method-assign]
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=1 << 10)
     writer.write(f"GET {EXECUTIONS}/exec-1/output/stdout HTTP/1.1\r\n{HEAD}\r\n".encode())
-    await until(lambda: given > 0)
-    await until(lambda: not served.server.server_state.connections)
+    await until(lambda: given > 0, "the first piece is read")
+    await until(lambda: not served.server.server_state.connections, "the connection is cut")
     assert given < 16 << 20
     writer.close()
     del reader
