@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from dormice.domain.execution import (
     TERMINAL,
@@ -32,8 +32,11 @@ from tests.store.world import World, err, out, outcome
 T = TypeVar("T")
 S, E = ExecutionState, ExecutionEvent
 
-ENDS = st.sampled_from([E.SUCCEEDED, E.FAILED, E.CANCELLED, E.EXPIRED])
+ENDS = (E.SUCCEEDED, E.FAILED, E.CANCELLED, E.EXPIRED)
 BOOTS = st.integers(0, 1)
+WHICH = st.integers(0, 7)
+OURS = st.sampled_from([True, True, True, False])
+"""Whether a report is about the boot that has the claim, or about another one."""
 OFFSETS = st.integers(0, 12)
 PIECES = st.binary(max_size=6)
 
@@ -71,7 +74,6 @@ class StoreMachine(RuleBasedStateMachine):
     """Two machines, two boots, and everything that can be done to executions."""
 
     adapter = ""
-    executions = Bundle("executions")
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,6 +86,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.expected: dict[str, Expected] = {}
         self.records: dict[str, Execution] = {}
         self.keys: dict[str, tuple[str, str]] = {}
+        for place in range(6):  # enough to do something to from the first step on
+            boot = None if place % 3 else place // 3
+            self.create(place % 2, awake=place != 1, boot=boot, env={"A": "1"}, key="none", request="r")
 
     def do(self, what: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(what)
@@ -91,13 +96,19 @@ class StoreMachine(RuleBasedStateMachine):
     async def open(self) -> Any:
         return ADAPTERS[self.adapter](Path(self.directory.name))
 
+    @rule()
+    def look_at_everything(self) -> None:
+        self.logs_tell_the_whole_life()
+        self.secrets_are_there_for_as_long_as_they_are_needed()
+        self.open_and_listed_are_what_they_should_be()
+
     def teardown(self) -> None:
+        self.look_at_everything()
         self.do(self.store.close())
         self.runner.close()
         self.directory.cleanup()
 
     @rule(
-        target=executions,
         machine=st.integers(0, 1),
         awake=st.booleans(),
         boot=st.none() | BOOTS,
@@ -107,7 +118,7 @@ class StoreMachine(RuleBasedStateMachine):
     )
     def create(
         self, machine: int, *, awake: bool, boot: int | None, env: dict[str, str], key: str, request: str
-    ) -> str:
+    ) -> None:
         boot_id = self.boots[boot] if boot is not None and awake else None
         new = self.world.new(
             machine_id=self.machines[machine].id, awake=awake, boot_id=boot_id, env=env, stdin_mode=StdinMode.OPEN
@@ -117,14 +128,26 @@ class StoreMachine(RuleBasedStateMachine):
         if key in self.keys:
             made, used = self.keys[key]
             assert answer == (Replayed(made) if used == request else KeyReused(used, request))
-            return made
+            return
         assert isinstance(answer, Execution)
         state = S.QUEUED if awake else S.WAKE_IN_PROGRESS
         self.expected[new.id] = Expected(state, env, boot_id, int(boot_id is not None), states=[state])
         self.records[new.id] = answer
         if claim is not None:
             self.keys[key] = (new.id, request)
-        return new.id
+
+    def pick(self, which: int, *, claimed: bool = False) -> tuple[str, Expected]:
+        """One of all, or (mostly) of those that have not ended, or of those that are claimed."""
+        likely = [
+            one for one, expected in self.expected.items()
+            if not expected.terminal and (expected.boot is not None or not claimed)
+        ]  # fmt: skip
+        among = list(self.expected) if which == 0 or not likely else likely
+        execution = among[which % len(among)]
+        return execution, self.expected[execution]
+
+    def boot_of(self, expected: Expected, *, ours: bool) -> UUID:
+        return expected.boot if ours and expected.boot is not None else uuid4()
 
     def settle(self, execution: str, answer: object, *, changed: bool) -> None:
         """Compare an answer: the record as it is now, or a lost race that shows the record as it was."""
@@ -134,9 +157,9 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             assert answer == LostRace(self.records[execution])
 
-    @rule(execution=executions, boot=BOOTS)
-    def claim(self, execution: str, boot: int) -> None:
-        expected = self.expected[execution]
+    @rule(which=WHICH, boot=BOOTS)
+    def claim(self, which: int, boot: int) -> None:
+        execution, expected = self.pick(which)
         answer = self.do(self.store.executions.claim(execution, self.boots[boot], self.world.tick()))
         free = expected.state is S.QUEUED and expected.boot is None
         if free:
@@ -156,23 +179,32 @@ class StoreMachine(RuleBasedStateMachine):
             self.expected[one.id].move(E.MACHINE_READY)
             self.records[one.id] = one
 
+    @rule(which=WHICH)
+    def start(self, which: int) -> None:
+        self.progress(which, ours=True, start=True, pieces=[], end=None)
+
+    @rule(which=WHICH, stream=st.sampled_from(Stream), data=PIECES)
+    def output(self, which: int, stream: Stream, data: bytes) -> None:
+        self.progress(which, ours=True, start=False, pieces=[(stream, 0, data)], end=None)
+
     @rule(
-        execution=executions,
-        boot=BOOTS,
+        which=WHICH,
+        ours=OURS,
         start=st.booleans(),
         pieces=st.lists(st.tuples(st.sampled_from(Stream), st.integers(-2, 1), PIECES), max_size=4),
-        end=st.none() | ENDS,
+        end=st.sampled_from([None, None, None, *ENDS]),
     )
     def progress(
         self,
-        execution: str,
-        boot: int,
+        which: int,
         *,
+        ours: bool,
         start: bool,
         pieces: list[tuple[Stream, int, bytes]],
         end: ExecutionEvent | None,
     ) -> None:
-        expected = self.expected[execution]
+        execution, expected = self.pick(which, claimed=True)
+        boot_id = self.boot_of(expected, ours=ours)
         known = dict(expected.output)
         chunks = []
         legal = True
@@ -183,12 +215,12 @@ class StoreMachine(RuleBasedStateMachine):
             running = expected.state is S.RUNNING or start
             legal = legal and offset <= len(known[stream]) and (running or not fresh)
             known[stream] += fresh
-        lost = expected.terminal or expected.boot != self.boots[boot]
+        lost = expected.terminal or expected.boot != boot_id
         after = S.RUNNING if start else expected.state
         refused = not lost and (not legal or (end is not None and end not in TRANSITIONS[after]))
         report = self.world.try_report(
             self.records[execution],
-            boot_id=self.boots[boot],
+            boot_id=boot_id,
             started_at=self.world.tick() if start else None,
             chunks=chunks,
             outcome=None if end is None else outcome(end, self.world.tick()),
@@ -206,20 +238,21 @@ class StoreMachine(RuleBasedStateMachine):
             if end is not None:
                 expected.move(end)
 
-    @rule(execution=executions, boot=BOOTS)
-    def requeue(self, execution: str, boot: int) -> None:
-        expected = self.expected[execution]
-        legal = expected.state is S.QUEUED and expected.boot == self.boots[boot]
-        answer = self.do(self.world.try_report(self.records[execution], boot_id=self.boots[boot], requeue=True))
+    @rule(which=WHICH, ours=OURS)
+    def requeue(self, which: int, *, ours: bool) -> None:
+        execution, expected = self.pick(which, claimed=True)
+        boot_id = self.boot_of(expected, ours=ours)
+        legal = expected.state is S.QUEUED and expected.boot == boot_id
+        answer = self.do(self.world.try_report(self.records[execution], boot_id=boot_id, requeue=True))
         self.settle(execution, answer, changed=legal)
         if legal:
             expected.boot = None
             if expected.asked:
                 expected.move(E.CANCELLED)
 
-    @rule(execution=executions, end=ENDS)
-    def end_unstarted(self, execution: str, end: ExecutionEvent) -> None:
-        expected = self.expected[execution]
+    @rule(which=WHICH, end=st.sampled_from(ENDS))
+    def end_unstarted(self, which: int, end: ExecutionEvent) -> None:
+        execution, expected = self.pick(which)
         ending = self.store.executions.end_unstarted(execution, outcome(end, self.world.tick()))
         if expected.terminal or expected.boot is not None:
             self.settle(execution, self.do(ending), changed=False)
@@ -245,9 +278,9 @@ class StoreMachine(RuleBasedStateMachine):
             self.expected[one.id].move(E.CANCELLED if self.expected[one.id].asked else E.FAILED)
             self.records[one.id] = one
 
-    @rule(execution=executions)
-    def request_cancel(self, execution: str) -> None:
-        expected = self.expected[execution]
+    @rule(which=WHICH)
+    def request_cancel(self, which: int) -> None:
+        execution, expected = self.pick(which)
         answer = self.do(self.store.executions.request_cancel(execution, self.world.tick()))
         if not expected.terminal and not expected.asked:
             expected.asked = True
@@ -256,9 +289,10 @@ class StoreMachine(RuleBasedStateMachine):
             self.settle(execution, answer, changed=True)
         assert answer == self.records[execution]
 
-    @rule(execution=executions, offset=OFFSETS, data=PIECES, eof=st.booleans())
-    def append_stdin(self, execution: str, offset: int, data: bytes, *, eof: bool) -> None:
-        expected = self.expected[execution]
+    @rule(which=WHICH, shift=st.integers(-2, 1), data=PIECES, eof=st.sampled_from([False, False, True]))
+    def append_stdin(self, which: int, shift: int, data: bytes, *, eof: bool) -> None:
+        execution, expected = self.pick(which)
+        offset = max(0, len(expected.stdin) + shift)
         answer = self.do(self.store.executions.append_stdin(execution, offset, data, eof=eof, now=self.world.tick()))
         known, end = len(expected.stdin), offset + len(data)
         if expected.terminal:
@@ -274,14 +308,15 @@ class StoreMachine(RuleBasedStateMachine):
             expected.eof = expected.eof or eof
             self.settle(execution, answer, changed=True)
 
-    @rule(execution=executions, offset=OFFSETS)
-    def trim_stdin(self, execution: str, offset: int) -> None:
+    @rule(which=WHICH, offset=OFFSETS)
+    def trim_stdin(self, which: int, offset: int) -> None:
+        execution, expected = self.pick(which)
         self.do(self.store.executions.trim_stdin(execution, offset))
-        expected = self.expected[execution]
         expected.trimmed = max(expected.trimmed, min(offset, len(expected.stdin)))
 
     @rule()
     def reopen(self) -> None:
+        """What was answered is what was stored."""
         self.do(self.store.close())
         self.store = self.world.store = self.do(self.open())
 
@@ -298,7 +333,6 @@ class StoreMachine(RuleBasedStateMachine):
             assert (record.cancel_requested_at is not None) == expected.asked
             assert (record.stdin_offset, record.stdin_eof) == (len(expected.stdin), expected.eof)
 
-    @invariant()
     def logs_tell_the_whole_life(self) -> None:
         for execution, expected in self.expected.items():
             entries = self.do(self.world.log(self.records[execution]))
@@ -311,7 +345,6 @@ class StoreMachine(RuleBasedStateMachine):
                 ]
             assert not expected.terminal or entries[-1].state is expected.state
 
-    @invariant()
     def secrets_are_there_for_as_long_as_they_are_needed(self) -> None:
         for execution, expected in self.expected.items():
             record = self.records[execution]
@@ -326,7 +359,6 @@ class StoreMachine(RuleBasedStateMachine):
             else:
                 assert expected.trimmed == len(expected.stdin)
 
-    @invariant()
     def open_and_listed_are_what_they_should_be(self) -> None:
         opened = self.do(self.store.executions.open())
         assert [one.id for one in opened] == [one for one, expected in self.expected.items() if not expected.terminal]
@@ -341,7 +373,7 @@ def test_the_store_is_its_model(adapter: str) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40,
+            max_examples=60,
             stateful_step_count=40,
             derandomize=True,
             deadline=None,
