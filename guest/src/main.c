@@ -26,7 +26,7 @@ struct guest guest = {.cgroup = -1, .oom_score = -1};
 static struct source signals;
 static int signals_fd;
 static LIST(garbage);
-static bool children = true, off;
+static bool children = true, reap_due = true, off;
 static uint64_t stop_at;
 
 uint64_t real_time(void)
@@ -118,6 +118,7 @@ void machine_stop(uint32_t grace_ms)
     }
     guest.stopping = true;
     stop_at = at;
+    children = reap_due = true; /* until asked */
     list_each(link, after, &lives) {
         struct execution *execution = container_of(link, struct execution, live);
         execution->interrupted = execution->pid != 0;
@@ -134,23 +135,20 @@ void machine_off(void)
         _exit(0); /* the kernel kills the rest */
     off = true;
     machine_stop(0);
-    stop_at = guest.now;
 }
 
 static void stop_turn(uint64_t *next)
 {
-    if (off && !children)
-        _exit(0);
     if (!guest.stopping || guest.stopped)
         return;
     if (guest.now >= stop_at && children) {
         signal_all(SIGKILL);
         stop_at = after_ms(KILL_AGAIN_MS);
     }
-    if (children || !list_empty(&lives)) {
-        sooner(next, children ? stop_at : 0);
+    if (children)
+        sooner(next, stop_at);
+    if (children || (!list_empty(&lives) && !off))
         return;
-    }
     int root = open(guest.is_init || !guest.home ? "/" : guest.home, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (root < 0 || syncfs(root))
         complain("sync");
@@ -175,8 +173,6 @@ static bool reap(void)
     }
     return true;
 }
-
-static bool reap_due;
 
 static void on_signal(struct source *source, uint32_t events)
 {
@@ -295,17 +291,20 @@ static void retry_removals(uint64_t *next)
 int main(int argc, char **argv)
 {
     prepare(argc, argv);
-    for (bool more = false, first = true;; first = false) {
+    for (bool more;;) {
         struct epoll_event events[EVENTS];
         uint64_t next = 0;
         guest.now = monotonic_time();
-        if (reap_due || guest.stopping || first)
+        if (reap_due || guest.stopping)
             reap_due = reap();
-        more = link_receive() | reap_due;
+        more = link_receive();
         more |= streams_turn();
         next = executions_turn();
         stop_turn(&next);
         more |= link_send();
+        if (off && guest.stopped)
+            _exit(0);
+        more |= reap_due;
         retry_removals(&next);
         collect_garbage();
         int count = epoll_wait(guest.epoll, events, EVENTS, more ? 0 : until(next));

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -122,10 +123,12 @@ static ssize_t keep(struct stream *stream, uint64_t size)
 {
     struct iovec slices[2];
     if (!stream->ring) {
-        int there = 0;
-        if (!ioctl(stream->fd, FIONREAD, &there) && !there) {
-            errno = EAGAIN; /* no ring for a stream that has nothing to say; its end is an event */
-            return -1;
+        /* No ring for a stream that has nothing to say. */
+        struct pollfd state = {.fd = stream->fd, .events = POLLIN};
+        poll(&state, 1, 0);
+        if (!(state.revents & POLLIN)) {
+            errno = EAGAIN;
+            return state.revents ? 0 : -1;
         }
         if (!map_ring(stream)) {
             errno = ENOMEM;

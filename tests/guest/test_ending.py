@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from dormice.protocol.guest import Ack, Cancel, End, Exited, Forget, How, Output, Reason, Refused
-from tests.guest.guest_process import GuestProcess, Link, Mode, alive
+from tests.guest.guest_process import GuestProcess, Link, Mode, Outcome, alive
 from tests.wait import wait_until
 
 ESCAPES = {
@@ -64,7 +65,7 @@ def test_a_daemon_left_on_purpose_lives_on_and_meets_no_sigpipe(link: Link, gues
 @pytest.mark.parametrize("escape", ESCAPES)
 def test_a_timeout_kills_the_whole_tree_at_once(link: Link, guest: GuestProcess, escape: str, mode: Mode) -> None:
     execution = link.started("/bin/sh", "-c", ESCAPES[escape], timeout_ms=300)
-    members = guest.members(execution)
+    members = guest.members(execution) if mode != "bare" else []
     outcome = link.follow(execution)
     assert (outcome.end.how, outcome.end.code) == (How.SIGNALLED, 9)
     assert End.TIMEOUT in outcome.end.flags
@@ -91,7 +92,9 @@ def test_a_cancel_leaves_time_to_tidy_up(link: Link) -> None:
     execution = link.start("/bin/sh", "-c", "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.05; done")
     frame = link.until(Output)
     link.send(Ack(execution, frame.stream, 6), Cancel(execution, 10_000))
-    outcome = link.follow(execution)
+    outcome = Outcome()
+    outcome.take(frame)
+    link.follow(execution, outcome)
     assert outcome.end.flags == End.CANCEL
     assert (outcome.end.how, outcome.end.code) == (How.EXITED, 7)
     assert outcome.end.stdout_total == len("ready\nbye\n")
@@ -105,10 +108,16 @@ def test_a_second_cancel_without_grace_kills_at_once(link: Link) -> None:
 
 
 def test_a_cancel_inside_the_drain_counts_and_kills_what_is_left(link: Link, guest: GuestProcess, mode: Mode) -> None:
-    execution = link.start("/bin/sh", "-c", "sleep 1000 & echo ready", drain_grace_ms=60_000)
-    link.until(Output)
+    execution = link.start("/bin/sh", "-c", "sleep 1000 & echo $$", drain_grace_ms=60_000)
+    leader = int(link.until(Output).data)
+    if mode == "bare":
+        wait_until(lambda: not Path(f"/proc/{leader}").exists(), 10, "the leader is gone")
+    else:
+        wait_until(lambda: len(guest.members(execution)) == 1, 10, "the leader is gone")
     link.send(Cancel(execution, 5_000))
-    outcome = link.follow(execution)
+    outcome = Outcome()
+    while outcome.exited is None:
+        outcome.exited = link.until(Exited)
     assert (outcome.end.how, outcome.end.code, outcome.end.flags) == (How.EXITED, 0, End.CANCEL)
     if mode != "bare":
         assert guest.members(execution) == []
