@@ -24,6 +24,8 @@ from bench.wire import BadAnswer, Connection, request
 
 IMAGE_DIR = Path("/var/cache/dormice/images")
 READY_SECONDS = 60.0
+NAMES = ("main", "cold", "keep", "idle", "few", "many")
+"""Every stack of the suite: several of them are up at once."""
 WAIT_MS = 55_000
 Record = dict[str, Any]
 
@@ -102,7 +104,7 @@ class Stack:
 
 @contextmanager
 def stack(name: str, *, driver: str = "container", data_dir: Path | None = None, **settings: str) -> Iterator[Stack]:
-    """Start one, wait until it is ready, and leave nothing of it. `name` has at most 4 letters or digits.
+    """Start one, wait until it is ready, and leave nothing of it. `name` is one of NAMES.
 
     `settings` are DORMICE_ variables. A `data_dir` that is given is left where it is.
     """
@@ -125,7 +127,7 @@ def stack(name: str, *, driver: str = "container", data_dir: Path | None = None,
         }
         log = directory / "log"
         with log.open("wb") as file:
-            command = [sys.executable, "-m", "dormice.cli.main", "up"]
+            command = [sys.executable, "-m", "dormice.cli", "up"]
             child = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
             )
@@ -157,9 +159,9 @@ def _alone(name: str) -> Iterator[None]:
 
 
 def _ranges(name: str) -> tuple[str, int]:
-    """Return a network and a first uid that differ by name."""
-    number = sum(name.encode()) % 16
-    return f"10.{224 + number}.0.0/16", 1_300_000_000 + number * (1 << 26) % (1 << 29)
+    """Return a network and a first uid of the name's own."""
+    number = NAMES.index(name)
+    return f"10.{224 + number}.0.0/16", 1_300_000_000 + (number << 26)
 
 
 def _wait_ready(address: tuple[str, int], child: subprocess.Popen[bytes], log: Path) -> None:
