@@ -107,8 +107,6 @@ def test_a_row_that_contradicts_itself_is_refused(tmp_path: Path, change: str) -
     db.close()
 
 
-def test_a_block_stands_in_its_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    twice = "-- name: one\nSELECT 1;\n-- name: one\nSELECT 2;\n"
-    monkeypatch.setattr(statements, "read", lambda file: twice)
+def test_a_block_stands_in_its_file_once() -> None:
     with pytest.raises(ValueError, match="one stands there twice"):
-        statements.load("x.sql")
+        statements.parse("x.sql", "-- name: one\nSELECT 1;\n-- name: one\nSELECT 2;\n")

@@ -15,9 +15,14 @@ def read(file: str) -> str:
 
 
 def load(file: str) -> Mapping[str, str]:
+    """Return the blocks of a file of this package. Raises ValueError as `parse` does."""
+    return parse(file, read(file))
+
+
+def parse(file: str, text: str) -> Mapping[str, str]:
     """Return name -> statement, comments dropped. Raises ValueError on a block twice."""
     found: dict[str, str] = {}
-    for block in read(file).split(_MARK)[1:]:
+    for block in text.split(_MARK)[1:]:
         name, _, body = block.partition("\n")
         if name in found:
             raise ValueError(f"{file}: {name} stands there twice")
