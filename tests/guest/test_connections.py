@@ -119,8 +119,14 @@ BROKEN = {
     "start without arguments": HEADER.pack(52, 2, 0, 0, ID) + bytes(36) + struct.pack("<IIII", 0, 0, 0, 0),
     "start with NUL": HEADER.pack(53, 2, 0, 0, ID) + bytes(36) + struct.pack("<III", 0, 1, 1) + b"\0" + bytes(4),
     "start with bytes behind": HEADER.pack(53, 2, 0, 0, ID) + bytes(36) + struct.pack("<IIII", 0, 1, 0, 0) + b"x",
-    "environment without a name": HEADER.pack(58, 2, 0, 0, ID) + bytes(36) + struct.pack("<IIIII", 0, 1, 0, 1, 2) + b"=x",
-    "environment without a value": HEADER.pack(57, 2, 0, 0, ID) + bytes(36) + struct.pack("<IIIII", 0, 1, 0, 1, 1) + b"x",
+    "environment without a name": HEADER.pack(58, 2, 0, 0, ID)
+    + bytes(36)
+    + struct.pack("<IIIII", 0, 1, 0, 1, 2)
+    + b"=x",
+    "environment without a value": HEADER.pack(57, 2, 0, 0, ID)
+    + bytes(36)
+    + struct.pack("<IIIII", 0, 1, 0, 1, 1)
+    + b"x",
 }
 
 
@@ -153,7 +159,10 @@ def test_noise_never_ends_the_guest(guest: GuestProcess) -> None:
             size = chance.choice([0, 4, 8, 9, 52, chance.randint(0, 3000)])
             body = chance.randbytes(size)
             try:
-                link.socket.sendall(HEADER.pack(size, kind if kind != 7 else 8, chance.randint(0, 1), 0, chance.choice([ID, bytes(16)])) + body)
+                link.socket.sendall(
+                    HEADER.pack(size, kind if kind != 7 else 8, chance.randint(0, 1), 0, chance.choice([ID, bytes(16)]))
+                    + body
+                )
                 link.socket.sendall(chance.randbytes(chance.randint(0, 100)))
             except BrokenPipeError:
                 continue

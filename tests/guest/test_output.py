@@ -87,7 +87,9 @@ def test_a_flood_leaves_memory_flat(link: Link, guest: GuestProcess) -> None:
 
 
 def test_many_floods_share_the_window_of_the_machine_and_none_starves(link: Link, guest: GuestProcess) -> None:
-    executions = [link.start("/bin/sh", "-c", "head -c 1M /dev/zero & head -c 1M /dev/zero >&2; wait") for _ in range(64)]
+    executions = [
+        link.start("/bin/sh", "-c", "head -c 1M /dev/zero & head -c 1M /dev/zero >&2; wait") for _ in range(64)
+    ]
     outcomes = {execution: Outcome() for execution in executions}
     try:
         while True:

@@ -129,7 +129,18 @@ def test_nobody_inside_may_look_into_the_guest(guest: GuestProcess) -> None:
 def test_commands_lack_the_capabilities_that_the_guest_needs(link: Link) -> None:
     lines = link.run("/bin/grep", "-E", "^Cap|NoNewPrivs|Seccomp:", "/proc/self/status").stdout.decode().splitlines()
     values = dict(line.split(":\t") for line in lines)
-    lost = {19, 21, 16, 17, 22, 24, 25, 38, 39, 40}  # ptrace, admin, module, rawio, boot, resource, time, perfmon, bpf, ...
+    lost = {
+        19,
+        21,
+        16,
+        17,
+        22,
+        24,
+        25,
+        38,
+        39,
+        40,
+    }  # ptrace, admin, module, rawio, boot, resource, time, perfmon, bpf, ...
     for name in ("CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb"):
         assert not any(int(values[name], 16) >> bit & 1 for bit in lost), name
     assert int(values["CapEff"], 16) & 1  # chown: others are kept
@@ -175,9 +186,7 @@ def test_start_is_done_once(link: Link) -> None:
 
 def test_a_start_for_another_boot_is_refused(link: Link) -> None:
     execution = uuid4().bytes
-    link.send(
-        Start(execution=execution, boot_id=uuid4().bytes, argv=("/bin/true",), env={}, cwd="/", kept_limit=0)
-    )
+    link.send(Start(execution=execution, boot_id=uuid4().bytes, argv=("/bin/true",), env={}, cwd="/", kept_limit=0))
     assert link.expect(Refused) == Refused(execution, Reason.BOOT)
 
 

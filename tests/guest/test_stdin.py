@@ -31,7 +31,10 @@ def test_eof_may_come_alone_and_again(link: Link) -> None:
 def test_bytes_that_were_taken_are_skipped(link: Link) -> None:
     execution = link.start("/bin/cat", stdin_open=1)
     link.send(
-        Stdin(execution, 0, b"abc"), Stdin(execution, 0, b"abc"), Stdin(execution, 1, b"bcdef"), Stdin(execution, 6, b"", eof=True)
+        Stdin(execution, 0, b"abc"),
+        Stdin(execution, 0, b"abc"),
+        Stdin(execution, 1, b"bcdef"),
+        Stdin(execution, 6, b"", eof=True),
     )
     assert link.follow(execution).stdout == b"abcdef"
 
