@@ -6,6 +6,7 @@ import base64
 from itertools import pairwise
 
 import httpx
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,6 +100,16 @@ async def test_pages_of_a_finished_execution_end(client: httpx.AsyncClient, worl
         cursor = page["next_cursor"]
     assert seen == list(range(1, 9))
     assert pages == 2
+
+
+async def test_a_long_page_in_pieces_is_a_page_like_any(client: httpx.AsyncClient, world: World) -> None:
+    pieces = [(OUT, ("€" * 40_000).encode()[:100_001]), (ERR, b'"'), (OUT, b"\xff" * 200_000), (OUT, b"!")]
+    execution = world.executions.add(*finished(pieces=pieces))
+    page = (await client.get(EVENTS)).json()
+    rendered = await EventRenderer(world.executions, base64=False).render(execution, world.executions.logs["exec-1"])
+    assert page == {"items": msgspec.to_builtins(rendered)}
+    cut = (await client.get(EVENTS, params={"limit": "5"})).json()
+    assert cut == {"items": page["items"][:5], "next_cursor": "5"}
 
 
 async def test_a_page_of_a_live_execution_can_be_gone_on_from(client: httpx.AsyncClient, world: World) -> None:

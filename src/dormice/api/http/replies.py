@@ -71,6 +71,7 @@ class Stream:
     async def _write(self, send: Send) -> None:
         async for piece in self.pieces:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await asyncio.sleep(0)  # sending to a quick reader does not wait: let others have their turn
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -12,13 +12,15 @@ from dormice.api.http import sse
 from dormice.api.http.call import Call
 from dormice.api.http.errors import Fault, InvalidRequest
 from dormice.api.http.pagination import page_limit, sequence_cursor
+from dormice.api.http.replies import Stream as StreamedReply
 from dormice.api.http.replies import json_reply
 from dormice.api.machines import wire
 from dormice.api.machines.text import LOOK_BACK, StreamDecoder
 from dormice.api.services import Executions, Services
 from dormice.domain.execution import Execution, LogEntry, Stream
 
-_STREAMED_BYTES = 256 << 10
+_AT_ONCE = 256 << 10
+"""Bytes of output that are rendered in one go."""
 
 
 def wants_base64(call: Call) -> bool:
@@ -84,11 +86,22 @@ async def events(call: Call, services: Services) -> ASGIApp:
         wait_ms=call.wait_ms(),
     )
     more = bool(entries) and (not execution.terminal or entries[-1].sequence < execution.last_sequence)
-    page = wire.EventPage(
-        items=await renderer.render(execution, entries),
-        next_cursor=str(entries[-1].sequence) if more else None,
-    )
-    return json_reply(page)
+    cursor = str(entries[-1].sequence) if more else None
+    if sum(len(entry.data) for entry in entries) <= _AT_ONCE:
+        return json_reply(wire.EventPage(items=await renderer.render(execution, entries), next_cursor=cursor))
+    return StreamedReply(_document(renderer, execution, entries, cursor))
+
+
+async def _document(
+    renderer: EventRenderer, execution: Execution, entries: Sequence[LogEntry], cursor: str | None
+) -> AsyncGenerator[bytes, None]:
+    """Yield the JSON of an EventPage in pieces: text of a whole page at once would hold up everybody else."""
+    before = b'{"items":['
+    for entry in entries:
+        [record] = await renderer.render(execution, [entry])
+        yield before + msgspec.json.encode(record)
+        before = b","
+    yield b"]}" if cursor is None else b'],"next_cursor":"%s"}' % cursor.encode()
 
 
 async def _stream(call: Call, services: Services, renderer: EventRenderer) -> ASGIApp:
@@ -110,7 +123,7 @@ async def _follow(call: Call, services: Services, renderer: EventRenderer, after
             call.path["execution_id"],
             after=after,
             limit=services.limits.page_max,
-            max_bytes=_STREAMED_BYTES,
+            max_bytes=_AT_ONCE,
             wait_ms=sse.KEEP_ALIVE_MS,
         )
         if entries:
