@@ -29,10 +29,12 @@ sys.stderr.write(digest.hexdigest())
 """
 
 
-@pytest.fixture(scope="module", name="crashing")
-def _crashing(start_live: StartLive) -> Iterator[Live]:
+@pytest.fixture(
+    scope="module", name="crashing", params=["process", pytest.param("container", marks=pytest.mark.machines)]
+)
+def _crashing(request: pytest.FixtureRequest, start_live: StartLive) -> Iterator[Live]:
     """A Dormice to which bad things are done."""
-    with start_live() as live:
+    with start_live(request.param) as live:
         yield live
 
 

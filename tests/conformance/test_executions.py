@@ -18,7 +18,7 @@ from tests.wait import wait_until
 Record = dict[str, Any]
 
 
-def _running(tag: str) -> list[str]:
+def processes_with(tag: str) -> list[str]:
     """Return the processes of this host that have `tag` among their arguments."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -159,7 +159,7 @@ def test_output_of_many_megabytes_is_whole(api: Api, machine: str) -> None:
     assert api.output(record, "stderr").decode() == digest
 
 
-_ESCAPES = {
+ESCAPES = {
     "a child": "sleep 600.{tag} & wait",
     "a child in a session of its own": "setsid sleep 600.{tag} & wait",
     "a double fork": "(setsid sh -c 'sleep 600.{tag} >/dev/null 2>&1 </dev/null &' &) ; sleep 600",
@@ -167,26 +167,26 @@ _ESCAPES = {
 }
 
 
-@pytest.mark.parametrize("escape", _ESCAPES)
+@pytest.mark.parametrize("escape", ESCAPES)
 def test_a_timeout_kills_the_whole_tree(api: Api, machine: str, escape: str) -> None:
     tag = str(uuid4().int)[:16]
-    record = api.shell(machine, "echo begun; " + _ESCAPES[escape].format(tag=tag), timeout_ms=400)
+    record = api.shell(machine, "echo begun; " + ESCAPES[escape].format(tag=tag), timeout_ms=400)
     assert _end(record) == ("failed", "timeout", None, 9)
     assert record["error_message"] == "killed after 400 ms (timeout_ms)"
     assert api.output(record) == b"begun\n"
-    wait_until(lambda: not _running(f"600.{tag}"), 5, "nobody of the tree is left")
+    wait_until(lambda: not processes_with(f"600.{tag}"), 5, "nobody of the tree is left")
 
 
-@pytest.mark.parametrize("escape", _ESCAPES)
+@pytest.mark.parametrize("escape", ESCAPES)
 def test_a_cancel_ends_the_whole_tree(api: Api, machine: str, escape: str) -> None:
     tag = str(uuid4().int)[:16]
-    record = api.shell(machine, "echo begun; " + _ESCAPES[escape].format(tag=tag), wait_ms=0)
-    wait_until(lambda: _running(f"600.{tag}"), 5, "the tree has grown")
+    record = api.shell(machine, "echo begun; " + ESCAPES[escape].format(tag=tag), wait_ms=0)
+    wait_until(lambda: processes_with(f"600.{tag}"), 5, "the tree has grown")
     assert api.delete(path_of(record)).status_code == 200
     ended = api.finished(record)
     assert ended["status"] == ended["error_code"] == "cancelled"
     assert api.output(ended) == b"begun\n"
-    wait_until(lambda: not _running(f"600.{tag}"), 5, "nobody of the tree is left")
+    wait_until(lambda: not processes_with(f"600.{tag}"), 5, "nobody of the tree is left")
 
 
 def test_a_cancelled_command_may_say_goodbye(api: Api, machine: str) -> None:
@@ -203,9 +203,9 @@ def test_a_daemon_that_keeps_the_pipes_does_not_keep_the_execution(api: Api, mac
     record = api.shell(machine, f"echo started; setsid sleep 600.{tag} &", wait_ms=5_000)
     assert record["status"] == "succeeded"
     assert api.output(record) == b"started\n"
-    if _running(f"600.{tag}"):
+    if processes_with(f"600.{tag}"):
         api.execute(machine, "pkill", "-f", f"600.{tag}")
-    wait_until(lambda: not _running(f"600.{tag}"), 5, "the daemon is gone")
+    wait_until(lambda: not processes_with(f"600.{tag}"), 5, "the daemon is gone")
 
 
 def test_fifty_requests_with_one_key_start_one_process(api: Api, machine: str) -> None:

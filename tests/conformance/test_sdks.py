@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -26,32 +26,32 @@ def _scenarios() -> list[str]:
     return [f.name for f in functions if any(isinstance(d, ast.Name) and d.id == "scenario" for d in f.decorator_list)]
 
 
+def run_scenarios(live: Live, version: str, mode: str) -> Report:
+    """Run all scenarios with one version's clients of one kind."""
+    python = SDKS / version / "bin" / "python"
+    if not python.exists():
+        pytest.fail("the SDKs are not installed: run `make sdks`")
+    done = subprocess.run(
+        [python, SCRIPT, mode],
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(HERE.parents[1]),
+            "DEDALUS_BASE_URL": live.base_url,
+            "DEDALUS_API_KEY": live.api_key,
+        },
+        capture_output=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    report: Report = json.loads(done.stdout)
+    return report
+
+
 @pytest.fixture(scope="session", name="report_of")
 def _report_of(live: Live) -> Callable[[str, str], Report]:
-    """Run all scenarios with one version's clients of one kind, once."""
-
-    @cache
-    def run(version: str, mode: str) -> Report:
-        python = SDKS / version / "bin" / "python"
-        if not python.exists():
-            pytest.fail("the SDKs are not installed: run `make sdks`")
-        done = subprocess.run(
-            [python, "-W", "error::ResourceWarning", SCRIPT, mode],
-            env={
-                "PATH": os.environ["PATH"],
-                "PYTHONPATH": str(HERE.parents[1]),
-                "DEDALUS_BASE_URL": live.base_url,
-                "DEDALUS_API_KEY": live.api_key,
-            },
-            capture_output=True,
-            timeout=100,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr.decode()
-        report: Report = json.loads(done.stdout)
-        return report
-
-    return run
+    """`run_scenarios` on the session's Dormice, once for each version and kind."""
+    return cache(partial(run_scenarios, live))
 
 
 @pytest.mark.parametrize("scenario", _scenarios())
