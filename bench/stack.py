@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -152,9 +151,12 @@ def _directory(name: str) -> Iterator[Path]:
 
 @contextmanager
 def _alone(name: str) -> Iterator[None]:
-    """One of this name on this host: its network and uids are its own."""
-    with (Path(tempfile.gettempdir()) / f"dormice-bench-{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """One of this name on this host: its network and uids are its own. Raises BadAnswer."""
+    with socket.socket(socket.AF_UNIX) as claim:
+        try:
+            claim.bind(f"\0dormice-bench-{name}")
+        except OSError:
+            raise BadAnswer("another run of the benchmarks is under way") from None
         yield
 
 
