@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 from uuid import UUID, uuid4
 
 from dormice.domain.execution import Stream
@@ -96,7 +96,7 @@ class Link:
         self._decoder = GuestDecoder()
         self._frames: list[GuestFrame] = []
 
-    def __enter__(self) -> Link:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -134,12 +134,26 @@ class Link:
             if isinstance(frame, kind) and accept(frame):
                 return frame
 
-    def hung_up(self) -> bool:
+    def rest(self) -> list[GuestFrame]:
         """Read to the end of the connection. Raises TimeoutError if the guest keeps it open."""
+        frames: list[GuestFrame] = []
         with contextlib.suppress(EOFError):
             while True:
-                self.receive()
+                frames.append(self.receive())
+        return frames
+
+    def hung_up(self) -> bool:
+        """Whether the guest ends the connection. Raises TimeoutError if it does not."""
+        self.rest()
         return True
+
+    def until_silent(self, timeout: float = 0.3) -> list[GuestFrame]:
+        """What comes until nothing does for so long."""
+        frames: list[GuestFrame] = []
+        with contextlib.suppress(TimeoutError):
+            while True:
+                frames.append(self.receive(timeout))
+        return frames
 
     def start(
         self,
@@ -259,14 +273,16 @@ class GuestProcess:
             return []
 
     def rollup(self, name: str) -> int:
-        """A line of smaps_rollup, in KiB."""
+        """A line of smaps_rollup, in KiB; 0 for a sanitized guest, whose memory says nothing."""
+        if "sanitized" in GUEST.name:
+            return 0
         for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
             if line.startswith(f"{name}:"):
                 return int(line.split()[1])
         raise AssertionError(name)
 
     def fds(self) -> int:
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
     def ended(self) -> int:
         """Wait for its end; its exit code."""

@@ -144,11 +144,7 @@ def test_a_broken_frame_ends_the_connection_and_nothing_else(guest: GuestProcess
 def test_a_connection_begins_with_hello(guest: GuestProcess, frame: Ping) -> None:
     with guest.connect(hello=False) as link:
         link.send(frame)
-        frames = []
-        with pytest.raises(EOFError):
-            while True:
-                frames.append(link.receive())
-        assert all(isinstance(frame, Stale) for frame in frames)
+        assert all(isinstance(answer, Stale) for answer in link.rest())
 
 
 def test_noise_never_ends_the_guest(guest: GuestProcess) -> None:
@@ -200,9 +196,9 @@ def test_a_host_that_does_not_read_is_still_heard(guest: GuestProcess) -> None:
 def test_a_host_that_leaves_answers_unread_is_hung_up_on_and_memory_stays(guest: GuestProcess) -> None:
     with guest.connect() as link:
         link.socket.settimeout(1)
+        pings = b"".join(encode(Ping(token)) for token in range(100_000))
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            for token in range(1_000_000):
-                link.socket.sendall(encode(Ping(token)))
+            link.socket.sendall(pings)
     assert guest.rollup("Pss_Anon") < 600
     with guest.connect() as link:
         assert link.run("/bin/true").end.code == 0

@@ -53,7 +53,7 @@ def test_a_daemon_left_on_purpose_lives_on_and_meets_no_sigpipe(link: Link, gues
     outcome = link.shell(script, drain_grace_ms=50)
     assert outcome.end.code == 0
     flag.touch()
-    wait_until(lambda: (guest.home / "flag.survived").exists(), 10, "the daemon survived")
+    wait_until((guest.home / "flag.survived").exists, 10, "the daemon survived")
     if guest.cgroup is not None:
         cgroup = guest.cgroup
         wait_until(lambda: not list(cgroup.glob("x-*")), 10, "its cgroup is removed")

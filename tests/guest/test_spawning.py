@@ -122,7 +122,7 @@ def test_commands_are_killed_for_memory_before_the_guest(link: Link, guest: Gues
 
 def test_nobody_inside_may_look_into_the_guest(guest: GuestProcess) -> None:
     assert Path(f"/proc/{guest.pid}/stat").stat().st_uid == 0
-    assert not stat.S_IMODE(os.stat(f"/proc/{guest.pid}/mem").st_mode) & 0o077
+    assert not stat.S_IMODE(Path(f"/proc/{guest.pid}/mem").stat().st_mode) & 0o077
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root has capabilities to lose")
