@@ -174,13 +174,13 @@ class Live:
 
     def processes(self) -> list[int]:
         """Return the pids of everything that belongs to it, machines and their commands included."""
-        ours = str(self.directory).encode()
+        ours, cgroup = str(self.directory).encode(), f"/{self.instance}/".encode()
         return [
             int(path.name)
             for path in Path("/proc").iterdir()
             if path.name.isdigit()
             and int(path.name) != os.getpid()
-            and (ours in _read(path / "cmdline") or ours in _read(path / "environ"))
+            and (ours in _read(path / "cmdline") or ours in _read(path / "environ") or cgroup in _read(path / "cgroup"))
         ]
 
     def kill_machines(self) -> None:
