@@ -10,7 +10,7 @@ from dormice.store.sqlite import statements
 
 _SQL = statements.load("idempotency.sql")
 
-PRUNE_LIMIT = 1_000
+PRUNE_LIMIT = 250
 
 
 def find(db: apsw.Connection, claim: IdempotencyClaim | None) -> Replayed | KeyReused | None:
