@@ -319,12 +319,10 @@ static void live_turn(struct execution *execution, uint64_t *next)
     sooner(next, execution->look_at ? execution->look_at : execution->drain_at);
 }
 
-uint64_t executions_turn(void)
+void executions_turn(uint64_t *next)
 {
-    uint64_t next = 0;
     list_each(link, after, &lives)
-        live_turn(container_of(link, struct execution, live), &next);
-    return next;
+        live_turn(container_of(link, struct execution, live), next);
 }
 
 void execution_cancel(struct execution *execution, uint32_t grace_ms)

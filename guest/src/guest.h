@@ -157,7 +157,7 @@ void execution_forget(struct execution *execution);
 void execution_leader_ended(pid_t pid, int status);
 void execution_due(struct execution *execution);
 void execution_release(struct execution *execution); /* frees it if nothing of it is left */
-uint64_t executions_turn(void);                      /* applies deadlines and ends; returns the next deadline */
+void executions_turn(uint64_t *next);                /* applies deadlines and ends, brings forward the next one */
 bool tombstone_add(const uint8_t *id);
 bool tombstone_has(const uint8_t *id);
 
@@ -177,7 +177,7 @@ int stream_slices(const struct stream *stream, uint64_t offset, uint32_t size, s
 void stream_free(struct stream *stream);
 bool stream_quiet(const struct stream *stream); /* nothing to wait for but more from the command */
 void stream_look(struct stream *stream);        /* read it in this turn, whatever epoll says */
-bool streams_turn(void);                        /* reads what may be read; true when there is more */
+bool streams_turn(uint64_t *next);              /* reads what may be read; true when there is more */
 void input_init(struct input *input, bool promised);
 bool input_open(struct input *input, int fd);
 bool input_take(struct execution *execution, uint64_t offset, const uint8_t *data, uint32_t size, bool eof);

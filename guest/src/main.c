@@ -298,8 +298,8 @@ int main(int argc, char **argv)
         if (reap_due || guest.stopping)
             reap_due = reap();
         more = link_receive();
-        more |= streams_turn();
-        next = executions_turn();
+        more |= streams_turn(&next);
+        executions_turn(&next);
         stop_turn(&next);
         more |= link_send();
         if (off && guest.stopped)

@@ -21,6 +21,7 @@ enum { PAGE = 4096, FAIR_LEAST = 16 * 1024, TURN_MOST = 64 * 1024 };
 static LIST(readable);
 static uint64_t held_by_all;
 static unsigned holders;
+static bool starved; /* of memory for a ring */
 
 static uint64_t held(const struct stream *stream)
 {
@@ -181,7 +182,8 @@ static bool read_stream(struct stream *stream)
             list_remove(&stream->readable);
             return false;
         } else if (errno == ENOMEM) {
-            return false; /* looked at again when anything else happens */
+            starved = true;
+            return false;
         } else if (errno != EINTR) {
             close_stream(stream);
             return false;
@@ -190,11 +192,14 @@ static bool read_stream(struct stream *stream)
     return room(stream) > 0;
 }
 
-bool streams_turn(void)
+bool streams_turn(uint64_t *next)
 {
     bool more = false;
+    starved = false;
     list_each(at, after, &readable)
         more |= read_stream(container_of(at, struct stream, readable));
+    if (starved)
+        sooner(next, after_ms(100));
     return more;
 }
 

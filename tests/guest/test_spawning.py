@@ -14,6 +14,7 @@ import pytest
 
 from dormice.protocol.guest import Ack, Exited, Forget, Hello, How, Output, Reason, Refused, Start, Started
 from tests.guest.guest_process import GuestProcess, Link, Mode
+from tests.wait import wait_until
 
 
 def test_a_command_reports_its_start_output_and_end(link: Link) -> None:
@@ -169,7 +170,8 @@ def test_each_execution_has_a_cgroup_of_its_own_that_goes_with_it(link: Link, gu
     assert len(guest.members(execution)) >= 1
     assert str(guest.pid) in (guest.cgroup / "init/cgroup.procs").read_text().split()
     link.shell("true")
-    assert [path.name for path in guest.cgroup.glob("x-*")] == [f"x-{execution.hex()}"]
+    cgroup, left = guest.cgroup, [f"x-{execution.hex()}"]
+    wait_until(lambda: [path.name for path in cgroup.glob("x-*")] == left, 5, "that of the ended one is removed")
 
 
 def test_start_is_done_once(link: Link) -> None:
