@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
@@ -17,6 +17,7 @@ from dormice.engine.engine import Engine
 from dormice.engine.orders import Caller, ExecutionOrder, MachineOrder
 from dormice.protocol import node as wire
 from dormice.protocol.framing import Framer, frame
+from dormice.store.interface import Store
 from dormice.store.sealing import Sealer
 from dormice.store.sqlite import SqliteStore
 from tests.wait import wait_until_async
@@ -149,7 +150,12 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def serving(directory: Path, clock: MovedClock, limits: Limits | None = None) -> AsyncIterator[Server]:
+async def serving(
+    directory: Path,
+    clock: SystemClock,
+    limits: Limits | None = None,
+    wrap: Callable[[Store], Store] = lambda store: store,
+) -> AsyncIterator[Server]:
     """Run an engine on the store in `directory`; leaving the block ends it as a kill would, but for the store's lock."""
     sealer = Sealer.load(directory / "sealing-key")
     store = SqliteStore.open(directory / "dormice.sqlite3", sealer)
@@ -158,7 +164,7 @@ async def serving(directory: Path, clock: MovedClock, limits: Limits | None = No
     try:
         async with asyncio.TaskGroup() as group:
             engine = Engine(
-                store=store,
+                store=wrap(store),
                 clock=clock,
                 limits=limits or Limits(),
                 defaults=MachineDefaults(),

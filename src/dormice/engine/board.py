@@ -45,8 +45,8 @@ class LiveMachine:
 
     @property
     def open_executions(self) -> int:
-        """How many executions have not ended."""
-        return len(self.queue) + len(self.waking) + len(self.claimed) + self.arriving
+        """How many executions have not ended; never too few: one that is being claimed may count twice."""
+        return len(self.queue) + len(self.waking) + len(self.claimed) + self.arriving + self.reserved
 
     def free_slots(self, limit: int) -> int:
         """How many more executions may be claimed."""
@@ -57,17 +57,21 @@ class LiveMachine:
         return self.claimed.get(execution_id) or self.queue.get(execution_id) or self.waking.get(execution_id)
 
     def place(self, execution: Execution) -> None:
-        """Put an execution where its present state says; a terminal one is dropped."""
+        """Put an execution where its present state says; a terminal one is dropped. One in the queue keeps its turn."""
         execution = _newest(self.find(execution.id), execution)
-        self.drop(execution.id)
+        home = self._home(execution)
+        for place in (self.claimed, self.queue, self.waking):
+            if place is home:
+                place[execution.id] = execution
+            else:
+                place.pop(execution.id, None)
+
+    def _home(self, execution: Execution) -> dict[str, Execution] | None:
         if execution.terminal:
-            return
+            return None
         if execution.boot_id is not None:
-            self.claimed[execution.id] = execution
-        elif execution.state is ExecutionState.WAKE_IN_PROGRESS:
-            self.waking[execution.id] = execution
-        else:
-            self.queue[execution.id] = execution
+            return self.claimed
+        return self.waking if execution.state is ExecutionState.WAKE_IN_PROGRESS else self.queue
 
     def refresh(self, execution: Execution) -> None:
         """Take in a newer row of an execution that is still open; one that has ended meanwhile stays gone."""
@@ -108,11 +112,11 @@ class Board:
     def __iter__(self) -> Iterator[LiveMachine]:
         return iter(list(self._machines.values()))
 
-    def add(self, machine: Machine) -> LiveMachine:
+    def add(self, machine: Machine, last_activity_at: Micros | None = None) -> LiveMachine:
         """Take in a machine (again: its row is refreshed)."""
         live = self._machines.get(machine.id)
         if live is None:
-            live = self._machines[machine.id] = LiveMachine(machine, machine.last_activity_at)
+            live = self._machines[machine.id] = LiveMachine(machine, last_activity_at or machine.last_activity_at)
             organization = machine.organization_id
             self._of_organization[organization] = self._of_organization.get(organization, 0) + 1
         live.machine = machine

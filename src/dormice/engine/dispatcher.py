@@ -75,15 +75,15 @@ class Dispatcher:
                 wire.CancelExecution(live.machine.id, execution_uuid(execution.id).bytes, self._limits.cancel_grace_ms)
             )
 
-    def resume(self, live: LiveMachine, known: set[str]) -> None:
+    def resume(self, live: LiveMachine, known: set[str], before: Mapping[str, Execution]) -> None:
         """Bring claims and guest together after an attach: the guest says which executions it knows.
 
-        What it does not know and has not started was lost on the way. The start frame names the boot and a guest
-        starts an id once, so sending it again is safe.
+        What it does not know and had not started before it said so was lost on the way. The start frame names the boot
+        and a guest starts an id once, so sending it again is safe. `before`: the claims when the guest said it.
         """
         for execution in list(live.claimed.values()):
             if execution.id not in known:
-                self._restart[execution.id] = (live, execution)
+                self._restart[execution.id] = (live, before.get(execution.id, execution))
             elif execution.cancel_requested_at is not None:
                 self.cancel(live, execution)
             if execution.id in known and execution.stdin_mode is not StdinMode.EMPTY:
@@ -104,17 +104,31 @@ class Dispatcher:
         await self._work.wait()
         self._work.clear()
         try:
-            while self._restart:
-                execution_id = next(iter(self._restart))
-                await self._start_again(*self._restart[execution_id])
-                self._restart.pop(execution_id, None)
-            while self._dirty:
-                machine_id = next(iter(self._dirty))
-                await self._claim_free_slots(self._dirty[machine_id])
-                self._dirty.pop(machine_id, None)
+            await self._restart_all()
+            await self._claim_all()
         finally:
             if self._restart or self._dirty:
                 self._work.set()
+
+    async def _restart_all(self) -> None:
+        while self._restart:
+            execution_id, (live, execution) = next(iter(self._restart.items()))
+            del self._restart[execution_id]  # before the look at it: what comes meanwhile marks it again
+            try:
+                await self._start_again(live, execution)
+            except Exception:
+                self._restart.setdefault(execution_id, (live, execution))  # behind the others
+                raise
+
+    async def _claim_all(self) -> None:
+        while self._dirty:
+            machine_id, live = next(iter(self._dirty.items()))
+            del self._dirty[machine_id]
+            try:
+                await self._claim_free_slots(live)
+            except Exception:
+                self._dirty.setdefault(machine_id, live)
+                raise
 
     async def _claim_free_slots(self, live: LiveMachine) -> None:
         while (
@@ -126,24 +140,30 @@ class Dispatcher:
             batch = [live.queue.popitem(last=False)[1] for _ in range(min(free, len(live.queue)))]
             live.reserved += len(batch)
             try:
-                await asyncio.gather(*(self._claim(live, execution) for execution in batch))
+                claims = (self._claim(live, execution) for execution in batch)
+                answers = await asyncio.gather(*claims, return_exceptions=True)
             finally:
                 live.reserved -= len(batch)
+            failures = [answer for answer in answers if isinstance(answer, BaseException)]
+            if failures:
+                for execution, answer in reversed(list(zip(batch, answers, strict=True))):
+                    if isinstance(answer, BaseException) and live.find(execution.id) is None:
+                        live.queue[execution.id] = execution
+                        live.queue.move_to_end(execution.id, last=False)
+                raise failures[0]
 
     async def _claim(self, live: LiveMachine, execution: Execution) -> None:
         boot_id = live.machine.boot_id
         if boot_id is None:
             raise RuntimeError(f"{live.machine.id} is attached without a boot")
-        claimed: object = None
-        try:
-            claimed = await self._store.claim(execution.id, boot_id, self._clock.now())
-        finally:
-            if claimed is None and live.find(execution.id) is None:
-                live.queue[execution.id] = execution
-                live.queue.move_to_end(execution.id, last=False)
+        claimed = await self._store.claim(execution.id, boot_id, self._clock.now())
         if isinstance(claimed, Execution):
             live.place(claimed)
-            await self._start_stored(live, claimed)
+            try:
+                await self._start_stored(live, claimed)
+            except Exception:
+                self._restart[claimed.id] = (live, claimed)
+                raise
 
     async def _start_again(self, live: LiveMachine, execution: Execution) -> None:
         current = live.claimed.get(execution.id)
@@ -151,6 +171,8 @@ class Dispatcher:
             return
         if current.boot_id != live.machine.boot_id:
             await self._requeue(live, current)
+        elif current.state is ExecutionState.RUNNING is not execution.state:
+            return  # it has started since
         elif current.state is ExecutionState.RUNNING:
             await self._end(live, current, outcomes.lost("its guest no longer knows it", self._clock.now()))
         elif current.cancel_requested_at is not None:
@@ -167,6 +189,9 @@ class Dispatcher:
         )
         if isinstance(queued, Execution):
             live.place(queued)
+            if queued.terminal:  # its end was asked for
+                self._feed.notify(queued.id)
+                return
             live.queue.move_to_end(queued.id, last=False)
             self.pump(live)
 
@@ -187,4 +212,6 @@ class Dispatcher:
         )
         if isinstance(ended, Execution):
             live.place(ended)
+        else:
+            live.drop(execution.id)
         self._feed.notify(execution.id)

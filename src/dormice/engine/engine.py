@@ -43,6 +43,7 @@ class Engine:
         group: asyncio.TaskGroup,
     ) -> None:
         self._store = store
+        self._clock = clock
         self._group = group
         self.gateway = gateway = Gateway()
         self._board = board = Board()
@@ -114,7 +115,8 @@ class Engine:
     async def start(self) -> None:
         """Rebuild memory from the store, then start the services. Before the node may connect."""
         for machine in await self._store.machines.live():
-            self._board.add(machine)
+            # When it was last used is not stored: our own start counts, so that no machine falls asleep too soon.
+            self._board.add(machine, self._clock.now())
         waiting = 0
         for execution in await self._store.executions.open():
             live = self._board.get(execution.machine_id)

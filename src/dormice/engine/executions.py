@@ -84,6 +84,14 @@ class Executions:
     async def _create(
         self, caller: Caller, live: LiveMachine, order: ExecutionOrder, claim: IdempotencyClaim | None
     ) -> Execution:
+        try:
+            return await self._create_claimed(caller, live, order, claim)
+        finally:
+            self._in_flight.settle(claim)
+
+    async def _create_claimed(
+        self, caller: Caller, live: LiveMachine, order: ExecutionOrder, claim: IdempotencyClaim | None
+    ) -> Execution:
         self._admit(live)
         awake = live.awake
         direct = awake and live.attached and not live.queue and live.free_slots(self._limits.running_per_machine) > 0
@@ -110,7 +118,6 @@ class Executions:
         finally:
             live.arriving -= 1
             live.reserved -= direct
-            self._in_flight.settle(claim)
         match made:
             case Execution():
                 live.place(made)

@@ -139,9 +139,9 @@ class Lifecycle:
         change = MachineChange(desired_state=DesiredState.SLEEPING, reason="SleepRequested", retryable=False)
         event = MachineEvent.STOPPED if machine.phase in _UNSTARTED else MachineEvent.STOP
         machine = await self._close(live, event, change, guard.claim)
-        await self._end_waiting(live, outcomes.interrupted("its machine was put to sleep", self._clock.now()))
         if machine.phase is Phase.STOPPING:
-            self.send_stop(machine)
+            self.send_stop(machine)  # at once: what is committed happens, whatever becomes of this request
+        await self._end_waiting(live, outcomes.interrupted("its machine was put to sleep", self._clock.now()))
         return machine
 
     async def doze(self, live: LiveMachine, reason: str) -> Machine:
@@ -221,8 +221,9 @@ class Lifecycle:
 
     async def start_failed(self, live: LiveMachine, code: str, message: str, *, retryable: bool) -> None:
         """Record why a boot did not come up; what waited for it fails."""
-        change = MachineChange(reason="RuntimeWakeFailed", retryable=retryable, last_error=f"{code}: {message}")
-        await self._advance(live, MachineEvent.START_FAILED, change)
+        if live.machine.phase is Phase.STARTING:
+            change = MachineChange(reason="RuntimeWakeFailed", retryable=retryable, last_error=f"{code}: {message}")
+            await self._advance(live, MachineEvent.START_FAILED, change)
         await self._end_all(live, outcomes.wake_failed(code, message, self._clock.now()), unclaimed=True)
 
     async def down(self, live: LiveMachine, why: str, *, died: bool) -> None:
@@ -276,7 +277,9 @@ class Lifecycle:
                 return machine
             case KeyReused():
                 raise reused(moved)
-            case LostRace():
+            case LostRace(current=current):
+                if isinstance(current, Machine):
+                    live.machine = current
                 # The lock makes us the only writer: only a second engine on the same store could do this.
                 raise Unavailable("another server changed the machine: is the store shared?")
 

@@ -103,8 +103,11 @@ def from_refusal(execution: Execution, reason: int, now: Micros) -> Outcome:
 
 
 def clamp(nanoseconds: int, low: Micros, high: Micros) -> Micros:
-    """Return a guest's time in microseconds, never outside what the server itself knows to be true."""
-    return min(max(nanoseconds // 1000, low), high)
+    """Return a guest's time in microseconds, never outside what the server itself knows to be true.
+
+    Where `high` is below `low` (the host's clock went back while the server was down), `low` counts.
+    """
+    return max(min(nanoseconds // 1000, high), low)
 
 
 def _failure(execution: Execution, report: Exited) -> tuple[ErrorCode, str]:

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.25
 _SECOND_US = 1_000_000
 _PRUNE_EVERY_US = 60 * _SECOND_US
+_EXPIRE_TOGETHER = 256
 
 
 class Reaper:
@@ -63,17 +64,21 @@ class Reaper:
                 await self._give_up(live)
             elif self._idle(live, now):
                 await self._doze(live)
-        if now - self._pruned_at > _PRUNE_EVERY_US:
+        # A bounded number each time: as long as there is more, the next tick goes on.
+        if now - self._pruned_at > _PRUNE_EVERY_US and not await self._store.prune_idempotency(now):
             self._pruned_at = now
-            await self._store.prune_idempotency(now)
 
     async def _expire(self, live: LiveMachine, now: Micros) -> None:
         due = [e for e in (*live.queue.values(), *live.waking.values()) if e.start_by <= now]
-        for execution in due:
-            ended = await self._store.executions.end_unstarted(execution.id, outcomes.expired(now))
-            if isinstance(ended, Execution):
-                live.drop(ended.id)
-                self._feed.notify(ended.id)
+        for first in range(0, len(due), _EXPIRE_TOGETHER):
+            batch = due[first : first + _EXPIRE_TOGETHER]
+            ends = (self._store.executions.end_unstarted(execution.id, outcomes.expired(now)) for execution in batch)
+            for ended in await asyncio.gather(*ends, return_exceptions=True):
+                if isinstance(ended, BaseException):
+                    raise ended
+                if isinstance(ended, Execution):
+                    live.drop(ended.id)
+                    self._feed.notify(ended.id)
 
     def _idle(self, live: LiveMachine, now: Micros) -> bool:
         machine = live.machine

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from dormice.domain.execution import Micros
+from dormice.domain.execution import Execution, Micros
 from dormice.domain.ids import execution_from_uuid
-from dormice.domain.machine import Phase
+from dormice.domain.machine import DesiredState, Phase
 from dormice.engine.board import Board, LiveMachine
 from dormice.engine.clock import Clock
 from dormice.engine.dispatcher import Dispatcher
@@ -111,8 +111,8 @@ class Reconciler:
             case wire.Attached():
                 # At once, not as a step: what the guest says of its standard input follows right behind.
                 self._feeder.restart(live)
-                connection = self._connection
-                self._post(live, lambda live: self._attached(live, message, connection))
+                connection, claimed = self._connection, dict(live.claimed)
+                self._post(live, lambda live: self._attached(live, message, connection, claimed))
             case wire.MachineFailed():
                 self._post(live, lambda live: self._failed(live, message))
             case wire.MachineEnded():
@@ -130,7 +130,7 @@ class Reconciler:
 
     async def _wanted(self, live: LiveMachine) -> None:
         phase = live.machine.phase
-        if phase is Phase.ACCEPTED or (phase is Phase.SLEEPING and live.open_executions):
+        if phase is Phase.ACCEPTED or _sleeps_in(live):
             await self._lifecycle.start(live)
         elif phase is Phase.RUNNING and live.waking:
             await self._lifecycle.up(live)
@@ -157,27 +157,33 @@ class Reconciler:
             case Phase.SLEEPING | Phase.FAILED:
                 if boot_id is not None:
                     self._lifecycle.send_stop(machine, grace_ms=0)
-                if live.open_executions and machine.phase is Phase.SLEEPING:
+                if _sleeps_in(live):
                     await self._lifecycle.start(live)
 
-    async def _attached(self, live: LiveMachine, message: wire.Attached, connection: int) -> None:
+    async def _attached(
+        self, live: LiveMachine, message: wire.Attached, connection: int, claimed: Mapping[str, Execution]
+    ) -> None:
         if connection != self._connection:
             return
         machine = live.machine
-        if UUID(bytes=message.boot_id) != machine.boot_id or machine.phase not in (Phase.STARTING, Phase.RUNNING):
-            if machine.phase is not Phase.DESTROYING:
-                self._lifecycle.send_stop(machine, grace_ms=0 if machine.phase is not Phase.STOPPING else None)
-            return
-        await self._lifecycle.up(live)
-        if connection == self._connection:
-            live.attached = True
-            self._dispatcher.resume(live, {execution_from_uuid(UUID(bytes=e)) for e in message.executions})
+        if machine.phase in (Phase.STARTING, Phase.RUNNING):
+            if UUID(bytes=message.boot_id) != machine.boot_id:
+                return  # replaced by the start of the present boot: a stop, which names none, might hit that
+            await self._lifecycle.up(live)
+            if connection == self._connection:
+                live.attached = True
+                known = {execution_from_uuid(UUID(bytes=execution)) for execution in message.executions}
+                self._dispatcher.resume(live, known, claimed)
+        elif machine.phase is Phase.STOPPING:
+            self._lifecycle.send_stop(machine)
+        elif machine.phase in (Phase.SLEEPING, Phase.FAILED):
+            self._lifecycle.send_stop(machine, grace_ms=0)
 
     async def _failed(self, live: LiveMachine, message: wire.MachineFailed) -> None:
         machine = live.machine
         if UUID(bytes=message.boot_id) != machine.boot_id:
             return
-        if machine.phase is Phase.STARTING:
+        if machine.phase in (Phase.STARTING, Phase.FAILED):  # FAILED: the turn before this one got half-way
             log.warning("machine %s could not be started: %s: %s", machine.id, message.code, message.message)
             await self._lifecycle.start_failed(live, message.code, message.message, retryable=message.retryable)
         elif machine.phase is Phase.STOPPING:
@@ -188,10 +194,13 @@ class Reconciler:
         if UUID(bytes=message.boot_id) != machine.boot_id:
             return
         live.attached = False
+        self._feeder.restart(live)
         await self._runner.settled(live)
         if machine.phase is Phase.STOPPING:
             await self._lifecycle.down(live, message.reason, died=False)
-        elif machine.phase is Phase.STARTING:
+        elif _sleeps_in(live):  # the turn before this one got half-way
+            await self._lifecycle.start(live)
+        elif machine.phase in (Phase.STARTING, Phase.FAILED):
             # Not `down`, which would start it again for those who wait: it might die again for ever.
             await self._lifecycle.start_failed(live, "GUEST_DIED", message.reason, retryable=True)
         elif machine.phase is Phase.RUNNING:
@@ -199,6 +208,7 @@ class Reconciler:
             await self._lifecycle.down(live, message.reason, died=True)
 
     async def _destroyed(self, live: LiveMachine) -> None:
+        self._feeder.restart(live)
         await self._runner.settled(live)
         if live.machine.phase is Phase.DESTROYING:
             await self._lifecycle.gone(live)
@@ -223,3 +233,10 @@ class Reconciler:
             await attempt(f"machine {live.machine.id}", turn)
             mailbox.popleft()
         del self._mailboxes[live.machine.id]
+
+
+def _sleeps_in(live: LiveMachine) -> bool:
+    """Whether it sleeps although it is wanted: what should have woken it was cut short."""
+    machine = live.machine
+    wanted = live.open_executions or machine.desired_state is DesiredState.RUNNING
+    return machine.phase is Phase.SLEEPING and bool(wanted)

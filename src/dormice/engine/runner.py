@@ -10,6 +10,7 @@ from uuid import UUID
 
 from dormice.domain.execution import Chunk, Execution, Outcome, Stream
 from dormice.domain.ids import execution_from_uuid, execution_uuid
+from dormice.domain.transitions import IllegalTransition
 from dormice.engine import outcomes
 from dormice.engine.board import LiveMachine
 from dormice.engine.clock import Clock
@@ -18,7 +19,7 @@ from dormice.engine.feed import Feed
 from dormice.engine.gateway import Gateway
 from dormice.engine.stdin import StdinFeeder
 from dormice.protocol import node as wire
-from dormice.store.interface import ExecutionStore, LostRace, Progress, StoreUnavailable
+from dormice.store.interface import ExecutionStore, LostRace, Progress
 
 log = logging.getLogger(__name__)
 
@@ -108,14 +109,15 @@ class Runner:
             if pending.due > loop.time():
                 self._ripening = loop.call_at(pending.due, self._ripen)
                 break
-            self._pending[execution_id] = self._young.pop(execution_id)
-            self._work.set()
+            del self._young[execution_id]
+            self._put_back(execution_id, pending, 0)
 
     def forget(self, live: LiveMachine) -> None:
         """Drop what is pending for a machine whose connection is gone: its guest sends all of it again."""
         for reports in (self._pending, self._young):
             for execution_id in [execution_id for execution_id, pending in reports.items() if pending.live is live]:
                 del reports[execution_id]
+        self._work.set()  # whoever waits until nothing is pending is told so at the end of a turn
 
     async def settled(self, live: LiveMachine) -> None:
         """Wait until nothing of the machine is pending or being committed."""
@@ -156,21 +158,29 @@ class Runner:
                 self._dispatcher.disown(pending.live, execution_id)
                 continue
             chunks = _head(pending)
+            try:
+                progress = self._progress(execution, execution.boot_id, pending, chunks)
+            except (ValueError, OverflowError) as lie:
+                self._stop_liar(pending.live, lie)
+                continue
             begun.append((execution_id, pending, chunks))
-            commits.append(self._store.progress(self._progress(execution, execution.boot_id, pending, chunks)))
+            commits.append(self._store.progress(progress))
         failures: list[BaseException] = []
         answers = await asyncio.gather(*commits, return_exceptions=True)
         for (execution_id, pending, chunks), done in zip(begun, answers, strict=True):
-            if isinstance(done, ValueError):
-                log.warning("machine %s lies about its output and is stopped: %s", pending.live.machine.id, done)
-                self._gateway.send(wire.StopMachine(pending.live.machine.id, 0))
+            if isinstance(done, ValueError | OverflowError | IllegalTransition):
+                self._stop_liar(pending.live, done)
             elif isinstance(done, BaseException):
-                if isinstance(done, StoreUnavailable):
-                    self._put_back(execution_id, pending, 0)
+                self._put_back(execution_id, pending, 0)
                 failures.append(done)
             else:
                 self._committed(execution_id, pending, chunks, done)
         return failures
+
+    def _stop_liar(self, live: LiveMachine, lie: Exception) -> None:
+        """Its guest reports what cannot be: that ends this machine and disturbs no other."""
+        log.warning("machine %s lies and is stopped: %s", live.machine.id, lie)
+        self._gateway.send(wire.StopMachine(live.machine.id, 0))
 
     def _progress(self, execution: Execution, boot_id: UUID, pending: _Pending, chunks: list[Chunk]) -> Progress:
         now = self._clock.now()
@@ -207,7 +217,7 @@ class Runner:
         self._work.set()
 
     def _acknowledge(self, live: LiveMachine, execution: Execution, chunks: list[Chunk]) -> None:
-        live.place(execution)
+        live.refresh(execution)  # not `place`: its machine's end may have been committed and heard of meanwhile
         name = execution_uuid(execution.id).bytes
         machine_id = live.machine.id
         if execution.terminal:

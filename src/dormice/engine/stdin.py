@@ -10,7 +10,7 @@ from dormice.domain.ids import execution_uuid
 from dormice.engine.board import LiveMachine
 from dormice.engine.gateway import Gateway
 from dormice.protocol import node as wire
-from dormice.store.interface import ExecutionStore, StoreUnavailable
+from dormice.store.interface import ExecutionStore
 
 CREDIT_BYTES = 65_536
 
@@ -47,7 +47,14 @@ class StdinFeeder:
         self._mark(execution.id)
 
     def written(self, live: LiveMachine, execution_id: str, written: int, *, closed: bool) -> None:
-        """Note the guest's report: credit for more, and nothing below `written` is needed again."""
+        """Note the guest's report: credit for more, and nothing below `written` is needed again.
+
+        A guest may lie: what it says of executions that are not its own, or have ended, is nothing to anybody.
+        """
+        execution = live.claimed.get(execution_id)
+        if execution is None:
+            return
+        written = min(written, execution.stdin_offset)
         course = self._courses.setdefault(execution_id, _Course(live, written=None))
         if course.written is None:
             course.sent = written
@@ -56,7 +63,7 @@ class StdinFeeder:
         self._mark(execution_id)
 
     def restart(self, live: LiveMachine) -> None:
-        """Start over for every execution of the machine: frames sent before may be lost."""
+        """Start over for every execution of the machine: frames sent before may be lost, or their boot has ended."""
         for execution_id, course in list(self._courses.items()):
             if course.live is live:
                 del self._courses[execution_id]
@@ -77,8 +84,8 @@ class StdinFeeder:
             del self._dirty[execution_id]  # before the look at it: what comes meanwhile marks it again
             try:
                 await self._advance(execution_id)
-            except StoreUnavailable:
-                self._dirty[execution_id] = None
+            except Exception:
+                self._dirty[execution_id] = None  # behind the others
                 raise
         self._work.clear()
 
@@ -96,7 +103,10 @@ class StdinFeeder:
             segments = await self._store.stdin(execution, offset=course.sent, max_bytes=room)
             if not segments:
                 return  # the execution has ended, and its standard input with it
+            if self._courses.get(execution_id) is not course:
+                return  # another attach has begun meanwhile
             for segment in segments:
+                course.sent = max(course.sent, segment.offset)  # what was trimmed has been written
                 data = segment.data[course.sent - segment.offset :][:room]
                 room -= len(data)
                 if data:
