@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dormice.domain.execution import Stream
 from dormice.protocol.guest import (
     KNOWN_EXECUTIONS,
+    MOST_BYTES,
     NO_ID,
     OUTPUT_FRAME_BYTES,
     STDIN_FRAME_BYTES,
@@ -47,7 +48,7 @@ from dormice.protocol.guest import (
 HEADER = struct.Struct("<IBBH16s")
 ID = bytes(range(1, 17))
 ids = st.binary(min_size=16, max_size=16).filter(lambda value: value != NO_ID)
-u32, u64 = st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 64) - 1)
+u32, u64 = st.integers(0, (1 << 32) - 1), st.integers(0, MOST_BYTES)
 streams = st.sampled_from(Stream)
 texts = st.binary(max_size=40).map(lambda raw: raw.replace(b"\0", b"").decode("utf-8", "surrogateescape"))
 names = texts.map(lambda text: text.replace("=", "")).filter(bool)
@@ -229,3 +230,18 @@ def test_what_the_wire_cannot_carry_is_not_encoded(broken: NodeFrame) -> None:
 def test_secrets_are_not_part_of_a_frames_text() -> None:
     start = Start(execution=ID, boot_id=ID, argv=("tool", "hunter2"), env={"TOKEN": "hunter2"}, cwd="/", kept_limit=0)
     assert "hunter2" not in f"{start!r} {start} {Stdin(ID, 0, b'hunter2')!r}"
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        Started(ID, MOST_BYTES + 1),
+        StdinState(ID, MOST_BYTES + 1, closed=False),
+        Output(ID, Stream.STDOUT, MOST_BYTES + 1, b"x"),
+        Exited(execution=ID, how=How.EXITED, code=0, started_at=1, ended_at=2, stdout_total=MOST_BYTES + 1),
+    ],
+    ids=lambda frame: type(frame).__name__,
+)
+def test_numbers_that_no_store_could_hold_are_lies(frame: GuestFrame) -> None:
+    with pytest.raises(ProtocolViolation):
+        GuestDecoder().feed(encode(frame))

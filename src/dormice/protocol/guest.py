@@ -27,6 +27,8 @@ STREAM_WINDOW_BYTES: Final = 262_144
 """The most unacknowledged output that a guest holds per stream."""
 KNOWN_EXECUTIONS: Final = 4_000
 """The most executions that a guest knows at a time."""
+MOST_BYTES: Final = (1 << 63) - 1
+"""Counts, offsets and times above this are lies: nothing behind us could hold them."""
 START_BYTES: Final = 2_097_152
 """The largest payload towards the guest: a START with its strings."""
 
@@ -370,6 +372,8 @@ def _stream(number: int) -> Stream:
 
 def _decode_output(execution: bytes, _: int, body: memoryview) -> Output:
     number, offset = _ACK.unpack_from(body)
+    if offset > MOST_BYTES:
+        raise ProtocolViolation(f"OUTPUT at offset {offset}")
     return Output(execution, _stream(number), offset, bytes(body[9:]))
 
 
@@ -378,8 +382,8 @@ def _decode_exited(execution: bytes, flags: int, body: memoryview) -> Exited:
     how = _HOWS.get(how_number)
     if how is None:
         raise ProtocolViolation(f"EXITED with how {how_number}")
-    if out_kept > out or err_kept > err:
-        raise ProtocolViolation("EXITED with more output kept than there was")
+    if out_kept > out or err_kept > err or max(out, err) > MOST_BYTES:
+        raise ProtocolViolation("EXITED with more output kept than there was, or more than there can be")
     lowest, highest = (0, 255) if how is How.EXITED else (1, 64) if how is How.SIGNALLED else (0, 64)
     if not lowest <= code <= highest or (how in _NOT_STARTED and (code or started_at or out or err)):
         raise ProtocolViolation(f"EXITED as {how.name} with what cannot be")
@@ -412,14 +416,21 @@ def _number(body: memoryview) -> int:
     return value
 
 
+def _claim(body: memoryview) -> int:
+    value = _number(body)
+    if value > MOST_BYTES:
+        raise ProtocolViolation(f"a number of {value}")
+    return value
+
+
 _FROM_GUEST: Final[Mapping[int, _Rule]] = {
     65: _Rule(24, 24 + 16 * KNOWN_EXECUTIONS, 0, False, _decode_welcome),
     66: _Rule(8, 8, 0, False, lambda _, __, b: Stale(_number(b))),
-    67: _Rule(8, 8, 0, True, lambda i, _, b: Started(i, _number(b))),
+    67: _Rule(8, 8, 0, True, lambda i, _, b: Started(i, _claim(b))),
     68: _Rule(10, 9 + OUTPUT_FRAME_BYTES, 0, True, _decode_output),
     69: _Rule(_EXITED.size, _EXITED.size, 15, True, _decode_exited),
     70: _Rule(1, 1, 0, True, _decode_refused),
-    71: _Rule(8, 8, 1, True, lambda i, f, b: StdinState(i, _number(b), f == 1)),
+    71: _Rule(8, 8, 1, True, lambda i, f, b: StdinState(i, _claim(b), f == 1)),
     72: _Rule(0, 0, 0, False, lambda _, __, ___: Stopped()),
     73: _Rule(8, 8, 0, False, lambda _, __, b: Pong(_number(b))),
 }
