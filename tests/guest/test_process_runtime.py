@@ -30,25 +30,21 @@ def _directory() -> Iterator[Path]:
 
 
 @pytest.fixture(name="runtime", params=["cgroup", "bare"])
-async def _runtime(
-    directory: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[ProcessRuntime]:
+async def _runtime(directory: Path, request: pytest.FixtureRequest) -> AsyncIterator[ProcessRuntime]:
     if request.param == "cgroup" and not CGROUPS:
         pytest.skip("needs root and a writable cgroup2")
-    if request.param == "bare":
-        monkeypatch.setattr(process, "_own_cgroup", lambda _: None)
-    runtime = await another(directory)
+    runtime = await another(directory, use_cgroups=request.param == "cgroup")
     yield runtime
     await runtime.destroy(MACHINE)
     await runtime.close()
-    if runtime._cgroups is not None:
-        assert not [path for path in runtime._cgroups.iterdir() if path.is_dir()]
-        runtime._cgroups.rmdir()
+    assert runtime._cgroups is None or not runtime._cgroups.exists()
 
 
-async def another(directory: Path) -> ProcessRuntime:
+async def another(directory: Path, *, use_cgroups: bool = True) -> ProcessRuntime:
     """A runtime of a node that has just started."""
-    runtime = ProcessRuntime(data_dir=directory / "data", run_dir=directory / "run", guest=GUEST)
+    runtime = ProcessRuntime(
+        data_dir=directory / "data", run_dir=directory / "run", guest=GUEST, use_cgroups=use_cgroups
+    )
     await runtime.open()
     return runtime
 
@@ -137,8 +133,6 @@ async def test_it_says_loudly_that_it_isolates_nothing(directory: Path, caplog: 
     assert runtime.oom_kills(MACHINE) == 0
     await runtime.resize(MACHINE, SPEC)
     await runtime.close()
-    if runtime._cgroups is not None:
-        runtime._cgroups.rmdir()
 
 
 async def test_a_socket_path_that_is_too_long_is_explained(tmp_path: Path) -> None:
@@ -146,8 +140,6 @@ async def test_a_socket_path_that_is_too_long_is_explained(tmp_path: Path) -> No
     with pytest.raises(RuntimeFailure, match="shorter run directory"):
         await runtime.start(MACHINE, uuid4(), SPEC)
     await runtime.close()
-    if runtime._cgroups is not None:
-        runtime._cgroups.rmdir()
 
 
 def _pid(directory: Path) -> int:

@@ -40,10 +40,11 @@ class ProcessRuntime:
 
     isolated = False
 
-    def __init__(self, *, data_dir: Path, run_dir: Path, guest: Path) -> None:
+    def __init__(self, *, data_dir: Path, run_dir: Path, guest: Path, use_cgroups: bool = True) -> None:
         self._disks = data_dir / "process"
         self._run = run_dir / "process"
         self._guest = guest
+        self._use_cgroups = use_cgroups
         self._cgroups: Path | None = None
         self._machines: dict[str, Running] = {}
 
@@ -55,7 +56,8 @@ class ProcessRuntime:
         )
         self._disks.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._run.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._cgroups = _own_cgroup(f"dormice-{sha256(bytes(self._run.resolve())).hexdigest()[:12]}")
+        if self._use_cgroups:
+            self._cgroups = _own_cgroup(f"dormice-{sha256(bytes(self._run.resolve())).hexdigest()[:12]}")
         for file in self._run.glob("*.json"):
             running = self._adopt(file)
             if running is None:
@@ -113,6 +115,9 @@ class ProcessRuntime:
         for running in self._machines.values():
             os.close(running.pidfd)
         self._machines.clear()
+        if self._cgroups is not None:
+            with contextlib.suppress(OSError):  # machines go on running in it
+                self._cgroups.rmdir()
 
     # Places
 
