@@ -272,6 +272,8 @@ def running(directory: Path, driver: str, number: int, **extra: str) -> Iterator
     finally:
         live.stop()
     wait_until(lambda: not live.leftovers(), 10, f"nothing left, but there is {live.leftovers()}")
+    for group in Path("/sys/fs/cgroup").glob(f"**/{live.instance}"):
+        group.rmdir()  # the instance's own, which the next start would use; empty, or this fails
 
 
 def _free_port() -> int:
