@@ -48,6 +48,8 @@ class _Known:
     """Where the stream goes on; None until the first frame after an attach."""
     acknowledged: dict[Stream, int] = field(default_factory=dict)
     exited: bool = False
+    disowned: bool = False
+    """The server has no use for it: what comes is acknowledged here, and its end forgotten at once."""
 
 
 class GuestLink(asyncio.Protocol):
@@ -62,10 +64,13 @@ class GuestLink(asyncio.Protocol):
         self._decoder = guest.GuestDecoder()
         self._known: dict[bytes, _Known] = {}
         self._transport: asyncio.Transport | None = None
+        self._outgoing: list[bytes] = []
         loop = asyncio.get_running_loop()
         self.welcomed: asyncio.Future[guest.Welcome | guest.Stale] = loop.create_future()
         self.stopped: asyncio.Future[None] = loop.create_future()
         """Done when the guest has stopped everything and synced."""
+        self.emptied: asyncio.Future[None] = loop.create_future()
+        """Done when, after that, all it had to say is durable at the server."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment] # a stream connection has a Transport
@@ -75,20 +80,28 @@ class GuestLink(asyncio.Protocol):
         if not self.welcomed.done():
             self.welcomed.set_exception(ConnectionError("the guest hung up during the handshake"))
         self.stopped.cancel()
+        self.emptied.cancel()
         if self._transport is not None:
             self._transport = None
             self._listener.guest_hung_up(self)
 
     def close(self) -> None:
         """Hang up without telling the listener. The guest keeps what is not acknowledged."""
+        self._flush()
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abort()
 
     def send(self, frame: guest.NodeFrame) -> None:
-        """Send a frame; lost if the connection is."""
+        """Send a frame, with the others of this turn of the loop; lost if the connection is."""
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outgoing.append(guest.encode(frame))
+
+    def _flush(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
         if self._transport is not None:
-            self._transport.write(guest.encode(frame))
+            self._transport.write(b"".join(outgoing))
 
     # From the server
 
@@ -118,11 +131,18 @@ class GuestLink(asyncio.Protocol):
             self.send(guest.Ack(message.execution, stream, message.offset))
 
     def forget(self, execution: bytes) -> None:
-        """Let the guest drop an ended execution."""
+        """Let the guest drop an execution; one that has not ended yet, once it has."""
         known = self._known.get(execution)
-        if known is not None and known.exited:
-            del self._known[execution]
+        if known is not None and not known.exited:
+            known.disowned = True
+            return
+        self._known.pop(execution, None)
         self.send(guest.Forget(execution))
+        self._look_whether_empty()
+
+    def _look_whether_empty(self) -> None:
+        if self.stopped.done() and not self._known and not self.emptied.done():
+            self.emptied.set_result(None)
 
     # From the guest
 
@@ -163,21 +183,23 @@ class GuestLink(asyncio.Protocol):
         machine_id = self.running.machine_id
         match frame:
             case guest.Output(execution=execution, stream=stream, offset=offset, data=data):
-                self._follow(execution, stream, offset, len(data))
+                if self._follow(execution, stream, offset, len(data)).disowned:
+                    self.acknowledge(wire.AckOutput(machine_id, execution, stream.value, offset + len(data)))
+                    return None
                 return wire.Output(machine_id, execution, stream.value, offset, data)
             case guest.Started(execution=execution, at=at):
-                self._find(execution)
-                return wire.ExecutionStarted(machine_id, execution, at)
+                return None if self._find(execution).disowned else wire.ExecutionStarted(machine_id, execution, at)
             case guest.Exited():
-                return self._exited(frame)
+                return self._unless_disowned(frame.execution, self._exited(frame))
             case guest.Refused(execution=execution, reason=reason):
                 self._find(execution).exited = True
-                return wire.Refused(machine_id, execution, reason.value)
+                return self._unless_disowned(execution, wire.Refused(machine_id, execution, reason.value))
             case guest.StdinState(execution=execution, written=written, closed=closed):
                 return wire.StdinWritten(machine_id, execution, written, closed)
             case guest.Stopped():
                 if not self.stopped.done():
                     self.stopped.set_result(None)
+                self._look_whether_empty()
             case guest.Pong():
                 pass
             case _:
@@ -190,7 +212,13 @@ class GuestLink(asyncio.Protocol):
             raise guest.ProtocolViolation("news of an execution that is not under way")
         return known
 
-    def _follow(self, execution: bytes, stream: Stream, offset: int, size: int) -> None:
+    def _unless_disowned(self, execution: bytes, end: wire.FromNode) -> wire.FromNode | None:
+        if not self._known[execution].disowned:
+            return end
+        self.forget(execution)
+        return None
+
+    def _follow(self, execution: bytes, stream: Stream, offset: int, size: int) -> _Known:
         known = self._find(execution)
         expected = known.next_offset[stream]
         if expected is None:
@@ -200,6 +228,7 @@ class GuestLink(asyncio.Protocol):
         known.next_offset[stream] = offset + size
         if offset + size - known.acknowledged.get(stream, 0) > guest.STREAM_WINDOW_BYTES:
             raise guest.ProtocolViolation("output beyond the window")
+        return known
 
     def _exited(self, frame: guest.Exited) -> wire.Exited:
         known = self._find(frame.execution)
@@ -236,9 +265,13 @@ async def attach(running: Running, epoch: int, listener: LinkListener, oom_kills
     loop = asyncio.get_running_loop()
     while True:
         link = GuestLink(running, epoch, listener, oom_kills)
-        async with asyncio.timeout(HANDSHAKE_SECONDS):
-            await loop.create_unix_connection(lambda link=link: link, str(running.guest_socket))  # type: ignore[misc]
-            answer = await link.welcomed
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                await loop.create_unix_connection(lambda link=link: link, str(running.guest_socket))  # type: ignore[misc]
+                answer = await link.welcomed
+        except BaseException:
+            link.close()  # what it answers too late would be taken for a breach of the protocol
+            raise
         if isinstance(answer, guest.Welcome):
             return link
         link.close()

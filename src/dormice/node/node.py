@@ -27,6 +27,10 @@ LAST_BACKOFF_SECONDS = 2.0
 STOP_MARGIN_SECONDS = 20.0
 """How long after its grace a guest may take to sync before it is killed."""
 POWEROFF_SECONDS = 2.0
+DURABLE_SECONDS = 60.0
+"""How long a stopped guest is kept for the server to have committed what it said."""
+STEADY_SECONDS = 10.0
+"""A guest that stays so long on the line may hang up and be called again at once."""
 ATTACH_TRIES = 5
 IMAGES_EVERY_SECONDS = 1.0
 
@@ -50,6 +54,9 @@ class _Machine:
     link: GuestLink | None = None
     died: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once process 1 of the present boot is dead."""
+    attached_at: float = 0.0
+    hang_ups: int = 0
+    """How often in a row the guest has hung up soon after it was attached to."""
 
 
 class Node:
@@ -145,21 +152,31 @@ class Node:
     def _do(self, message: wire.ToNode) -> None:
         if isinstance(message, wire.Welcome):
             return
-        machine = self._machine(message.machine_id)
+        if isinstance(message, wire.StartMachine | wire.StopMachine | wire.DestroyMachine | wire.ResizeMachine):
+            self._do_with_machine(self._machine(message.machine_id), message)
+            return
+        machine = self._machines.get(message.machine_id)
+        link = machine.link if machine is not None else None
+        if link is None:
+            return
         match message:
             case wire.StartExecution():
-                if machine.link is not None:
-                    machine.link.start(message)
+                link.start(message)
             case wire.AckOutput():
-                if machine.link is not None:
-                    machine.link.acknowledge(message)
+                link.acknowledge(message)
             case wire.Forget():
-                if machine.link is not None:
-                    machine.link.forget(message.execution)
+                link.forget(message.execution)
             case wire.WriteStdin():
-                self._to_guest(machine, guest.Stdin(message.execution, message.offset, message.data, message.eof))
+                link.send(guest.Stdin(message.execution, message.offset, message.data, message.eof))
             case wire.CancelExecution():
-                self._to_guest(machine, guest.Cancel(message.execution, message.grace_ms))
+                link.send(guest.Cancel(message.execution, message.grace_ms))
+
+    def _do_with_machine(
+        self,
+        machine: _Machine,
+        message: wire.StartMachine | wire.StopMachine | wire.DestroyMachine | wire.ResizeMachine,
+    ) -> None:
+        match message:
             case wire.StartMachine():
                 failed = wire.MachineFailed(
                     message.machine_id, message.boot_id, "NODE_ERROR", "the node's log has the reason", retryable=True
@@ -171,10 +188,6 @@ class Node:
                 self._run(machine, self._destroy(machine, message.machine_id))
             case wire.ResizeMachine():
                 self._run(machine, self._resize(message))
-
-    def _to_guest(self, machine: _Machine, message: guest.NodeFrame) -> None:
-        if machine.link is not None:
-            machine.link.send(message)
 
     # Machines
 
@@ -217,20 +230,32 @@ class Node:
     async def _stop(self, machine: _Machine, message: wire.StopMachine) -> None:
         if machine.running is None:
             return
-        clean = False
-        if machine.link is not None and message.grace_ms > 0:
-            machine.link.send(guest.Stop(message.grace_ms))
-            done, _ = await asyncio.wait((machine.link.stopped,), timeout=message.grace_ms / 1000 + STOP_MARGIN_SECONDS)
-            clean = bool(done) and not machine.link.stopped.cancelled()
-            if clean and machine.link is not None:
-                machine.link.send(guest.Poweroff())
+        clean = message.grace_ms > 0 and await self._stop_guest(machine, message.grace_ms)
+        if not clean and message.grace_ms > 0 and self._server is None and not machine.died.is_set():
+            return  # the guest holds what no server has: the next one asks again
+        reason = "" if clean else "killed: it did not stop in time"
+        await _surely(lambda: self._end(machine, clean=clean, reason=reason))
+
+    async def _stop_guest(self, machine: _Machine, grace_ms: int) -> bool:
+        """Have the guest stop everything, and its last words committed; False if it did not in time, or is out of reach."""
+        until = asyncio.get_running_loop().time() + grace_ms / 1000 + STOP_MARGIN_SECONDS
+        while (link := machine.link) is not None:
+            link.send(guest.Stop(grace_ms))
+            await asyncio.wait((link.stopped,), timeout=until - asyncio.get_running_loop().time())
+            if not link.stopped.done():
+                return False
+            if not link.stopped.cancelled():
+                await asyncio.wait((link.emptied,), timeout=DURABLE_SECONDS)
+            if not link.emptied.cancelled():
+                link.send(guest.Poweroff())
                 await _within(machine.died.wait(), POWEROFF_SECONDS)
-        await self._end(machine, clean=clean, reason="" if clean else "killed: it did not stop in time")
+                return True
+            await self._attach(machine, anew=False)  # the line was cut; the guest goes on stopping, and says so again
+        return False
 
     async def _destroy(self, machine: _Machine, machine_id: str) -> None:
-        if machine.running is not None:
-            await self._end(machine, clean=False, reason="deleted")
-        await self._runtime.destroy(machine_id)
+        await _surely(lambda: self._end(machine, clean=False, reason="deleted"))
+        await _surely(lambda: self._runtime.destroy(machine_id))
         self._machines.pop(machine_id, None)
         self._say(wire.MachineDestroyed(machine_id))
 
@@ -273,7 +298,7 @@ class Node:
     async def _bury(self, machine: _Machine, running: Running) -> None:
         if machine.running is running:
             log.warning("process 1 of machine %s has died", running.machine_id)
-            await self._end(machine, clean=False, reason="process 1 of the machine died")
+            await _surely(lambda: self._end(machine, clean=False, reason="process 1 of the machine died"))
 
     # Guests
 
@@ -301,7 +326,8 @@ class Node:
 
     def guest_welcomed(self, link: GuestLink) -> None:
         """Send to this link from now on."""
-        self._machine(link.running.machine_id).link = link
+        machine = self._machine(link.running.machine_id)
+        machine.link, machine.attached_at = link, asyncio.get_running_loop().time()
 
     def guest_said(self, message: wire.FromNode) -> None:
         """Carry a guest's message to the server."""
@@ -317,7 +343,16 @@ class Node:
         if machine.link is link:
             machine.link = None
             if not machine.died.is_set():
-                self._run(machine, self._attach(machine, anew=False))
+                self._run(machine, self._attach_again(machine))
+
+    async def _attach_again(self, machine: _Machine) -> None:
+        """Attach after the guest hung up; one that does so again and again is called less and less often."""
+        steady = asyncio.get_running_loop().time() - machine.attached_at > STEADY_SECONDS
+        machine.hang_ups = 0 if steady else machine.hang_ups + 1
+        if machine.hang_ups > 1:
+            pause = min(FIRST_BACKOFF_SECONDS * 2**machine.hang_ups, LAST_BACKOFF_SECONDS)
+            await _within(machine.died.wait(), pause)
+        await self._attach(machine, anew=False)
 
     def _cut_off(self, running: Running, reason: str) -> None:
         log.error("machine %s is cut off: %s", running.machine_id, reason)
@@ -325,7 +360,7 @@ class Node:
 
         async def end() -> None:
             if machine.running is running:
-                await self._end(machine, clean=False, reason=reason)
+                await _surely(lambda: self._end(machine, clean=False, reason=reason))
 
         self._run(machine, end())
 
@@ -341,6 +376,7 @@ class _ServerConnection(asyncio.Protocol):
         self._welcome, self._do = welcome, do
         self._framer = Framer()
         self._transport: asyncio.Transport | None = None
+        self._outgoing: list[bytes] = []
         self.lost = asyncio.Event()
         self.welcomed = False
 
@@ -366,12 +402,34 @@ class _ServerConnection(asyncio.Protocol):
                 self._do(message)
 
     def send(self, message: wire.FromNode) -> None:
+        # What one turn of the loop has to say goes out in one write.
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outgoing.append(frame(wire.encode(message)))
+
+    def _flush(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
         if self._transport is not None:
-            self._transport.write(frame(wire.encode(message)))
+            self._transport.write(b"".join(outgoing))
 
     def close(self) -> None:
+        self._flush()
         if self._transport is not None:
             self._transport.abort()
+
+
+async def _surely(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do what must be done, however often it fails: the server waits for nothing but the news of it."""
+    backoff = FIRST_BACKOFF_SECONDS
+    while True:
+        try:
+            await work()
+        except (RuntimeFailure, OSError):
+            log.exception("a machine could not be ended; that is tried again in %.1f s", backoff)
+            await asyncio.sleep(backoff)
+            backoff = min(backoff * 2, LAST_BACKOFF_SECONDS)
+        else:
+            return
 
 
 async def _within(event: Coroutine[Any, Any, Any], seconds: float) -> bool:
