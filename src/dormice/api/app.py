@@ -10,6 +10,7 @@ from litestar.types import ASGIApp
 
 from dormice.api.http.access import Access
 from dormice.api.http.call import Call
+from dormice.api.http.direct import Direct
 from dormice.api.http.errors import respond
 from dormice.api.http.operation import Operation, options_route, route
 from dormice.api.http.replies import Reply
@@ -45,7 +46,7 @@ def create_app(services: Services) -> Litestar:
         logging_config=None,
         request_max_body_size=None,  # http/bodies.py bounds bodies, with answers of our shape
     )
-    app.asgi_handler = Access(app.asgi_handler, most_requests=MOST_REQUESTS)
+    app.asgi_handler = Access(Direct(routed, services, app.asgi_handler), most_requests=MOST_REQUESTS)
     return app
 
 

@@ -91,6 +91,7 @@ class _NodeConnection(asyncio.Protocol):
         self._framer = Framer()
         self._welcome = False
         self._transport: asyncio.Transport | None = None
+        self._outgoing: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment] # a stream server hands out Transports
@@ -118,8 +119,15 @@ class _NodeConnection(asyncio.Protocol):
             raise wire.NodeProtocolViolation(f"expected NodeHello version {wire.VERSION}")
 
     def send(self, message: wire.ToNode) -> None:
+        # What one turn of the loop has to say goes out in one write.
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outgoing.append(frame(wire.encode(message)))
+
+    def _flush(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
         if self._transport is not None:
-            self._transport.write(frame(wire.encode(message)))
+            self._transport.write(b"".join(outgoing))
 
     def abort(self) -> None:
         if self._transport is not None:

@@ -12,6 +12,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from dormice.api.http.errors import Answer, describe, problem
+from dormice.api.http.held_head import HeldHead
 from dormice.domain.errors import Unavailable
 
 HEAD_SECONDS = 10.0
@@ -32,7 +33,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; beyond MOST_CONNECTIONS answer 503 and close."""
-        super().connection_made(transport)
+        super().connection_made(HeldHead(transport, self.loop))
         if len(self.connections) > MOST_CONNECTIONS:
             busy = Unavailable(f"{MOST_CONNECTIONS} connections are open: come again", retry_after_ms=1000)
             self._refuse(describe(busy))

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar import Request, Response
@@ -27,6 +27,9 @@ from dormice.domain.errors import (
     Unauthenticated,
     Unavailable,
 )
+
+if TYPE_CHECKING:
+    from litestar.types import Scope
 
 _log = logging.getLogger("dormice.api")
 
@@ -153,10 +156,16 @@ def _framework(error: HTTPException) -> Answer:
     )
 
 
-def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Answer a request that raised; a bug is logged here and nowhere else."""
+def describe_and_log(scope: Scope, error: Exception) -> Answer:
+    """Translate what a request raised; a bug is logged here and nowhere else."""
     answer = describe(error)
     if answer.status == 500:
-        fields = {"request_id": request.scope["state"].get("request_id", ""), "method": request.scope["method"]}
+        fields = {"request_id": scope["state"].get("request_id", ""), "method": scope["method"]}  # type: ignore[typeddict-item] # HTTP only
         _log.error("a request met a bug", exc_info=error, extra=fields)
+    return answer
+
+
+def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Answer a request that raised on the framework's way."""
+    answer = describe_and_log(request.scope, error)
     return Response(answer.body, status_code=answer.status, media_type=answer.media_type, headers=answer.headers)

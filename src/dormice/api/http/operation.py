@@ -22,7 +22,7 @@ Schema = Mapping[str, Any]
 Handler = Callable[[Call], Awaitable[ASGIApp]]
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
-_NOBODY = Caller(organization_id="", key_id="", admin=False)
+NOBODY = Caller(organization_id="", key_id="", admin=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def route(operation: Operation, services: Services) -> HTTPRouteHandler:
     async def serve(request: Request[Any, Any, Any]) -> ASGIApp:
         scope = request.scope
         headers = dict(scope["headers"])
-        caller = _NOBODY
+        caller = NOBODY
         if not public:
             caller = await authenticate(headers, keys, limits.key_max_chars)
             scope["state"]["caller"] = caller

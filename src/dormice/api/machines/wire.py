@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -22,7 +23,13 @@ Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 
 def time(moment: Micros) -> Time:
     """Return RFC 3339 in UTC with microseconds."""
-    return (_EPOCH + timedelta(microseconds=moment)).isoformat(timespec="microseconds") + "Z"
+    second, micros = divmod(moment, 1_000_000)
+    return f"{_second(second)}.{micros:06}Z"
+
+
+@lru_cache(maxsize=4096)
+def _second(second: int) -> str:
+    return (_EPOCH + timedelta(seconds=second)).isoformat()
 
 
 class LifecycleStatus(Struct, omit_defaults=True, kw_only=True):

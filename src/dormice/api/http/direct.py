@@ -1,0 +1,93 @@
+"""The short way from a request to its handler.
+
+The framework's way takes longer than all that a short request does in here. It is left to what fits no operation: what
+is not found, a method that is not allowed, OPTIONS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from dormice.api.http.auth import authenticate
+from dormice.api.http.call import Call
+from dormice.api.http.errors import describe_and_log
+from dormice.api.http.operation import NOBODY, Operation
+from dormice.api.http.replies import Reply
+from dormice.api.services import Services
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class Direct:
+    """An ASGI application: operations itself, everything else by another one."""
+
+    def __init__(self, operations: Sequence[Operation], services: Services, otherwise: ASGIApp) -> None:
+        self._services = services
+        self._otherwise = otherwise
+        self._tree: dict[str | None, Any] = {}
+        """Path segments to subtrees, a parameter's under None; at the leaves methods to operations, under the empty segment."""
+        for operation in operations:
+            node = self._tree
+            names = []
+            for segment in operation.path.split("/")[1:]:
+                name = segment.strip("{}") if segment.startswith("{") else None
+                if name is not None:
+                    names.append(name)
+                node = node.setdefault(segment if name is None else None, {})
+            node.setdefault("", {})[operation.method] = operation, names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        raw: dict[str, Any] = scope  # type: ignore[assignment] # a TypedDict
+        found = self._find(raw)
+        if found is None:
+            await self._otherwise(scope, receive, send)
+            return
+        operation, raw["path_params"] = found
+        raw["path_template"] = operation.path
+        started = False
+
+        async def note_start(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            reply = await self._serve(operation, scope, receive)
+            await reply(scope, receive, note_start)
+        except Exception as error:  # whatever it is, it is answered: nobody else does
+            if started:
+                raise
+            answer = describe_and_log(scope, error)
+            reply = Reply(
+                answer.body, status=answer.status, media_type=answer.media_type.encode(), headers=answer.headers
+            )
+            await reply(scope, receive, send)
+
+    async def _serve(self, operation: Operation, scope: Scope, receive: Receive) -> ASGIApp:
+        services = self._services
+        headers = dict(scope["headers"])
+        caller = NOBODY
+        if not operation.public:
+            caller = await authenticate(headers, services.keys, services.limits.key_max_chars)
+            scope["state"]["caller"] = caller
+        return await operation.handle(Call(scope, receive, headers, services.limits, caller))
+
+    def _find(self, scope: dict[str, Any]) -> tuple[Operation, dict[str, str]] | None:
+        node = self._tree
+        values = []
+        for segment in scope["path"].split("/")[1:]:
+            below = node.get(segment) if segment else None
+            if below is None:
+                below = node.get(None) if segment else None
+                values.append(segment)
+            if below is None:
+                return None
+            node = below
+        found = node.get("", {}).get(scope["method"])
+        if found is None:
+            return None
+        operation, names = found
+        return operation, dict(zip(names, values, strict=True))
