@@ -258,6 +258,19 @@ class FakeMachines:
         self._note("wake", (revision, idempotency, wait_ms))
         return self._own(machine_id)
 
+    async def reboot(
+        self,
+        caller: Caller,
+        machine_id: str,
+        *,
+        force: bool,
+        revision: str | None,
+        idempotency: Idempotency | None,
+        wait_ms: int = 0,
+    ) -> Machine:
+        self._note("reboot", (force, revision, idempotency, wait_ms))
+        return self._own(machine_id)
+
     async def changes(self, caller: Caller, machine_id: str) -> AsyncIterator[Machine | None]:
         yield self._own(machine_id)
         for machine in self.history:

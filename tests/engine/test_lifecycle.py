@@ -262,3 +262,27 @@ async def test_a_resize_reaches_the_node_and_storage_never_shrinks(server: Serve
     with pytest.raises(Conflict) as refused:
         await server.engine.machines.wake(server.caller, machine.id, revision="1", idempotency=None)
     assert refused.value.code == "REVISION_MISMATCH"
+
+
+async def test_a_reboot_ends_what_runs_and_starts_what_waits_on_the_next_boot(
+    tmp_path: Path, clock: MovedClock
+) -> None:
+    async with serving(tmp_path, clock, Limits(running_per_machine=1)) as server:
+        node = await server.node()
+        machine, up = await server.machine(node)
+        runs, waits = await server.execute(machine), await server.execute(machine)
+        start = await node.hear(wire.StartExecution)
+        node.say(wire.ExecutionStarted(machine.id, start.execution, 1))
+        asked = await server.engine.machines.reboot(
+            server.caller, machine.id, force=True, revision=None, idempotency=None
+        )
+        assert (asked.phase, asked.desired_state) == (Phase.STOPPING, DesiredState.RUNNING)
+        assert (await node.hear(wire.StopMachine)).grace_ms == 0
+        node.say(wire.MachineEnded(machine.id, up.boot_id, clean=False, reason="killed"))
+        again = await node.start_machine()
+        assert again.boot_id != up.boot_id
+        node.exited(await node.hear(wire.StartExecution))
+        done = await server.engine.executions.get(server.caller, machine.id, waits, wait_ms=5_000)
+        assert done.state is ExecutionState.SUCCEEDED
+        ended = await server.engine.executions.get(server.caller, machine.id, runs)
+        assert ended.error_code is ErrorCode.EXECUTION_RUNNER_INTERRUPTED

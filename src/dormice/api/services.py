@@ -133,6 +133,19 @@ class Machines(Protocol):
         """Start a machine from its disk."""
         ...
 
+    async def reboot(
+        self,
+        caller: Caller,
+        machine_id: str,
+        *,
+        force: bool,
+        revision: str | None,
+        idempotency: Idempotency | None,
+        wait_ms: int = 0,
+    ) -> Machine:
+        """Stop a machine's processes and start it again from its disk."""
+        ...
+
     def changes(self, caller: Caller, machine_id: str) -> AsyncIterator[Machine | None]:
         """Yield the present state, then each change; None where nothing changed for 15 s. Ends at rest."""
         ...

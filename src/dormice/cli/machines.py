@@ -53,6 +53,10 @@ def declare(parser: Parser) -> None:
         command = _command(commands, name, summary, run)
         _machine_option(command)
         _write_options(command)
+    reboot = _command(commands, "reboot", "Stop a machine and start it again from its disk", _reboot)
+    _machine_option(reboot)
+    reboot.add_argument("--force", action="store_true", help="kill at once, without a grace")
+    _write_options(reboot)
     watch = _command(commands, "watch", "Follow a machine to the state that it is to have", _watch)
     _machine_option(watch)
     watch.add_argument("--last-event-id", metavar="ID", help="go on behind this event")
@@ -111,6 +115,11 @@ def _sleep(arguments: argparse.Namespace) -> int:
 
 def _wake(arguments: argparse.Namespace) -> int:
     return _write(arguments, "POST", f"{routes.machine(arguments.machine_id)}/wake", None)
+
+
+def _reboot(arguments: argparse.Namespace) -> int:
+    force = "?force=true" if arguments.force else ""
+    return _write(arguments, "POST", f"{routes.machine(arguments.machine_id)}/reboot{force}", None)
 
 
 def _given_sizes(arguments: argparse.Namespace) -> dict[str, Any]:

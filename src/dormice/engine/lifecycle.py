@@ -91,6 +91,18 @@ class Lifecycle:
             return await self.start(live, guard.claim)
         return machine
 
+    async def reboot(self, live: LiveMachine, guard: Guard, *, force: bool) -> Machine:
+        """Stop the present boot and start the next; what waits goes on waiting. `force` asks nobody inside."""
+        machine = live.machine
+        if machine.phase not in (Phase.STARTING, Phase.RUNNING):
+            return await self.wake(live, guard)
+        _match(machine, guard)
+        change = MachineChange(desired_state=DesiredState.RUNNING, reason="RebootRequested", retryable=False)
+        machine = await self._close(live, MachineEvent.STOP, change, guard.claim)
+        if machine.phase is Phase.STOPPING:
+            self.send_stop(machine, grace_ms=0 if force else None)
+        return machine
+
     async def start(self, live: LiveMachine, claim: IdempotencyClaim | None = None) -> Machine:
         """Begin a new boot, or note that there is no node to run it on."""
         if not self._gateway.connected:
@@ -236,7 +248,7 @@ class Lifecycle:
             )
             event = MachineEvent.DIED
         else:
-            outcome = outcomes.interrupted("ended because its machine was put to sleep", now)
+            outcome = outcomes.interrupted("ended because its machine was stopped", now)
             change, event = MachineChange(reason=STEADY, retryable=False, last_error=""), MachineEvent.STOPPED
         live.attached = False
         await self._end_all(live, outcome, unclaimed=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from dormice.domain.errors import Conflict, Invalid, NotFound
@@ -191,6 +192,20 @@ class Machines:
     ) -> Machine:
         """Start the machine's disk again. A running one is returned unchanged."""
         return await self._act(caller, machine_id, self._lifecycle.wake, revision, idempotency, wait_ms)
+
+    async def reboot(
+        self,
+        caller: Caller,
+        machine_id: str,
+        *,
+        force: bool,
+        revision: str | None,
+        idempotency: Idempotency | None,
+        wait_ms: int = 0,
+    ) -> Machine:
+        """Stop the machine's processes and start its disk again. What runs ends `execution_runner_interrupted`."""
+        action = partial(self._lifecycle.reboot, force=force)
+        return await self._act(caller, machine_id, action, revision, idempotency, wait_ms)
 
     async def destroy(
         self,

@@ -16,7 +16,7 @@ from dormice.api.http.pagination import cut_page, list_cursor, page_limit
 from dormice.api.http.replies import Reply, json_reply
 from dormice.api.machines import wire
 from dormice.api.machines.orders import CreateMachineRequest, UpdateMachineRequest, machine_order, machine_patch
-from dormice.api.machines.parameters import IF_MATCH, idempotency_key, paging, wait_ms
+from dormice.api.machines.parameters import FORCE, IF_MATCH, idempotency_key, paging, wait_ms
 from dormice.api.services import Services
 from dormice.domain.machine import Machine, Phase
 from dormice.engine.orders import Idempotency
@@ -99,6 +99,19 @@ class MachineRoutes:
         return _changed(
             await self._machines.wake(call.caller, machine_id, revision=revision, idempotency=idempotency, wait_ms=wait)
         )
+
+    async def reboot(self, call: Call) -> ASGIApp:
+        """POST /v1/machines/{machine_id}/reboot."""
+        wait, revision, idempotency = _steering(call)
+        rebooted = await self._machines.reboot(
+            call.caller,
+            call.path["machine_id"],
+            force=call.boolean("force"),
+            revision=revision,
+            idempotency=idempotency,
+            wait_ms=wait,
+        )
+        return _changed(rebooted)
 
     async def watch(self, call: Call) -> ASGIApp:
         """GET /v1/machines/{machine_id}/status/stream."""
@@ -190,6 +203,17 @@ class MachineRoutes:
                 summary="Start a machine from its disk",
                 handle=self.wake,
                 parameters=(IF_MATCH, key, wait),
+                answers=_CHANGED,
+                errors=conflict,
+            ),
+            Operation(
+                id="rebootMachine",
+                method="POST",
+                path=f"{_PATH}/reboot",
+                tag="machines",
+                summary="Stop a machine's processes and start it again from its disk",
+                handle=self.reboot,
+                parameters=(IF_MATCH, key, FORCE, wait),
                 answers=_CHANGED,
                 errors=conflict,
             ),

@@ -13,6 +13,13 @@ IF_MATCH = Parameter(
     "The revision that the machine must have, quoted or not; `*` is any. Otherwise 409 `REVISION_MISMATCH`.",
 )
 
+FORCE = Parameter(
+    "force",
+    "query",
+    {"type": "boolean", "default": False},
+    "Kill at once, without a grace for those inside. Files are safe as far as they were synced.",
+)
+
 
 def idempotency_key(limits: Limits, *, required: bool) -> Parameter:
     """Return the header that makes a repeated request harmless."""

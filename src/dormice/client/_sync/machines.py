@@ -128,6 +128,25 @@ class Machines:
         path = f"{routes.machine(machine_id)}/wake"
         return self._send("POST", path, wait_ms=wait_ms, idempotency_key=idempotency_key, timeout=timeout)
 
+    def reboot(
+        self,
+        machine_id: str,
+        *,
+        force: bool = False,
+        wait_ms: int | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | Timeout | None = None,
+    ) -> Machine:
+        """End its processes and start it again with the disk it had; `force` gives them no time."""
+        reply = self._connection.call(
+            "POST",
+            f"{routes.machine(machine_id)}/reboot",
+            query={"wait_ms": wait_ms, "force": "true" if force else None},
+            idempotency_key=idempotency_key,
+            timeout=timeout,
+        )
+        return decode(reply.content, Machine)
+
     def watch(self, machine_id: str, *, last_event_id: str | None = None) -> EventStream[Machine]:
         """The machine now and after each change, until it has reached the state that it is to have.
 
