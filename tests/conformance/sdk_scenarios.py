@@ -86,7 +86,13 @@ class World:
     async def steer(self, action: str, machine_id: str, **arguments: Any) -> Any:
         """Call a method that changes a machine; 0.1.0 must name the revision that it saw."""
         if OLD:
-            seen = await value(self.client.machines.retrieve(machine_id=machine_id))
+
+            async def at_rest() -> Any:
+                machine = await value(self.client.machines.retrieve(machine_id=machine_id))
+                return machine if machine.status.phase == machine.desired_state else None
+
+            # On its way a machine changes by itself, and a revision that was seen is soon an old one.
+            seen = await wait_until_async(at_rest, 30, f"{machine_id} at rest")
             arguments["if_match"] = seen.status.revision
         return await value(getattr(self.client.machines, action)(machine_id=machine_id, **arguments))
 
