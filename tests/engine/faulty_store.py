@@ -25,6 +25,10 @@ class Faults:
         """Let the next calls of an operation raise StoreUnavailable; they leave no trace."""
         self._failing[name] += times
 
+    def heal(self) -> None:
+        """Let everything succeed again."""
+        self._failing.clear()
+
     def down_while(self, condition: Callable[[], bool]) -> None:
         """Let every operation raise StoreUnavailable as long as the condition holds."""
         self._down = condition

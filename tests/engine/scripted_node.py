@@ -161,6 +161,7 @@ async def serving(
     store = SqliteStore.open(directory / "dormice.sqlite3", sealer)
     socket = directory / "node.sock"
     socket.unlink(missing_ok=True)
+    others = asyncio.all_tasks()
     try:
         async with asyncio.TaskGroup() as group:
             engine = Engine(
@@ -181,14 +182,10 @@ async def serving(
                 nodes.close()
                 for node in server.nodes:
                     await node.hang_up()
-                for task in asyncio.all_tasks():
-                    if task is not asyncio.current_task() and task.get_name() in SERVICES:
-                        task.cancel()
+                for task in asyncio.all_tasks() - others - {asyncio.current_task()}:
+                    task.cancel()
     finally:
         await store.close()
-
-
-SERVICES = {"dispatcher", "runner", "stdin feeder", "reaper", "health"}
 
 
 def wire_id(execution_id: str) -> bytes:

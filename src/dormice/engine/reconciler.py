@@ -159,6 +159,9 @@ class Reconciler:
                     self._lifecycle.send_stop(machine, grace_ms=0)
                 if _sleeps_in(live):
                     await self._lifecycle.start(live)
+                elif machine.phase is Phase.FAILED and live.open_executions:  # a server died before it told them
+                    code, _, why = (machine.last_error or "").partition(": ")
+                    await self._lifecycle.start_failed(live, code, why, retryable=machine.retryable)
 
     async def _attached(
         self, live: LiveMachine, message: wire.Attached, connection: int, claimed: Mapping[str, Execution]
