@@ -146,7 +146,12 @@ async def _serve_server(prepared: _PreparedServer) -> None:
             )
             loop = asyncio.get_running_loop()
             nodes = await loop.create_unix_server(engine.gateway.protocol, sock=prepared.node)
-            on_stop(lambda: setattr(http, "should_exit", True))
+
+            def drain() -> None:
+                http.should_exit = True
+                engine.drain()
+
+            on_stop(drain)
             host, port = prepared.http.getsockname()[:2]
             log.info("listening on http://%s:%d", host, port)
             await http.serve(sockets=[prepared.http])

@@ -329,6 +329,22 @@ async def test_what_a_guest_says_of_input_that_is_not_its_own_is_nothing(server:
     assert received == data
 
 
+# Stopping
+
+
+async def test_those_who_wait_are_answered_when_the_server_stops(server: Server) -> None:
+    node = await server.node()
+    machine, _ = await server.machine(node)
+    execution_id = await server.execute(machine)
+    waiting = asyncio.ensure_future(
+        server.engine.executions.get(server.caller, machine.id, execution_id, wait_ms=55_000)
+    )
+    await node.hear(wire.StartExecution)
+    server.engine.drain()
+    async with asyncio.timeout(5):
+        assert (await waiting).state is ExecutionState.QUEUED
+
+
 # Time
 
 

@@ -47,7 +47,8 @@ class Engine:
         self._group = group
         self.gateway = gateway = Gateway()
         self._board = board = Board()
-        feed, tasks = Feed(), Tasks(group)
+        self._feed = feed = Feed()
+        tasks = Tasks(group)
         in_flight = InFlight(clock, limits, fingerprint)
         self._feeder = feeder = StdinFeeder(store=store.executions, gateway=gateway)
         self._dispatcher = dispatcher = Dispatcher(
@@ -132,6 +133,10 @@ class Engine:
             ("health", self._check_health),
         ):
             self._group.create_task(serve(name, turn, self.health.failing), name=name)
+
+    def drain(self) -> None:
+        """Answer everybody who waits for something with what there is: the server is about to stop."""
+        self._feed.close()
 
     async def _check_health(self) -> None:
         await self.health.check()

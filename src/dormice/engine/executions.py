@@ -162,7 +162,7 @@ class Executions:
 
     async def _ended(self, execution: Execution, wait_ms: int) -> Execution:
         deadline = self._clock.now() + wait_ms * 1000
-        while not execution.terminal and (left := deadline - self._clock.now()) > 0:
+        while not (execution.terminal or self._feed.closing) and (left := deadline - self._clock.now()) > 0:
             with self._feed.listen(execution.id) as hint:
                 execution = await self._reread(execution)
                 if execution.terminal:
@@ -222,6 +222,8 @@ class Executions:
                 if execution.last_sequence > after or execution.terminal or left <= 0:
                     break
                 execution = await hint.wait(left / 1_000_000) or await self._reread(execution)
+            if self._feed.closing:
+                break
         if execution.last_sequence <= after:
             return execution, []
         return execution, await self._store.entries(execution, after=after, limit=limit, max_bytes=max_bytes)

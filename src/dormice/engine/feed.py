@@ -51,6 +51,14 @@ class Feed:
 
     def __init__(self) -> None:
         self._listeners: dict[str, list[Listener]] = {}
+        self.closing = False
+        """The server stops: whoever waits is to answer with what there is."""
+
+    def close(self) -> None:
+        """Wake everybody: the server stops."""
+        self.closing = True
+        for key in list(self._listeners):
+            self.notify(key)
 
     def notify(self, key: str, news: Execution | None = None) -> None:
         """Wake everybody who listens to the key now; `news` is the committed record, which spares them reading it."""

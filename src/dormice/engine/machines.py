@@ -135,7 +135,7 @@ class Machines:
 
     async def _wait(self, machine: Machine, wait_ms: int) -> Machine:
         deadline = self._clock.now() + wait_ms * 1000
-        while not settled(machine) and (left := deadline - self._clock.now()) > 0:
+        while not (settled(machine) or self._feed.closing) and (left := deadline - self._clock.now()) > 0:
             with self._feed.listen(machine.id) as hint:
                 machine = await self._reread(machine)
                 if not settled(machine):
