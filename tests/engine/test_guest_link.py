@@ -1,0 +1,120 @@
+"""The node's line to a guest that says what a test wants."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from dormice.domain.execution import Stream
+from dormice.node import guest_link
+from dormice.node.guest_link import GuestLink, attach
+from dormice.node.runtime import Running
+from dormice.protocol import guest
+from dormice.protocol import node as wire
+
+BOOT = UUID(int=7, version=4)
+X = bytes(range(16))
+PATIENCE_SECONDS = 5.0
+
+
+class Listener:
+    """Hears what the node would pass on."""
+
+    def __init__(self) -> None:
+        self.said: list[wire.FromNode] = []
+        self.lies: list[str] = []
+
+    def guest_welcomed(self, link: GuestLink) -> None:
+        pass
+
+    def guest_said(self, message: wire.FromNode) -> None:
+        self.said.append(message)
+
+    def guest_lied(self, link: GuestLink, violation: str) -> None:
+        self.lies.append(violation)
+
+    def guest_hung_up(self, link: GuestLink) -> None:
+        pass
+
+
+class Guest:
+    """Listens as process 1 does."""
+
+    def __init__(self) -> None:
+        self.called: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+        self._decoder = guest.NodeDecoder()
+        self._heard: list[guest.NodeFrame] = []
+
+    async def answer(self) -> None:
+        self._reader, self._writer = await self.called.get()
+
+    def say(self, *frames: guest.GuestFrame) -> None:
+        self._writer.write(b"".join(map(guest.encode, frames)))
+
+    async def hear(self) -> guest.NodeFrame:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not self._heard:
+                self._heard += self._decoder.feed(await self._reader.read(65_536))
+        return self._heard.pop(0)
+
+    async def ends(self) -> None:
+        """Wait until the node has hung up."""
+        with suppress(ConnectionError):
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while await self._reader.read(65_536):
+                    pass
+        self._writer.close()
+
+
+def exited() -> guest.Exited:
+    return guest.Exited(
+        execution=X,
+        how=guest.How.SIGNALLED,
+        code=9,
+        errno=0,
+        started_at=1,
+        ended_at=2,
+        stdout_total=3,
+        stderr_total=0,
+        stdout_kept=3,
+        stderr_kept=0,
+        flags=guest.End(0),
+    )
+
+
+async def test_a_guest_is_told_to_forget_only_what_has_ended(tmp_path: Path) -> None:
+    process, listener = Guest(), Listener()
+    path = tmp_path / "guest.sock"
+    server = await asyncio.start_unix_server(lambda *pair: process.called.put_nowait(pair), path)
+    calling = asyncio.ensure_future(attach(Running("dm-1", BOOT, path, -1), 1, listener, lambda: 0))
+    await process.answer()
+    assert isinstance(await process.hear(), guest.Hello)
+    process.say(guest.Welcome(BOOT.bytes, (X,)))
+    link = await calling
+    link.forget(X)
+    process.say(guest.Output(X, Stream.STDOUT, 0, b"abc"), exited())
+    assert await process.hear() == guest.Ack(X, Stream.STDOUT, 3)
+    assert await process.hear() == guest.Forget(X)
+    assert [type(message) for message in listener.said] == [wire.Attached]
+    link.close()
+    await process.ends()
+    server.close()
+
+
+async def test_a_guest_that_answers_too_late_has_not_broken_the_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guest_link, "HANDSHAKE_SECONDS", 0.05)
+    process, listener = Guest(), Listener()
+    path = tmp_path / "guest.sock"
+    server = await asyncio.start_unix_server(lambda *pair: process.called.put_nowait(pair), path)
+    with pytest.raises(TimeoutError):
+        await attach(Running("dm-1", BOOT, path, -1), 1, listener, lambda: 0)
+    await process.answer()
+    await process.ends()  # so that a late WELCOME reaches nobody
+    assert listener.lies == []
+    server.close()
