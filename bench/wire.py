@@ -15,6 +15,8 @@ from typing import Any, Self
 
 RECEIVE_BYTES = 1 << 18
 TIMEOUT_SECONDS = 120.0
+SILENT_SECONDS = 4.0
+"""After so long a connection is made anew: servers hang up on silent ones."""
 _END = b"\r\n\r\n"
 
 
@@ -46,12 +48,9 @@ class Connection:
     """A blocking keep-alive connection, one request at a time."""
 
     def __init__(self, address: str | tuple[str, int]) -> None:
-        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
-        self._socket.settimeout(TIMEOUT_SECONDS)
-        self._socket.connect(address)
-        if family == socket.AF_INET:
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._address = address
+        self._socket = _dial(address)
+        self._used_at = perf_counter()
         self._rest = b""
 
     def __enter__(self) -> Self:
@@ -62,11 +61,15 @@ class Connection:
 
     def ask(self, message: bytes) -> Answer:
         """Send a request and return its answer."""
+        if perf_counter() - self._used_at > SILENT_SECONDS:
+            self._socket.close()
+            self._socket = _dial(self._address)
         self._socket.sendall(message)
         status, fields = self.head()
-        if fields.get(b"transfer-encoding") == b"chunked":
-            return Answer(status, self._chunked())
-        return Answer(status, self._take(int(fields.get(b"content-length", b"0"))))
+        chunked = fields.get(b"transfer-encoding") == b"chunked"
+        body = self._chunked() if chunked else self._take(int(fields.get(b"content-length", b"0")))
+        self._used_at = perf_counter()
+        return Answer(status, body)
 
     def send(self, message: bytes) -> None:
         """Send a request whose answer is a stream."""
@@ -120,6 +123,16 @@ class Connection:
             self._take(2)
             if not size:
                 return b"".join(pieces)
+
+
+def _dial(address: str | tuple[str, int]) -> socket.socket:
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    dialled = socket.socket(family, socket.SOCK_STREAM)
+    dialled.settimeout(TIMEOUT_SECONDS)
+    dialled.connect(address)
+    if family == socket.AF_INET:
+        dialled.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return dialled
 
 
 class _Lane(asyncio.Protocol):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from functools import lru_cache
 
 import msgspec
 
 _PLAIN = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+_encoder = msgspec.json.Encoder(enc_hook=str)
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -18,15 +20,20 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return one line."""
         entry: dict[str, object] = {
-            "at": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "at": f"{_second(int(record.created))}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
-        entry.update((name, value) for name, value in vars(record).items() if name not in _STANDARD)
+        entry |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(entry, enc_hook=str).decode()
+        return _encoder.encode(entry).decode()
+
+
+@lru_cache(maxsize=8)
+def _second(moment: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
 
 
 def log_to_stderr(level: str) -> None:

@@ -79,4 +79,6 @@ def _record(scope: Any, state: dict[str, Any], status: int, seconds: float) -> N
     if (caller := state.get("caller")) is not None:
         fields["organization_id"] = caller.organization_id
         fields["key_id"] = caller.key_id
-    _log.info("%s %s %d %s ms", method, ascii(path)[1:-1], status, milliseconds, extra=fields)
+    message = f"{method} {ascii(path)[1:-1]} {status} {milliseconds} ms"
+    # Not `_log.info`, which first walks the stack to find out who called it.
+    _log.handle(_log.makeRecord(_log.name, logging.INFO, "", 0, message, (), None, extra=fields))
