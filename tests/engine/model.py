@@ -136,7 +136,7 @@ class ModelNode:
         match message:
             case wire.StartMachine():
                 self._start_machine(message, guest)
-            case wire.StopMachine() if guest is not None:
+            case wire.StopMachine() if guest is not None and guest.boot_id == message.boot_id:
                 self._stop_machine(message, guest)
             case wire.DestroyMachine():
                 self.guests.pop(message.machine_id, None)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from dormice.domain.errors import Conflict, Invalid, NotFound
-from dormice.domain.execution import ErrorCode, ExecutionState
+from dormice.domain.execution import ErrorCode, ExecutionState, Stream
 from dormice.domain.limits import Limits
 from dormice.domain.machine import DesiredState, Phase
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
 from dormice.protocol import node as wire
-from tests.engine.scripted_node import MovedClock, Server, phase, serving
+from tests.engine.scripted_node import MovedClock, Server, ended, phase, serving
 
 TRUE = ExecutionOrder(command=("true",), cwd="/root")
 
@@ -286,3 +286,42 @@ async def test_a_reboot_ends_what_runs_and_starts_what_waits_on_the_next_boot(
         assert done.state is ExecutionState.SUCCEEDED
         ended = await server.engine.executions.get(server.caller, machine.id, runs)
         assert ended.error_code is ErrorCode.EXECUTION_RUNNER_INTERRUPTED
+
+
+async def test_a_key_brings_back_what_it_made_even_where_a_new_request_would_be_refused(server: Server) -> None:
+    node = await server.node()
+    machine, _ = await server.machine(node)
+    key = Idempotency("POST /executions", "one", b"request")
+    made = await server.engine.executions.create(server.caller, machine.id, TRUE, key)
+    node.exited(await node.hear(wire.StartExecution))
+    await server.engine.executions.get(server.caller, machine.id, made.id, wait_ms=5_000)
+    await server.engine.machines.destroy(server.caller, machine.id, revision=None, idempotency=None)
+    with pytest.raises(Conflict, match="takes no executions"):
+        await server.execute(machine)
+    assert (await server.engine.executions.create(server.caller, machine.id, TRUE, key)).id == made.id
+    node.say(wire.MachineDestroyed(machine.id))
+    await phase(server, machine.id, Phase.DESTROYED)
+    assert (await server.engine.executions.create(server.caller, machine.id, TRUE, key)).id == made.id
+    with pytest.raises(Conflict) as refused:
+        await server.engine.executions.create(
+            server.caller, machine.id, TRUE, Idempotency("POST /executions", "one", b"other")
+        )
+    assert refused.value.code == "IDEMPOTENCY_KEY_REUSED"
+
+
+async def test_a_guest_that_sends_more_than_is_kept_fills_no_store(tmp_path: Path, clock: MovedClock) -> None:
+    async with serving(tmp_path, clock, Limits(kept_output_bytes=4)) as server:
+        node = await server.node()
+        machine, _ = await server.machine(node)
+        execution_id = await server.execute(machine)
+        start = await node.hear(wire.StartExecution)
+        node.say(
+            wire.ExecutionStarted(machine.id, start.execution, 1),
+            wire.Output(machine.id, start.execution, 1, 0, b"abcdef"),
+            wire.Output(machine.id, start.execution, 1, 6, b"ghi"),
+        )
+        assert (await node.hear(wire.AckOutput)).offset in (6, 9)
+        node.say(ended(start, total=9))
+        done = await server.engine.executions.get(server.caller, machine.id, execution_id, wait_ms=5_000)
+        assert (done.stdout_kept, done.stdout_bytes) == (4, 9)
+        assert await server.engine.executions.output(done, Stream.STDOUT, start=0, end=100) == b"abcd"

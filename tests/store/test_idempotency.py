@@ -79,3 +79,12 @@ async def test_pruning_forgets_what_no_longer_counts_and_nothing_else(world: Wor
     assert pruned[0] < 1_100  # bounded: no turn stops the writer for long
     assert sum(pruned) == 1_100
     assert await world.store.executions.create(world.new(), world.key("kept")) == Replayed(kept.id)
+
+
+async def test_recalling_a_key_tells_what_it_made_and_claims_nothing(world: World) -> None:
+    assert await world.store.recall(world.key()) is None
+    first = await world.store.executions.create(world.new(), world.key())
+    assert isinstance(first, Execution)
+    assert await world.store.recall(world.key()) == Replayed(first.id)
+    assert await world.store.recall(world.key(request="other")) == KeyReused("request", "other")
+    assert await world.store.recall(world.key(scope="another")) is None

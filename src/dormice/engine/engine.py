@@ -49,13 +49,19 @@ class Engine:
         self._board = board = Board()
         self._feed = feed = Feed()
         tasks = Tasks(group)
-        in_flight = InFlight(clock, limits, fingerprint)
+        in_flight = InFlight(store, clock, limits, fingerprint)
         self._feeder = feeder = StdinFeeder(store=store.executions, gateway=gateway)
         self._dispatcher = dispatcher = Dispatcher(
             store=store.executions, gateway=gateway, feeder=feeder, feed=feed, clock=clock, limits=limits
         )
         self._runner = runner = Runner(
-            store=store.executions, gateway=gateway, dispatcher=dispatcher, feeder=feeder, feed=feed, clock=clock
+            store=store.executions,
+            gateway=gateway,
+            dispatcher=dispatcher,
+            feeder=feeder,
+            feed=feed,
+            clock=clock,
+            limits=limits,
         )
         lifecycle = Lifecycle(
             machines=store.machines,

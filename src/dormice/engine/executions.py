@@ -75,24 +75,28 @@ class Executions:
 
         The same idempotency key again returns the execution that the first request made.
         """
-        live = self._live(caller, machine_id)
+        machine_id = canonical_machine_id(machine_id) or ""
         claim = await self._in_flight.claim(caller, idempotency)
         # A dropped connection must not leave a committed execution that nobody starts.
-        execution = await self._tasks.finish(self._create(caller, live, order, claim))
+        execution = await self._tasks.finish(self._create(caller, machine_id, order, claim))
         return await self._ended(execution, wait_ms)
 
     async def _create(
-        self, caller: Caller, live: LiveMachine, order: ExecutionOrder, claim: IdempotencyClaim | None
+        self, caller: Caller, machine_id: str, order: ExecutionOrder, claim: IdempotencyClaim | None
     ) -> Execution:
         try:
+            live = self._admit(caller, machine_id)
             return await self._create_claimed(caller, live, order, claim)
+        except (NotFound, Conflict, RateLimited):
+            if (earlier := await self._in_flight.recall(claim)) is not None:
+                return await self.get(caller, machine_id, earlier)
+            raise
         finally:
             self._in_flight.settle(claim)
 
     async def _create_claimed(
         self, caller: Caller, live: LiveMachine, order: ExecutionOrder, claim: IdempotencyClaim | None
     ) -> Execution:
-        self._admit(live)
         awake = live.awake
         direct = awake and live.attached and not live.queue and live.free_slots(self._limits.running_per_machine) > 0
         now = self._clock.now()
@@ -128,7 +132,10 @@ class Executions:
             case KeyReused():
                 raise reused(made)
 
-    def _admit(self, live: LiveMachine) -> None:
+    def _admit(self, caller: Caller, machine_id: str) -> LiveMachine:
+        live = self._board.owned(caller.organization_id, machine_id)
+        if live is None:
+            raise NotFound(_NO_SUCH_MACHINE)
         phase = live.machine.phase
         if phase in (Phase.FAILED, Phase.DESTROYING):
             raise Conflict(
@@ -140,6 +147,7 @@ class Executions:
                 f"the machine has {self._limits.queued_per_machine} executions waiting (queued_per_machine)",
                 retry_after_ms=1000,
             )
+        return live
 
     def _set_going(self, live: LiveMachine, execution: Execution, order: ExecutionOrder) -> None:
         if not live.awake or execution.state is ExecutionState.WAKE_IN_PROGRESS:
@@ -260,9 +268,3 @@ class Executions:
                 raise Conflict("the execution has ended: nobody reads its standard input any more")
             case _:
                 raise NotFound(_NO_SUCH_EXECUTION)
-
-    def _live(self, caller: Caller, machine_id: str) -> LiveMachine:
-        live = self._board.owned(caller.organization_id, canonical_machine_id(machine_id) or "")
-        if live is None:
-            raise NotFound(_NO_SUCH_MACHINE)
-        return live

@@ -9,7 +9,7 @@ from dormice.domain.errors import Conflict, RateLimited
 from dormice.domain.limits import Limits
 from dormice.engine.clock import Clock
 from dormice.engine.orders import Caller, Idempotency
-from dormice.store.interface import IdempotencyClaim, KeyReused
+from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed, Store
 
 _HOUR_US = 3_600_000_000
 _SHOWN_DIGITS = 8
@@ -18,7 +18,8 @@ _SHOWN_DIGITS = 8
 class InFlight:
     """Requests whose first commit is under way: a duplicate waits for it, and is sent away after a second."""
 
-    def __init__(self, clock: Clock, limits: Limits, fingerprint: Callable[[bytes], str]) -> None:
+    def __init__(self, store: Store, clock: Clock, limits: Limits, fingerprint: Callable[[bytes], str]) -> None:
+        self._store = store
         self._clock = clock
         self._limits = limits
         self._fingerprint = fingerprint
@@ -47,6 +48,21 @@ class InFlight:
             now=now,
             keep_until=now + self._limits.idempotency_hours * _HOUR_US,
         )
+
+    async def recall(self, claim: IdempotencyClaim | None) -> str | None:
+        """Return what the key has made before, for a request that would be refused now. Raises Conflict on reuse.
+
+        A refusal must not hide what an earlier request with the same key was given.
+        """
+        if claim is None:
+            return None
+        match await self._store.recall(claim):
+            case Replayed(resource_id=resource_id):
+                return resource_id
+            case KeyReused() as answer:
+                raise reused(answer)
+            case None:
+                return None
 
     def settle(self, claim: IdempotencyClaim | None) -> None:
         """Let the duplicates of a claimed request go on: its commit is made, or has failed."""

@@ -6,6 +6,7 @@ Every method that changes a machine runs under its lock, so decisions about one 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from uuid import UUID
 
 from dormice.domain.errors import Conflict, Unavailable
 from dormice.domain.execution import Execution, Outcome
@@ -172,10 +173,12 @@ class Lifecycle:
         finally:
             live.closing = False
 
-    def send_stop(self, machine: Machine, grace_ms: int | None = None) -> None:
-        """Tell the node to stop whatever runs of the machine."""
-        grace = self._limits.sleep_grace_ms if grace_ms is None else grace_ms
-        self._gateway.send(wire.StopMachine(machine.id, grace))
+    def send_stop(self, machine: Machine, *, boot_id: UUID | None = None, grace_ms: int | None = None) -> None:
+        """Tell the node to stop a boot of the machine, by default the present one."""
+        boot = boot_id or machine.boot_id
+        if boot is not None:
+            grace = self._limits.sleep_grace_ms if grace_ms is None else grace_ms
+            self._gateway.send(wire.StopMachine(machine.id, boot.bytes, grace))
 
     async def destroy(self, live: LiveMachine, guard: Guard) -> Machine:
         """Kill the machine and delete its disk."""

@@ -113,6 +113,10 @@ class Machines:
                     code="QUOTA_EXCEEDED",
                 )
             made = await self._store.create(new, claim)
+        except Conflict:
+            if (earlier := await self._in_flight.recall(claim)) is not None:
+                return await self.get(caller, earlier)
+            raise
         finally:
             self._in_flight.settle(claim)
         match made:

@@ -156,7 +156,7 @@ class Reconciler:
                 await self._lifecycle.start(live)
             case Phase.SLEEPING | Phase.FAILED:
                 if boot_id is not None:
-                    self._lifecycle.send_stop(machine, grace_ms=0)
+                    self._lifecycle.send_stop(machine, boot_id=boot_id, grace_ms=0)
                 if _sleeps_in(live):
                     await self._lifecycle.start(live)
                 elif machine.phase is Phase.FAILED and live.open_executions:  # a server died before it told them
@@ -169,18 +169,19 @@ class Reconciler:
         if connection != self._connection:
             return
         machine = live.machine
+        boot_id = UUID(bytes=message.boot_id)
         if machine.phase in (Phase.STARTING, Phase.RUNNING):
-            if UUID(bytes=message.boot_id) != machine.boot_id:
-                return  # replaced by the start of the present boot: a stop, which names none, might hit that
+            if boot_id != machine.boot_id:
+                return  # replaced by the start of the present boot
             await self._lifecycle.up(live)
             if connection == self._connection:
                 live.attached = True
                 known = {execution_from_uuid(UUID(bytes=execution)) for execution in message.executions}
                 self._dispatcher.resume(live, known, claimed)
-        elif machine.phase is Phase.STOPPING:
+        elif machine.phase is Phase.STOPPING and boot_id == machine.boot_id:
             self._lifecycle.send_stop(machine)
-        elif machine.phase in (Phase.SLEEPING, Phase.FAILED):
-            self._lifecycle.send_stop(machine, grace_ms=0)
+        elif machine.phase in (Phase.STOPPING, Phase.SLEEPING, Phase.FAILED):
+            self._lifecycle.send_stop(machine, boot_id=boot_id, grace_ms=0)
 
     async def _failed(self, live: LiveMachine, message: wire.MachineFailed) -> None:
         machine = live.machine

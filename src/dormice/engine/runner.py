@@ -10,6 +10,7 @@ from uuid import UUID
 
 from dormice.domain.execution import Chunk, Execution, Outcome, Stream
 from dormice.domain.ids import execution_from_uuid, execution_uuid
+from dormice.domain.limits import Limits
 from dormice.domain.transitions import IllegalTransition
 from dormice.engine import outcomes
 from dormice.engine.board import LiveMachine
@@ -60,7 +61,9 @@ class Runner:
         feeder: StdinFeeder,
         feed: Feed,
         clock: Clock,
+        limits: Limits,
     ) -> None:
+        self._kept_limit = limits.kept_output_bytes
         self._store = store
         self._gateway = gateway
         self._dispatcher = dispatcher
@@ -180,7 +183,8 @@ class Runner:
     def _stop_liar(self, live: LiveMachine, lie: Exception) -> None:
         """Its guest reports what cannot be: that ends this machine and disturbs no other."""
         log.warning("machine %s lies and is stopped: %s", live.machine.id, lie)
-        self._gateway.send(wire.StopMachine(live.machine.id, 0))
+        if live.machine.boot_id is not None:
+            self._gateway.send(wire.StopMachine(live.machine.id, live.machine.boot_id.bytes, 0))
 
     def _progress(self, execution: Execution, boot_id: UUID, pending: _Pending, chunks: list[Chunk]) -> Progress:
         now = self._clock.now()
@@ -190,9 +194,14 @@ class Runner:
             boot_id=boot_id,
             now=now,
             started_at=outcomes.clamp(pending.began, execution.created_at, now) if pending.began else None,
-            chunks=chunks,
+            chunks=[kept for chunk in chunks if (kept := self._kept(chunk)).data],
             outcome=_outcome(execution, pending, now) if whole and pending.end is not None else None,
         )
+
+    def _kept(self, chunk: Chunk) -> Chunk:
+        """What of a chunk lies below the kept limit. A true guest sends no more; the store takes no more from any."""
+        room = self._kept_limit - chunk.offset
+        return chunk if len(chunk.data) <= room else Chunk(chunk.stream, chunk.offset, chunk.data[: max(room, 0)])
 
     def _committed(self, execution_id: str, pending: _Pending, chunks: list[Chunk], done: Execution | LostRace) -> None:
         live = pending.live
@@ -227,8 +236,9 @@ class Runner:
             self._dispatcher.pump(live)
             return
         for stream, kept in ((Stream.STDOUT, execution.stdout_kept), (Stream.STDERR, execution.stderr_kept)):
-            if any(chunk.stream is stream for chunk in chunks):
-                self._gateway.send(wire.AckOutput(machine_id, name, stream.value, kept))
+            ends = [chunk.offset + len(chunk.data) for chunk in chunks if chunk.stream is stream]
+            if ends:
+                self._gateway.send(wire.AckOutput(machine_id, name, stream.value, max(kept, *ends)))
 
 
 def _head(pending: _Pending) -> list[Chunk]:

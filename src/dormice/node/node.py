@@ -228,7 +228,7 @@ class Node:
         await self._attach(machine)
 
     async def _stop(self, machine: _Machine, message: wire.StopMachine) -> None:
-        if machine.running is None:
+        if machine.running is None or machine.running.boot_id.bytes != message.boot_id:
             return
         clean = message.grace_ms > 0 and await self._stop_guest(machine, message.grace_ms)
         if not clean and message.grace_ms > 0 and self._server is None and not machine.died.is_set():

@@ -38,9 +38,10 @@ class StartMachine(_Message, frozen=True, tag=2):
 
 
 class StopMachine(_Message, frozen=True, tag=3):
-    """Stop all processes, sync, keep the disk. Answered by MachineEnded."""
+    """Stop all processes of this boot, sync, keep the disk. Answered by MachineEnded; another boot goes on."""
 
     machine_id: str
+    boot_id: bytes
     grace_ms: int
 
 

@@ -320,6 +320,10 @@ class Store(Protocol):
         """Organizations and API keys."""
         ...
 
+    async def recall(self, claim: IdempotencyClaim) -> Replayed | KeyReused | None:
+        """What the key was used for; None when it is free. Claims nothing."""
+        ...
+
     async def prune_idempotency(self, now: Micros) -> int:
         """Delete claims past their keep_until, a bounded number at a time; return how many."""
         ...

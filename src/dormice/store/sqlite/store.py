@@ -10,7 +10,15 @@ from typing import Self
 import apsw
 
 from dormice.domain.execution import Micros
-from dormice.store.interface import ExecutionStore, KeyStore, MachineStore, StoreUnavailable
+from dormice.store.interface import (
+    ExecutionStore,
+    IdempotencyClaim,
+    KeyReused,
+    KeyStore,
+    MachineStore,
+    Replayed,
+    StoreUnavailable,
+)
 from dormice.store.sealing import Sealer
 from dormice.store.sqlite import idempotency, statements
 from dormice.store.sqlite.connection import driver_errors, exclusive, open_writer
@@ -49,6 +57,9 @@ class SqliteStore:
             reader = Reader(path)
             held = opened.pop_all()
         return cls(Writer(db), reader, sealer, held)
+
+    async def recall(self, claim: IdempotencyClaim) -> Replayed | KeyReused | None:
+        return self._reader.point(partial(idempotency.find, claim=claim))
 
     async def prune_idempotency(self, now: Micros) -> int:
         return await self._writer.run(partial(idempotency.prune, now=now))
