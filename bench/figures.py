@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-COLUMNS = (46, 11, 11, 11, 7)
+COLUMNS = (56, 11, 11, 11, 7)
 
 
 @dataclass(frozen=True, slots=True)

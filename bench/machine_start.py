@@ -18,16 +18,29 @@ REFILL_SECONDS = 0.4
 def run(bench: Workbench) -> Result:
     result = Result("machine-start", TITLE)
     warm, cold, docker = bench.stack, bench.cold_stack, bench.docker
-    names = ("oci", "oci output", "warm", "cold", "warm wake", "cold wake", "docker", "docker output")
+    names = (
+        "oci",
+        "oci output",
+        "bare",
+        "bare output",
+        "warm",
+        "cold",
+        "warm wake",
+        "cold wake",
+        "docker",
+        "docker output",
+    )
     took: dict[str, list[float]] = {name: [] for name in names}
     for each in (warm, cold):
         _create(each)
     for _ in range(bench.amount(20, 5)):
-        took["oci"].append(bench.oci.start_detached())
+        took["oci"].append(bench.oci.start_detached(bare=False))
+        took["bare"].append(bench.oci.start_detached(bare=True))
         time.sleep(REFILL_SECONDS)
         took["warm"].append(_create(warm))
         took["cold"].append(_create(cold))
-        took["oci output"].append(bench.oci.first_output())
+        took["oci output"].append(bench.oci.first_output(bare=False))
+        took["bare output"].append(bench.oci.first_output(bare=True))
         took["warm wake"].append(_wake(warm))
         took["cold wake"].append(_wake(cold))
         with docker.connect() as engine:
@@ -41,12 +54,15 @@ def run(bench: Workbench) -> Result:
             docker.first_output(engine, container)
             took["docker output"].append(perf_counter() - began)
             docker.remove_container(engine, container)
+    runtime = bench.oci.program.rpartition("/")[2]
     labels = {
-        "oci": f"{bench.oci.program.rpartition('/')[2]} alone, run --detach",
+        "oci": f"{runtime} alone, run --detach, as we configure it",
+        "bare": f"{runtime} alone, the least configuration",
         "warm": "Dormice, create to running, pool warm",
         "cold": "Dormice, create to running, pool cold",
         "docker": "docker run -d (create and start, by the API)",
-        "oci output": f"{bench.oci.program.rpartition('/')[2]} alone, to first output",
+        "oci output": f"{runtime} alone, to first output, as we configure it",
+        "bare output": f"{runtime} alone, the least configuration",
         "warm wake": "Dormice, wake to first output, pool warm",
         "cold wake": "Dormice, wake to first output, pool cold",
         "docker output": "docker start to first output",
@@ -55,7 +71,7 @@ def run(bench: Workbench) -> Result:
     result.bound("times the OCI runtime alone, create", rows["warm"].median / rows["oci"].median, 2)
     result.bound("times the OCI runtime alone, wake", rows["warm wake"].median / rows["oci output"].median, 2)
     result.notes.append(
-        "alone: same image as overlay, a user namespace, an empty network namespace, no cgroup, no disk"
+        "alone: the image as overlay, a user namespace, an empty network; no disk, no cgroup, no guest, no record"
     )
     return result
 
@@ -71,7 +87,7 @@ def _create(stack: Stack) -> float:
 
 def _wake(stack: Stack) -> float:
     """Return the seconds from a POST on a sleeping machine to the first byte of output in a stream of events."""
-    with stack.machine() as machine, stack.connect() as connection, stack.connect() as events:
+    with stack.machine() as machine, stack.connect() as connection:
         path = f"/v1/machines/{machine}"
         asleep = connection.ask(stack.request("POST", f"{path}/sleep?wait_ms={WAIT_MS}")).json()
         if asleep["phase"] != "sleeping":
@@ -81,6 +97,7 @@ def _wake(stack: Stack) -> float:
         record = stack.execute(connection, machine, ["echo", "hello"], wait_ms=0)
         target = f"{path}/executions/{record['execution_id']}/events"
         message = stack.request("GET", target)
-        events.send(message.replace(b"\r\n\r\n", b"\r\nAccept: text/event-stream\r\n\r\n"))
-        events.until(b"event: stdout")
-        return perf_counter() - began
+        with stack.connect() as events:
+            events.send(message.replace(b"\r\n\r\n", b"\r\nAccept: text/event-stream\r\n\r\n"))
+            events.until(b"event: stdout")
+            return perf_counter() - began

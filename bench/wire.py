@@ -98,7 +98,7 @@ class Connection:
     def _more(self) -> None:
         piece = self._socket.recv(RECEIVE_BYTES)
         if not piece:
-            raise BadAnswer("the server hung up")
+            raise BadAnswer(f"the server hung up after {self._rest[-2000:].decode(errors='replace')!r}")
         self._rest += piece
 
     def _take(self, size: int) -> bytes:

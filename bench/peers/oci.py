@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 from uuid import uuid4
 
-from dormice.node import cgroups, mounts, syscalls
+from dormice.node import cgroups, mounts, oci, syscalls
 
 FIRST_UID = 900_000_000
 RANGE = 65_536
@@ -29,23 +30,23 @@ class OciPeer:
         self._thread = thread
         self.program = shutil.which("crun") or shutil.which("runc") or "crun"
 
-    def start_detached(self) -> float:
-        """Return the seconds until a container that sleeps runs."""
-        return self._thread.submit(self._start_detached).result()
+    def start_detached(self, *, bare: bool) -> float:
+        """Return the seconds until a container that sleeps runs. `bare`: with the least configuration, not with ours."""
+        return self._thread.submit(self._start_detached, bare=bare).result()
 
-    def first_output(self) -> float:
-        """Return the seconds until the first output of a container."""
-        return self._thread.submit(self._first_output).result()
+    def first_output(self, *, bare: bool) -> float:
+        """Return the seconds until the first output of a container; `bare` as above."""
+        return self._thread.submit(self._first_output, bare=bare).result()
 
-    def _start_detached(self) -> float:
-        with self._bundle(["sleep", "infinity"]) as (name, bundle, began):
+    def _start_detached(self, *, bare: bool) -> float:
+        with self._bundle(["sleep", "infinity"], bare=bare) as (name, bundle, began):
             self._run(["run", "--detach", "--bundle", str(bundle), name])
             took = perf_counter() - began
             self._run(["delete", "--force", name])
         return took
 
-    def _first_output(self) -> float:
-        with self._bundle(["echo", "hello"]) as (name, bundle, began):
+    def _first_output(self, *, bare: bool) -> float:
+        with self._bundle(["echo", "hello"], bare=bare) as (name, bundle, began):
             command = self._command(["run", "--bundle", str(bundle), name])
             with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
                 if process.stdout is None or not process.stdout.read(1):
@@ -61,7 +62,7 @@ class OciPeer:
         subprocess.run(self._command(arguments), check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     @contextmanager
-    def _bundle(self, command: list[str]) -> Iterator[tuple[str, Path, float]]:
+    def _bundle(self, command: list[str], *, bare: bool) -> Iterator[tuple[str, Path, float]]:
         """Prepare a bundle; the clock starts before its overlay is mounted."""
         name = uuid4().hex
         bundle = self._directory / name
@@ -69,7 +70,8 @@ class OciPeer:
         for place in places.values():
             place.mkdir(parents=True)
             place.chmod(0o755)
-        (bundle / "config.json").write_text(json.dumps(_configuration(command)))
+        configuration = _least(command) if bare else _ours(command, places["rootfs"])
+        (bundle / "config.json").write_text(json.dumps(configuration))
         began = perf_counter()
         options = f"lowerdir={self._image},upperdir={places['upper']},workdir={places['work']}"
         syscalls.mount("overlay", str(places["rootfs"]), "overlay", 0, options)
@@ -80,7 +82,27 @@ class OciPeer:
             shutil.rmtree(bundle, ignore_errors=True)
 
 
-def _configuration(command: list[str]) -> dict[str, object]:
+def _ours(command: list[str], rootfs: Path) -> dict[str, Any]:
+    """What the node asks the runtime for (mounts, capabilities, seccomp), apart from what it prepares beforehand."""
+    nothing = Path("/dev/null")
+    bundle = oci.Bundle(
+        hostname="bench",
+        boot_id="",
+        memory_mib=1024,
+        rootfs=rootfs,
+        guest=Path("/usr/bin/true"),
+        userns=nothing,
+        cgroup="/dormice-bench",
+        owner=FIRST_UID,
+    )
+    configuration = oci.configuration(bundle)
+    configuration["process"]["args"] = command
+    private = [entry for entry in configuration["linux"]["namespaces"] if entry["type"] != "user"]
+    configuration["linux"]["namespaces"] = [*private, {"type": "user"}, {"type": "network"}]
+    return configuration
+
+
+def _least(command: list[str]) -> dict[str, Any]:
     mapping = [{"containerID": 0, "hostID": FIRST_UID, "size": RANGE}]
     return {
         "ociVersion": "1.0.2",
