@@ -1,6 +1,6 @@
 """Write docs/cli.md from the command line's own help; with --check, only say whether it is up to date (exit 1)."""
 
-# ruff: noqa: INP001, T201, SLF001 - a script says what it does; argparse has no public way to list subcommands
+# ruff: noqa: SLF001 - a script says what it does; argparse has no public way to list subcommands
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@ The two clients are the same but for `async` and `await`, for names that begin w
 `BY_HAND`, where waiting and awaiting themselves are at work.
 """
 
-# ruff: noqa: INP001, T201 - a script says what it does
-
 from __future__ import annotations
 
 import re
