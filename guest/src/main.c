@@ -181,7 +181,9 @@ static void on_signal(struct source *source, uint32_t events)
     while (read(signals_fd, &about, sizeof about) == sizeof about) {
         if (about.ssi_signo == SIGCHLD)
             reap_due = true;
-        else if (!guest.is_init || !about.ssi_pid) { /* from outside: commands cannot end their machine with a kill */
+        /* From outside: commands cannot end their machine. Of their own signals, those without a sender's pid (sigqueue may
+           leave it out, F_SETSIG has none) are never SI_USER. */
+        else if (!guest.is_init || (about.ssi_code == SI_USER && !about.ssi_pid)) {
             machine_stop(TERMINATED_GRACE_MS);
             off = true;
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from tests.node.machine_lab import SMALL, Lab, Shell, machine, needs_machines
 
 from dormice.node.machines import ContainerRuntime
@@ -28,6 +29,38 @@ for child in children:
     os.kill(child, 9)
 """
 
+_FILL_SOCKETS = """
+import socket, sys
+def pair():
+    if sys.argv[1] == "udp":
+        one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        one.bind(("127.0.0.1", 0))
+        one.connect(one.getsockname())
+        return one, one
+    return socket.create_connection(listener.getsockname()), listener.accept()[0]
+listener = socket.create_server(("127.0.0.1", 0))
+pairs, sent = [], 0
+while sent < 600 << 20 and len(pairs) < 4000:
+    sender, receiver = pair()
+    pairs.append((sender, receiver))
+    for end in (sender, receiver):
+        end.setblocking(False)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 20)
+    try:
+        for _ in range(40 if sender is receiver else 4000):
+            sent += sender.send(bytes(8000))
+    except OSError:
+        pass
+held = 0
+for _, receiver in pairs:
+    try:
+        while got := len(receiver.recv(1 << 20)):
+            held += got
+    except OSError:
+        pass
+print(held)
+"""
+
 _BURN = """
 import time
 start, used = time.monotonic(), time.process_time()
@@ -46,6 +79,12 @@ async def test_more_memory_than_promised_is_answered_by_the_oom_killer(
     assert (hog.exited.how, hog.code) == (How.SIGNALLED, 9)
     assert runtime.oom_kills(running.machine_id) == 1
     assert (await inside.run("echo alive")).stdout == "alive\n"
+
+
+@pytest.mark.parametrize("kind", ["udp", "tcp"])
+async def test_what_waits_in_sockets_is_bounded_too(inside: Shell, kind: str) -> None:
+    held = int((await inside.run(f"python3 - {kind} <<'EOF'\n{_FILL_SOCKETS}\nEOF")).stdout)
+    assert held < SMALL.memory_mib << 20
 
 
 async def test_shared_memory_holds_half_of_the_memory(inside: Shell) -> None:

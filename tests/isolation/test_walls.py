@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import textwrap
 from pathlib import Path
 from uuid import uuid4
 
@@ -106,6 +107,33 @@ async def test_process_1_cannot_be_traced_or_killed(inside: Shell) -> None:
     assert int(await _python(inside, _CALL.format(number=101, arguments="16, 1, 0, 0"))) == errno.EPERM
     assert int(await _python(inside, _CALL.format(number=310, arguments="1, 0, 0, 0, 0, 0"))) in (0, errno.EPERM)
     assert (await inside.run("kill -9 1; kill -STOP 1; echo alive")).stdout == "alive\n"
+
+
+_FORGED = {
+    "sigqueue without a sender": """
+        import ctypes, struct
+        about = struct.pack("<6i", 15, 0, -1, 0, 0, 0) + bytes(104)
+        print(ctypes.CDLL(None).syscall(129, 1, 15, about))""",
+    "a signal of a file's owner": """
+        import fcntl, os, socket
+        ours, theirs = socket.socketpair()
+        fcntl.fcntl(ours, fcntl.F_SETOWN, 1)
+        fcntl.fcntl(ours, 10, 15)  # F_SETSIG
+        fcntl.fcntl(ours, fcntl.F_SETFL, os.O_ASYNC)
+        print(theirs.send(b"x") - 1)""",
+}
+
+
+@pytest.mark.parametrize("name", _FORGED)
+async def test_process_1_is_not_stopped_by_a_signal_that_hides_its_sender(inside: Shell, name: str) -> None:
+    assert await _python(inside, textwrap.dedent(_FORGED[name])) == "0\n"
+    assert (await inside.run("echo alive")).stdout == "alive\n"  # refused by a guest that is stopping
+
+
+@pytest.mark.parametrize("protocol", [2, 9, 12, 15, 16, 21, 22, 23, 99])
+async def test_netlink_talks_of_the_machines_own_network_only(inside: Shell, protocol: int) -> None:
+    script = f"import socket\ntry: socket.socket(16, 3, {protocol})\nexcept OSError as e: print(e.errno)"
+    assert int(await _python(inside, script)) == errno.EPROTONOSUPPORT
 
 
 async def test_secrets_of_the_kernel_are_masked(inside: Shell) -> None:

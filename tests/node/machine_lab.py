@@ -21,6 +21,7 @@ from dormice.domain.execution import Stream
 from dormice.node import syscalls
 from dormice.node.images import Images
 from dormice.node.machines import ContainerRuntime, ContainerSettings
+from dormice.node.netlink import LOOPBACK_INDEX, RouteSocket
 from dormice.node.ports import Image, Network, NetworkProvider
 from dormice.node.runtime import MachineSpec, Running
 from dormice.protocol import guest as wire
@@ -73,6 +74,8 @@ class IsolatedNetworks:
 def _bind_new_netns(path: Path) -> None:
     syscalls.unshare(CLONE_NEWNET)
     Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("0")
+    with RouteSocket() as inside:
+        inside.set_up(LOOPBACK_INDEX)
     syscalls.mount("/proc/thread-self/ns/net", path, "", syscalls.MS_BIND)
 
 

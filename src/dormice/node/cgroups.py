@@ -18,6 +18,7 @@ from pathlib import Path
 from dormice.node import syscalls
 
 _CPU_PERIOD_US = 100_000
+_SOCKET_SHARE = 4
 _DELEGATED = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
 _CONTROLLERS = ("cpu", "memory", "pids")
 
@@ -190,6 +191,9 @@ def _limit_v1_memory(directory: Path, limit: int) -> None:
         files.insert(0 if raising else 1, both)
     for file in files:
         _write(file, limit)
+    # Apart from the rest on v1, and not counted at all before there is a limit: a machine could fill the whole host's share.
+    with contextlib.suppress(FileNotFoundError):
+        _write(directory / "memory.kmem.tcp.limit_in_bytes", limit // _SOCKET_SHARE)
 
 
 def _remove_tree(directory: Path) -> bool:

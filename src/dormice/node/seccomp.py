@@ -65,13 +65,19 @@ REFUSED = frozenset(_REFUSED.split())
 _NEW_NAMESPACES = (0x0002_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000)
 """CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}; NEWTIME has no room in the flags of clone(2)."""
 
-_SOCKET_FAMILIES = {1: "AF_UNIX", 2: "AF_INET", 10: "AF_INET6", 16: "AF_NETLINK"}
+_SOCKET_FAMILIES = {1: "AF_UNIX", 2: "AF_INET", 10: "AF_INET6"}
+_AF_NETLINK = 16
 _HIGHEST_KNOWN_FAMILY = 16
+
+_NETLINK_PROTOCOLS = {0: "NETLINK_ROUTE", 4: "NETLINK_SOCK_DIAG"}
+"""Interfaces and sockets, of the machine's own network namespace. Another, NETLINK_KOBJECT_UEVENT, tells of the host's devices in
+every network namespace of the host's root, which a machine's is."""
+_HIGHEST_KNOWN_NETLINK_PROTOCOL = 22
 
 _PERSONALITIES = (0x0, 0x0040000, 0xFFFFFFFF)
 """Linux; without address randomization (gdb, sanitizers); a question."""
 
-_EPERM, _ENOSYS, _EAFNOSUPPORT = 1, 38, 97
+_EPERM, _ENOSYS, _EPROTONOSUPPORT, _EAFNOSUPPORT = 1, 38, 93, 97
 
 _ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 
@@ -90,10 +96,20 @@ def _fail(names: list[str], errno: int, *arguments: Rule) -> Rule:
     return {"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno, "args": list(arguments)}
 
 
+def _netlink() -> list[Rule]:
+    family, highest = _argument(0, _AF_NETLINK), _HIGHEST_KNOWN_NETLINK_PROTOCOL
+    others = [protocol for protocol in range(highest + 1) if protocol not in _NETLINK_PROTOCOLS]
+    return [
+        *(_allow("socket", family, _argument(2, protocol)) for protocol in _NETLINK_PROTOCOLS),
+        *(_fail(["socket"], _EPROTONOSUPPORT, family, _argument(2, protocol)) for protocol in others),
+        _fail(["socket"], _EPROTONOSUPPORT, family, _argument(2, highest, "SCMP_CMP_GT")),
+    ]
+
+
 def profile(machine: str = platform.machine()) -> Rule:
     """The `linux.seccomp` object of an OCI configuration for a CPU type as `uname -m` names it."""
     families = [_allow("socket", _argument(0, family)) for family in _SOCKET_FAMILIES]
-    unknown = [f for f in range(_HIGHEST_KNOWN_FAMILY) if f not in _SOCKET_FAMILIES]
+    unknown = [f for f in range(_AF_NETLINK) if f not in _SOCKET_FAMILIES]
     no_family = [_fail(["socket"], _EAFNOSUPPORT, _argument(0, family)) for family in unknown]
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
@@ -106,6 +122,7 @@ def profile(machine: str = platform.machine()) -> Rule:
             *(_fail(["clone"], _EPERM, _argument(0, flag, "SCMP_CMP_MASKED_EQ", flag)) for flag in _NEW_NAMESPACES),
             *(_allow("personality", _argument(0, value)) for value in _PERSONALITIES),
             *families,
+            *_netlink(),
             *no_family,
             _fail(["socket"], _EAFNOSUPPORT, _argument(0, _HIGHEST_KNOWN_FAMILY, "SCMP_CMP_GT")),
         ],
