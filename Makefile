@@ -43,7 +43,6 @@ sdks: $(VENV)/.installed ## the foreign SDKs that conformance tests run
 	@tests/conformance/install-sdks
 
 test: image sdks lint types ## all that CI runs
-	$(MAKE) --no-print-directory -s -C guest test
 	$(BIN)/pytest
 
 bench: image ## us against peers and physical limits, side by side
