@@ -24,7 +24,10 @@ HOST_PRIVATE = "192.168.77.1"
 INTERNET = "203.0.113.2"
 ELSEWHERE = "198.51.100.7"
 """Another public address, beyond the host's own link."""
-DENIED = ["10.99.0.5", "100.64.1.1", "169.254.169.254", "172.16.3.3", "172.31.255.254", "192.168.5.5"]
+DENIED = [
+    "10.99.0.5", "100.64.1.1", "168.63.129.16", "169.254.169.254", "172.16.3.3", "172.31.255.254", "192.0.0.192", "192.168.5.5",
+    "198.18.0.1",
+]  # fmt: skip
 """One address of each range, all of them answering in the internet namespace."""
 
 
