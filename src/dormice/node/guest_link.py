@@ -17,6 +17,8 @@ from dormice.protocol import guest
 from dormice.protocol import node as wire
 
 HANDSHAKE_SECONDS = 10.0
+IDLE_TALK = 1_000
+"""How many frames that say nothing new a guest may send, beyond as many as it was sent."""
 _SIGKILL = 9
 
 
@@ -47,7 +49,12 @@ class _Known:
     next_offset: dict[Stream, int | None]
     """Where the stream goes on; None until the first frame after an attach."""
     acknowledged: dict[Stream, int] = field(default_factory=dict)
+    started: bool = False
     exited: bool = False
+    stdin: tuple[int, bool] | None = None
+    """What was last said of its standard input on this connection."""
+    stdin_end: int = 0
+    """Where what was sent of it ends."""
     disowned: bool = False
     """The server has no use for it: what comes is acknowledged here, and its end forgotten at once."""
 
@@ -65,6 +72,8 @@ class GuestLink(asyncio.Protocol):
         self._known: dict[bytes, _Known] = {}
         self._transport: asyncio.Transport | None = None
         self._outgoing: list[bytes] = []
+        self._sent = 0
+        self._idle_talk = 0
         loop = asyncio.get_running_loop()
         self.welcomed: asyncio.Future[guest.Welcome | guest.Stale] = loop.create_future()
         self.stopped: asyncio.Future[None] = loop.create_future()
@@ -97,6 +106,7 @@ class GuestLink(asyncio.Protocol):
         if not self._outgoing:
             asyncio.get_running_loop().call_soon(self._flush)
         self._outgoing.append(guest.encode(frame))
+        self._sent += 1
 
     def _flush(self) -> None:
         outgoing, self._outgoing = self._outgoing, []
@@ -121,6 +131,13 @@ class GuestLink(asyncio.Protocol):
                 stdin_open=message.stdin_open,
             )
         )
+
+    def write_stdin(self, message: wire.WriteStdin) -> None:
+        """Send bytes of standard input."""
+        known = self._known.get(message.execution)
+        if known is not None:
+            known.stdin_end = max(known.stdin_end, message.offset + len(message.data))
+        self.send(guest.Stdin(message.execution, message.offset, message.data, message.eof))
 
     def acknowledge(self, message: wire.AckOutput) -> None:
         """Widen the window of a stream."""
@@ -188,20 +205,21 @@ class GuestLink(asyncio.Protocol):
                     return None
                 return wire.Output(machine_id, execution, stream.value, offset, data)
             case guest.Started(execution=execution, at=at):
-                return None if self._find(execution).disowned else wire.ExecutionStarted(machine_id, execution, at)
+                return None if self._start_of(execution).disowned else wire.ExecutionStarted(machine_id, execution, at)
             case guest.Exited():
                 return self._unless_disowned(frame.execution, self._exited(frame))
             case guest.Refused(execution=execution, reason=reason):
                 self._find(execution).exited = True
                 return self._unless_disowned(execution, wire.Refused(machine_id, execution, reason.value))
             case guest.StdinState(execution=execution, written=written, closed=closed):
-                return wire.StdinWritten(machine_id, execution, written, closed)
-            case guest.Stopped():
-                if not self.stopped.done():
-                    self.stopped.set_result(None)
+                if self._is_news(frame):
+                    return wire.StdinWritten(machine_id, execution, written, closed)
+                self._count_idle_talk()
+            case guest.Stopped() if not self.stopped.done():
+                self.stopped.set_result(None)
                 self._look_whether_empty()
-            case guest.Pong():
-                pass
+            case guest.Stopped() | guest.Pong():
+                self._count_idle_talk()
             case _:
                 raise guest.ProtocolViolation(f"{type(frame).__name__} in the middle of a connection")
         return None
@@ -211,6 +229,33 @@ class GuestLink(asyncio.Protocol):
         if known is None or known.exited:
             raise guest.ProtocolViolation("news of an execution that is not under way")
         return known
+
+    def _start_of(self, execution: bytes) -> _Known:
+        known = self._find(execution)
+        if known.started:
+            raise guest.ProtocolViolation("an execution started twice")
+        known.started = True
+        return known
+
+    def _is_news(self, frame: guest.StdinState) -> bool:
+        """Whether the server should hear it; an execution that was just forgotten may still be spoken of."""
+        known = self._known.get(frame.execution)
+        said = frame.written, frame.closed
+        if known is None or said == known.stdin:
+            return False
+        if known.stdin is None:
+            known.stdin_end = max(known.stdin_end, frame.written)
+        elif frame.written < known.stdin[0] or (known.stdin[1] and not frame.closed):
+            raise guest.ProtocolViolation("standard input is taken back")
+        if frame.written > known.stdin_end:
+            raise guest.ProtocolViolation("more standard input is written than there was")
+        known.stdin = said
+        return True
+
+    def _count_idle_talk(self) -> None:
+        self._idle_talk += 1
+        if self._idle_talk > IDLE_TALK + self._sent:
+            raise guest.ProtocolViolation("too many frames that say nothing new")
 
     def _unless_disowned(self, execution: bytes, end: wire.FromNode) -> wire.FromNode | None:
         if not self._known[execution].disowned:

@@ -167,7 +167,7 @@ class Node:
             case wire.Forget():
                 link.forget(message.execution)
             case wire.WriteStdin():
-                link.send(guest.Stdin(message.execution, message.offset, message.data, message.eof))
+                link.write_stdin(message)
             case wire.CancelExecution():
                 link.send(guest.Cancel(message.execution, message.grace_ms))
 
