@@ -30,3 +30,8 @@ async def wait_until_async(condition: Callable[[], Awaitable[T | None]], timeout
             raise AssertionError(f"not within {timeout} s: {describe}; last: {value!r}")
         await asyncio.sleep(PAUSE_SECONDS)
     return value
+
+
+async def others_run(seconds: float = 0) -> None:
+    """Let other tasks (and, above 0, other threads) go on: for loops that have a deadline of their own."""
+    await asyncio.sleep(seconds)

@@ -25,6 +25,7 @@ from dormice.store.interface import StoreUnavailable
 from tests.engine.faulty_store import Faults
 from tests.engine.model import ModelNode, Truth
 from tests.engine.scripted_node import MovedClock, Server, serving, wire_id
+from tests.wait import others_run
 
 SEEDS = os.environ.get("DORMICE_SIMULATE", "0-199")
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: PTH112
@@ -103,7 +104,7 @@ class Simulation:
             except (DormiceError, StoreUnavailable):
                 pass  # refused, and nothing promised
             for _ in range(self.random.randint(0, 4)):
-                await asyncio.sleep(0)
+                await others_run()
 
     # What happens
 
@@ -166,7 +167,7 @@ class Simulation:
             self.node.step()
             self.node.listen(1_000)
             self.node.speak(1_000)
-            await asyncio.sleep(0.001)
+            await others_run(0.001)
 
     async def left(self) -> list[str]:
         open_ = [id_ for id_ in self.promised if not (await self.record(id_)).terminal]

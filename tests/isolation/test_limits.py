@@ -117,7 +117,7 @@ async def test_a_full_disk_is_full_inside_and_nowhere_else(lab: Lab, inside: She
 
 
 async def test_deleted_files_give_their_room_back_to_the_host(lab: Lab, inside: Shell) -> None:
-    (disk,) = (lab.data / "disks/machines").iterdir()
+    (disk,) = (lab.data / "disks/machines").glob("*.ext4")
     await inside.run("dd if=/dev/zero of=/root/big bs=1M count=300 && sync")
     written = disk.stat().st_blocks * 512
     await inside.run("rm /root/big && sync && fsfreeze --help >/dev/null; sync")
