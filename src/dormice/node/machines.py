@@ -39,6 +39,7 @@ from dormice.node.slots import Slot, Slots, cgroup_name, raise_host_quotas
 
 _MACHINE_ID = re.compile(r"dm-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _END_TIMEOUT = 20.0
+_MOST_VCPUS = 100_000
 _THREADS = 4
 _BACKLOG = 16
 
@@ -137,7 +138,7 @@ class ContainerRuntime:
         return [running for running, _ in self._running.values()]
 
     async def start(self, machine_id: str, boot_id: UUID, spec: MachineSpec) -> Running:
-        self._check(machine_id)
+        self._check(machine_id, spec)
         async with self._locks[machine_id]:
             if machine_id in self._running:
                 running, _ = self._running[machine_id]
@@ -176,7 +177,7 @@ class ContainerRuntime:
             await self._in_thread(self._disks.delete, machine_id)
 
     async def resize(self, machine_id: str, spec: MachineSpec) -> None:
-        self._check(machine_id)
+        self._check(machine_id, spec)
         async with self._locks[machine_id]:
             await self._in_thread(self._resize, machine_id, spec)
 
@@ -206,9 +207,12 @@ class ContainerRuntime:
             await asyncio.wait([future])
             raise
 
-    def _check(self, machine_id: str) -> None:
+    def _check(self, machine_id: str, spec: MachineSpec | None = None) -> None:
         if not _MACHINE_ID.fullmatch(machine_id):
             raise ValueError("not a machine id")
+        # Looked at here, before anything is made; so that not-a-number is no size, each is asked for what it must be.
+        if spec and not (0 < spec.vcpu <= _MOST_VCPUS and spec.memory_mib > 0 and spec.storage_gib > 0):
+            raise RuntimeFailure("CAPACITY_EXCEEDED", "no machine has such sizes")
 
     def _refill(self) -> None:
         for refill in (self._slots.refill, self._disks.refill):
