@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-IMAGE_DIR ?= /var/cache/dormice/images
+IMAGE_DIR ?= /var/lib/dormice/images
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help install system guest image demo test lint types unit bench sdks clean

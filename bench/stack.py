@@ -21,7 +21,7 @@ from typing import Any
 
 from bench.wire import BadAnswer, Connection, request
 
-IMAGE_DIR = Path("/var/cache/dormice/images")
+IMAGE_DIR = Path("/var/lib/dormice/images")
 READY_SECONDS = 60.0
 NAMES = ("main", "cold", "keep", "idle", "few", "many")
 """Every stack of the suite: several of them are up at once."""

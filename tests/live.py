@@ -19,7 +19,7 @@ import httpx
 
 from tests.wait import wait_until
 
-IMAGE_DIR = Path(os.environ.get("DORMICE_TEST_IMAGE_DIR", "/var/cache/dormice/images"))
+IMAGE_DIR = Path(os.environ.get("DORMICE_TEST_IMAGE_DIR", "/var/lib/dormice/images"))
 TERMINAL = {"succeeded", "failed", "cancelled", "expired"}
 READY_SECONDS = 30.0
 STOPPED_SECONDS = 30.0

@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
 import stat
@@ -236,6 +237,7 @@ async def _serve_node(settings: Settings) -> None:
         node_id=socket.gethostname(),
         vcpus=float(os.cpu_count() or 1),
         memory_mib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
+        storage_gib=shutil.disk_usage(settings.data).total >> 30,
     )
     stop = asyncio.Event()
     on_stop(stop.set)

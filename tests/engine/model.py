@@ -82,7 +82,7 @@ class ModelNode:
         self._wire, self._connection = _Wire(), gateway.protocol()
         self._connection.connection_made(self._wire)
         seen = [wire.MachineSeen(machine_id, guest.boot_id) for machine_id, guest in self.guests.items()]
-        self._say(wire.NodeHello(wire.VERSION, "model", 8.0, 16_384, isolated=True, machines=seen))
+        self._say(wire.NodeHello(wire.VERSION, "model", 8.0, 16_384, 500, isolated=True, machines=seen))
 
     def cut(self) -> None:
         """Lose the line, and what is on it."""

@@ -122,7 +122,7 @@ class Server:
         node = ScriptedNode(*await asyncio.open_unix_connection(self._socket))
         self.nodes.append(node)
         seen = [wire.MachineSeen(start.machine_id, start.boot_id) for start in alive]
-        node.say(wire.NodeHello(wire.VERSION, "scripted", 8.0, 16_384, isolated=True, machines=seen))
+        node.say(wire.NodeHello(wire.VERSION, "scripted", 8.0, 16_384, 500, isolated=True, machines=seen))
         await node.hear(wire.Welcome)
         node.say(wire.NodeImages(list(names)))
         return node

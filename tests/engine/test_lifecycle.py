@@ -232,6 +232,7 @@ async def test_nobody_sees_another_organizations_machine(server: Server) -> None
         ({"vcpu": 0.3}, "body.vcpu"),
         ({"memory_mib": 1 << 20}, "body.memory_mib"),
         ({"storage_gib": 0}, "body.storage_gib"),
+        ({"storage_gib": 501}, "body.storage_gib"),
         ({"autosleep_seconds": -1}, "body.autosleep"),
         ({"image": "nosuch"}, "body.image"),
     ],

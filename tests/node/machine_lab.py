@@ -83,7 +83,7 @@ def image_under_test() -> Image:
     """The image that machines of tests run: $DORMICE_TEST_ROOTFS, or `default` in $DORMICE_TEST_IMAGE_DIR."""
     if rootfs := os.environ.get("DORMICE_TEST_ROOTFS"):
         return Image(Path(rootfs), {"PATH": PATH, "HOME": "/root"})
-    return Images(Path(os.environ.get("DORMICE_TEST_IMAGE_DIR", "/var/cache/dormice/images"))).resolve("default")
+    return Images(Path(os.environ.get("DORMICE_TEST_IMAGE_DIR", "/var/lib/dormice/images"))).resolve("default")
 
 
 @dataclass

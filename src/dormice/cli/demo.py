@@ -23,7 +23,7 @@ from dormice.client.errors import DormiceError
 from dormice.client.records import CompletedExecution, Machine
 from dormice.client.socket_transport import SocketTransport
 
-IMAGE_DIR = "/var/cache/dormice/images"
+IMAGE_DIR = "/var/lib/dormice/images"
 LONGEST_WAIT_MS = 55_000
 SCRIPT = """\
 echo "PID 1 here is $(cat /proc/1/comm), and I am $(id -un) on $(hostname)"

@@ -96,12 +96,13 @@ class Machines:
         return new
 
     def _check_sizes(self, vcpu: float, memory_mib: int, storage_gib: int, autosleep_seconds: int) -> None:
-        limits, (host_vcpus, host_memory) = self._limits, self._reconciler.capacity
+        limits, (host_vcpus, host_memory, host_storage) = self._limits, self._reconciler.capacity
         _bounds("vcpu", vcpu, limits.vcpu_min, host_vcpus, "cores of the host")
         if vcpu % limits.vcpu_step:
             raise Invalid(f"vcpu goes in steps of {limits.vcpu_step}", location="body.vcpu")
         _bounds("memory_mib", memory_mib, limits.memory_mib_min, host_memory, "MiB of the host: exceeds capacity")
-        _bounds("storage_gib", storage_gib, limits.storage_gib_min, limits.storage_gib_max, "GiB")
+        most = min(limits.storage_gib_max, host_storage)
+        _bounds("storage_gib", storage_gib, limits.storage_gib_min, most, "GiB of the host: exceeds capacity")
         _bounds("autosleep", autosleep_seconds, 0, limits.autosleep_seconds_max, "seconds; 0 or never turns it off")
 
     async def _create(self, caller: Caller, new: NewMachine, claim: IdempotencyClaim | None) -> Machine:

@@ -124,7 +124,7 @@ def _failure(execution: Execution, report: Exited) -> tuple[ErrorCode, str]:
         case 4:
             return ErrorCode.PERMISSION_DENIED, f"not permitted to execute {program[:200]!r} (is it executable?)"
         case 5:
-            return ErrorCode.CWD_NOT_FOUND, f"working directory does not exist in the machine: {execution.cwd[:200]!r}"
+            return ErrorCode.CWD_NOT_FOUND, f"no such directory to work in, in the machine: {execution.cwd[:200]!r}"
         case 7:
             return ErrorCode.EXECUTION_RUNNER_INTERRUPTED, "ended because its machine was put to sleep or rebooted"
         case _:

@@ -60,9 +60,10 @@ class Reconciler:
         self._images: frozenset[str] | None = None
 
     @property
-    def capacity(self) -> tuple[float, int]:
-        """The cores and MiB of the host; without bounds as long as no node has ever said."""
-        return (self._node.vcpus, self._node.memory_mib) if self._node is not None else (1e6, 1 << 40)
+    def capacity(self) -> tuple[float, int, int]:
+        """The cores, MiB and GiB of storage of the host; without bounds as long as no node has ever said."""
+        node = self._node
+        return (node.vcpus, node.memory_mib, node.storage_gib) if node is not None else (1e6, 1 << 40, 1 << 30)
 
     def has_image(self, name: str) -> bool:
         """Whether the node has the image; True as long as no node has ever said."""

@@ -29,7 +29,7 @@ import msgspec
 from dormice.node.ports import Image
 from dormice.node.runtime import RuntimeFailure
 
-DEFAULT_IMAGES_DIR = Path("/var/cache/dormice/images")
+DEFAULT_IMAGES_DIR = Path("/var/lib/dormice/images")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 Progress = Callable[[str], None]

@@ -42,6 +42,7 @@ class NodeIdentity:
     node_id: str
     vcpus: float
     memory_mib: int
+    storage_gib: int
 
 
 @dataclass(eq=False, slots=True)
@@ -134,6 +135,7 @@ class Node:
             self._identity.node_id,
             self._identity.vcpus,
             self._identity.memory_mib,
+            self._identity.storage_gib,
             self._runtime.isolated,
             [wire.MachineSeen(running.machine_id, running.boot_id.bytes) for running in alive],
         )

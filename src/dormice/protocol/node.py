@@ -128,6 +128,8 @@ class NodeHello(_Message, frozen=True, tag=64):
     node_id: str
     vcpus: float
     memory_mib: int
+    storage_gib: int
+    """The size of the file system that disks are kept on."""
     isolated: bool
     machines: list[MachineSeen]
 
