@@ -235,7 +235,10 @@ class Networks:
         self._owners.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._hold_name()
         if taken := uplink.routes_within(self.network, besides=self._name):
-            raise OSError(f"the host has a route to {taken[0]}, inside the machines' {self.network}")
+            clash = f"the host has a route to {taken[0]}, inside the machines' {self.network}"
+            if not any(self._owners.iterdir()):
+                raise OSError(clash)
+            _log.warning("%s; machines are alive, so the node goes on", clash)
         self._mtu = uplink.mtu()
         self._load_rules()
         nftables.pass_docker(self._prefix)
