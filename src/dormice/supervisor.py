@@ -21,7 +21,7 @@ STEADY_SECONDS = 30.0
 """A child that lived so long is restarted as if it had never failed."""
 STOP_SECONDS = 60.0
 LIFELINE = "DORMICE_LIFELINE_FD"
-"""Names the pipe that a child holds: its end of file means that the supervisor is gone."""
+"""Names the pipe that a child holds: its end of file means that its parent is gone. The supervisor may hold one too."""
 
 
 @dataclass(eq=False, slots=True)
@@ -34,7 +34,7 @@ class _Child:
 
 
 def supervise(settings: Settings) -> int:
-    """Run both until SIGTERM or SIGINT, then end both. Returns the exit code."""
+    """Run both until SIGTERM or SIGINT, or until its own parent's lifeline ends, then end both. Returns the exit code."""
     lifeline, holder = os.pipe()
     stop, wake = os.pipe()
     os.set_blocking(wake, False)
@@ -44,12 +44,17 @@ def supervise(settings: Settings) -> int:
     children = [_Child("server"), _Child("node")]
     selector = selectors.DefaultSelector()
     selector.register(stop, selectors.EVENT_READ)
+    if (own := os.environ.pop(LIFELINE, None)) is not None:
+        selector.register(int(own), selectors.EVENT_READ)
     try:
         while True:
             for child in children:
                 _tend(child, settings, lifeline)
             due = min((c.start_at - time.monotonic() for c in children if c.process is None), default=None)
-            if selector.select(timeout=None if due is None else max(due, 0)):
+            ready = {key.fd for key, _ in selector.select(timeout=None if due is None else max(due, 0))}
+            if ready - {stop}:
+                return 0
+            if ready:
                 numbers = os.read(stop, 512)
                 if signal.SIGTERM in numbers or signal.SIGINT in numbers:
                     return 0

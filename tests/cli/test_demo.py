@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Dormice
+from tests.cli.conftest import COMMAND, Dormice
 
 
 def assert_shown(text: str) -> None:
@@ -27,6 +29,30 @@ def test_the_demo_on_a_real_machine_leaves_nothing(dormice: Dormice) -> None:
     done = dormice("demo")
     assert done.returncode == 0, done.stdout + done.stderr
     assert_shown(done.stdout.decode())
+    left = [Path("/run/demo"), Path("/sys/fs/cgroup/demo"), *Path("/sys/fs/cgroup").glob("*/demo")]
+    assert not [path for path in left if path.exists()]
+
+
+def interrupted(number: int, environment: dict[str, str], *words: str) -> int:
+    """The exit code of a demo that gets a signal while its script runs on the machine."""
+    with subprocess.Popen([*COMMAND, "demo", *words], env=environment, stdout=subprocess.PIPE) as demo:
+        assert demo.stdout
+        for line in demo.stdout:
+            if b"line 1, to stdout" in line:
+                demo.send_signal(number)
+        return demo.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_nothing(environment: dict[str, str], number: int) -> None:
+    assert interrupted(number, environment, "--driver", "process") == 128 + number
+    assert not list(Path("/tmp").glob("dormice-demo-*"))
+
+
+@pytest.mark.machines
+def test_an_interrupted_demo_leaves_no_machine(environment: dict[str, str]) -> None:
+    assert interrupted(signal.SIGTERM, environment) == 143
+    assert "dormice-demo-" not in Path("/proc/mounts").read_text()
     left = [Path("/run/demo"), Path("/sys/fs/cgroup/demo"), *Path("/sys/fs/cgroup").glob("*/demo")]
     assert not [path for path in left if path.exists()]
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dormice.cli.commands import Parser
-from dormice.cli.demo_server import DemoFailure, demo_server
+from dormice.cli.demo_server import DemoFailure, Interrupted, demo_server, end_in_good_order
 from dormice.client import Dormice
 from dormice.client.errors import DormiceError
 from dormice.client.records import CompletedExecution, Machine
@@ -50,8 +50,9 @@ def declare(parser: Parser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the demo; 0 if all went well."""
+    """Run the demo; 0 if all went well, 130 after Ctrl-C, 143 after SIGTERM."""
     console = Console(highlight=False)
+    end_in_good_order()
     demo = _Demo(console)
     try:
         _check(arguments.driver)
@@ -61,6 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
     except (DemoFailure, DormiceError) as failure:
         console.print(Text(f"The demo failed: {failure}", style="bold red"), soft_wrap=True)
         return 1
+    except Interrupted as interrupted:
+        console.print(Text("The demo was interrupted: all is stopped and removed", style="bold"))
+        return 128 + interrupted.number
     return 0
 
 

@@ -12,13 +12,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 from urllib.request import ProxyHandler, build_opener
 
+from dormice.client import Dormice
+from dormice.client.socket_transport import SocketTransport
+from dormice.supervisor import LIFELINE
+
 READY_WITHIN = 60.0
 STOPPED_WITHIN = 30.0
+DESTROYED_WITHIN_MS = 30_000
 SHOWN_LINES = 20
 INSTANCE = "demo"
 _OWN = {"DORMICE_INSTANCE": INSTANCE, "DORMICE_NETWORK": "10.214.0.0/16", "DORMICE_FIRST_UID": "1100000000"}
@@ -28,6 +34,14 @@ _KEPT = {"DORMICE_GUEST", "DORMICE_NETWORK", "DORMICE_FIRST_UID"}
 
 class DemoFailure(Exception):
     """The demo cannot go on; the message says why and what may help."""
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM came."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class DemoServer(NamedTuple):
@@ -40,30 +54,82 @@ class DemoServer(NamedTuple):
         return f"DemoServer({self.base_url!r})"
 
 
+def end_in_good_order() -> None:
+    """Make SIGINT and SIGTERM raise Interrupted, once: what is removed after the first is not left half removed."""
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        _ignore_signals()
+        raise Interrupted(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def demo_server(*, image_dir: Path, driver: str) -> Iterator[DemoServer]:
-    """Start it, wait until it is ready, stop it at the end and remove what it wrote. Raises DemoFailure."""
+    """Start it, wait until it is ready; at the end destroy its machines, stop it and remove what it wrote.
+
+    Raises DemoFailure.
+    """
     with _alone(), _directory() as directory:
         log = directory / "log"
         server = DemoServer(f"http://127.0.0.1:{_free_port()}", secrets.token_urlsafe(32))
-        with log.open("wb") as log_file:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "dormice.cli", "up"],
-                env=_environment(server, directory, image_dir, driver),
-                stdin=subprocess.DEVNULL,
-                stdout=log_file,
-                stderr=log_file,
-                start_new_session=True,  # Ctrl-C is for the demo, which then stops the server in good order
-            )
         try:
-            _wait_until_ready(child, server.base_url)
-            yield server
+            with ExitStack() as ends:  # each of them, even if the one before failed
+                if driver == "container":
+                    ends.callback(_remove_names)
+                child = _start(ends, log, _environment(server, directory, image_dir, driver))
+                ends.callback(_destroy_machines, child, server)
+                ends.callback(_ignore_signals)
+                _wait_until_ready(child, server.base_url)
+                yield server
         except DemoFailure as failure:
             raise DemoFailure(f"{failure}\n{_end_of(log)}") from None
-        finally:
-            _stop(child)
-            if driver == "container":
-                _remove_names()
+
+
+def _start(ends: ExitStack, log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start `dormice up`. If this process is killed, the pipe ends and the server with it."""
+    lifeline, holder = os.pipe()
+    ends.callback(os.close, holder)
+    with log.open("wb") as log_file:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "dormice.cli", "up"],
+            env={**environment, LIFELINE: str(lifeline)},
+            stdin=subprocess.DEVNULL,
+            stdout=log_file,
+            stderr=log_file,
+            pass_fds=(lifeline,),
+            start_new_session=True,  # Ctrl-C is for the demo, which then stops the server in good order
+        )
+    ends.callback(_stop, child)
+    os.close(lifeline)
+    return child
+
+
+def _destroy_machines(child: subprocess.Popen[bytes], server: DemoServer) -> None:
+    """Destroy what the demo did not come to destroy: a server that stops leaves its machines at work."""
+    if child.poll() is not None or not _is_listening(server):
+        return
+    with Dormice(base_url=server.base_url, api_key=server.api_key, transport=SocketTransport()) as client:
+        for machine in list(client.machines.list()):
+            if machine.phase != "destroyed":
+                gone = client.machines.delete(machine.machine_id, wait_ms=DESTROYED_WITHIN_MS)
+                if gone.phase != "destroyed":
+                    raise DemoFailure(f"the machine {machine.machine_id} is left behind: it is {gone.phase}")
+
+
+def _is_listening(server: DemoServer) -> bool:
+    host, _, port = server.base_url.removeprefix("http://").partition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 def _environment(server: DemoServer, directory: Path, image_dir: Path, driver: str) -> dict[str, str]:
