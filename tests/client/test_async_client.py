@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import httpx
 import pytest
@@ -95,3 +96,10 @@ async def test_an_httpx_client_of_the_callers_can_carry_the_requests() -> None:
         assert (await client.limits()).limits == {"key": f"Bearer {KEY}"}
         with pytest.raises(APIConnectionError, match="no way"):
             await client.machines.list()
+
+
+@pytest.mark.parametrize("command", ["uname -a", b"uname"])
+async def test_one_string_is_no_command(async_client: AsyncDormice, server: FakeServer, command: Any) -> None:
+    with pytest.raises(TypeError, match="a command is a sequence of strings"):
+        await async_client.machines.run(server.machine(), command)
+    assert not server.requests

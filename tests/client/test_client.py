@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from dormice import (
@@ -219,3 +221,13 @@ def test_records_pass_over_what_they_do_not_know(client: Dormice, server: FakeSe
     execution = client.machines.executions.create(server.machine(), command=["true"])
     assert isinstance(execution, Execution)
     assert not hasattr(execution, "a_field_of_tomorrow")
+
+
+@pytest.mark.parametrize("command", ["uname -a", b"uname"])
+def test_one_string_is_no_command(client: Dormice, server: FakeServer, command: Any) -> None:
+    machine_id = server.machine()
+    with pytest.raises(TypeError, match="a command is a sequence of strings"):
+        client.machines.run(machine_id, command)
+    with pytest.raises(TypeError, match=type(command).__name__):
+        client.machines.executions.create(machine_id, command=command)
+    assert not server.requests

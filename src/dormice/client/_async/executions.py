@@ -12,6 +12,7 @@ from dormice.client import routes
 from dormice.client._async.connection import AsyncConnection
 from dormice.client._async.pagination import AsyncPaginator, paginate
 from dormice.client._async.streams import AsyncEventStream, events_of_execution
+from dormice.client.argv import as_argv
 from dormice.client.errors import APIStatusError, WaitTimeoutError
 from dormice.client.records import Execution, ExecutionEvent, ExecutionOutput, StdinPosition, decode
 from dormice.client.transport import Timeout
@@ -55,9 +56,12 @@ class AsyncExecutions:
             idempotency_key: The same key with the same arguments gives the same execution. Made up if left out.
             timeout: Seconds to wait for the server.
 
+        Raises:
+            TypeError: The command is one string instead of a sequence of them.
+
         """
         body = {
-            "command": list(command) if command is not None else None,
+            "command": as_argv(command) if command is not None else None,
             "cwd": cwd,
             "env": dict(env) if env is not None else None,
             "stdin": stdin,
