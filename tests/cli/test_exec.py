@@ -68,7 +68,8 @@ def test_a_cancelled_command_never_looks_like_a_success() -> None:
     ("words", "message"),
     [
         (["dm-nowhere", "--", "true"], b"dormice: HTTP 404: there is no such thing\n"),
-        (["dm-nowhere", "ls"], b"unrecognized arguments: ls"),
+        (["dm-nowhere", "ls", "--", "-l"], b"unrecognized arguments: ls"),
+        (["dm-nowhere", "uname", "-a"], b"put the command behind --"),
         (["dm-nowhere"], b"put the command behind --"),
         (["--timeout", "soon", "dm-nowhere", "--", "true"], b"500ms, 30s, 5m or 1h"),
         (["--timeout", "-1s", "dm-nowhere", "--", "true"], b"--timeout"),

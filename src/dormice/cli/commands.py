@@ -64,7 +64,10 @@ class Parser(argparse.ArgumentParser):
         if not self.takes_argv:
             return self.parse_args(words)
         end = words.index("--") if "--" in words else len(words)
-        return self.parse_args(words[:end], argparse.Namespace(argv=words[end + 1 :]))
+        arguments, rest = self.parse_known_args(words[:end], argparse.Namespace(argv=words[end + 1 :]))
+        if rest and arguments.argv:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return arguments  # without argv, what is left over is most likely the command: that is said when it is missed
 
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
