@@ -118,7 +118,19 @@ def test_limits_are_shown(dormice: Dormice) -> None:
 def test_a_refusal_is_one_line_with_its_code_and_what_may_help(dormice: Dormice) -> None:
     done = dormice("machines", "list", DORMICE_API_KEY="wrong-key")
     assert done.returncode == 1
-    assert done.stderr == b"dormice: AUTH_INVALID: no such key; the key is wrong or revoked: look at DORMICE_API_KEY\n"
+    assert done.stderr == b"dormice: AUTH_INVALID: no such key; look at DORMICE_API_KEY\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("AUTH_SCOPE_FORBIDDEN", "this needs an admin key"),
+        ("IDEMPOTENCY_KEY_REUSED", "send a new key with a new request"),
+    ],
+)
+def test_what_the_server_says_is_not_said_twice(dormice: Dormice, server: FakeServer, code: str, message: str) -> None:
+    server.planned.append(Answer(403, body={"error_code": code, "message": message}))
+    assert dormice("keys", "list").stderr.decode() == f"dormice: {code}: {message}\n"
 
 
 def test_a_refusal_is_one_json_object_for_programs(dormice: Dormice) -> None:

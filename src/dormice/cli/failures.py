@@ -14,13 +14,12 @@ UNREACHABLE = 3
 
 _HINTS = {
     "AUTH_REQUIRED": "set DORMICE_API_KEY",
-    "AUTH_INVALID": "the key is wrong or revoked: look at DORMICE_API_KEY",
-    "AUTH_ORG_MISMATCH": "the key belongs to another organization than DORMICE_ORG_ID says",
-    "AUTH_SCOPE_FORBIDDEN": "this needs an admin key",
-    "IDEMPOTENCY_KEY_REUSED": "use a new idempotency key for a new request",
+    "AUTH_INVALID": "look at DORMICE_API_KEY",
+    "AUTH_ORG_MISMATCH": "look at DORMICE_ORG_ID",
     "RATE_LIMITED": "try again in a moment",
     "DEPENDENCY_UNAVAILABLE": "ask <base URL>/readyz which part is not ready",
 }
+"""What the server's own message cannot know: it says already what is wrong."""
 
 
 def report(error: DormiceError, *, as_json: bool, failure_code: int) -> int:
