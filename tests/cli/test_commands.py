@@ -37,6 +37,52 @@ def test_a_machine_is_made_changed_and_destroyed(dormice: Dormice, server: FakeS
     assert json.loads(dormice("machines", "delete", *which).stdout)["desired_state"] == "destroyed"
 
 
+def test_people_get_of_the_status_what_they_can_read(dormice: Dormice, server: FakeServer) -> None:
+    machine_id = server.machine()
+    server.machines[machine_id]["status"]["last_error"] = "guest_lost: it went away"
+    rows = dict(line.split(maxsplit=1) for line in lines(dormice("machines", "get", "--machine-id", machine_id)))
+    assert rows["phase"] == "running"
+    assert rows["reason"] == "DesiredStateReached"
+    assert rows["last_error"] == "guest_lost: it went away"
+    assert "status" not in rows
+
+
+def in_phase(server: FakeServer, machine_id: str, phase: str, wanted: str, **status: str) -> Answer:
+    """The answer that shows the machine on its way."""
+    machine = server.machines[machine_id]
+    return Answer(
+        200,
+        body={
+            **machine,
+            "phase": phase,
+            "desired_state": wanted,
+            "status": {**machine["status"], "phase": phase, **status},
+        },
+    )
+
+
+@pytest.mark.parametrize(("phase", "wanted"), [("failed", "running"), ("sleeping", "sleeping")])
+def test_a_wait_for_a_machine_that_fails_says_why(
+    dormice: Dormice, server: FakeServer, phase: str, wanted: str
+) -> None:
+    machine_id = server.machine(asleep=True)
+    why = {"reason": "RuntimeWakeFailed", "last_error": "no_space: the disk\nis full"}
+    server.planned.append(in_phase(server, machine_id, "starting", "running"))
+    server.planned.append(in_phase(server, machine_id, phase, wanted, **why))
+    done = dormice("machines", "wake", "--machine-id", machine_id, "--wait")
+    assert done.returncode == 1
+    expected = f"dormice: {machine_id} is {phase}, not running: RuntimeWakeFailed: no_space: the disk is full\n"
+    assert done.stderr.decode() == expected
+
+
+def test_a_wait_without_a_node_says_so_once(dormice: Dormice, server: FakeServer) -> None:
+    machine_id = server.machine()
+    server.planned += [in_phase(server, machine_id, "placement_pending", "running")] * 3
+    done = dormice("machines", "wake", "--machine-id", machine_id, "--wait")
+    assert done.returncode == 0
+    assert done.stderr.decode() == f"dormice: {machine_id}: no node is connected to run it, waiting\n"
+
+
 def test_people_get_a_table_and_programs_a_line_of_json_for_each(dormice: Dormice, server: FakeServer) -> None:
     ids = [server.machine() for _ in range(5)]
     head, *rows = lines(dormice("machines", "list", "--limit", "2"))

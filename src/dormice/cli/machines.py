@@ -17,7 +17,6 @@ from dormice.client._sync.connection import Connection
 from dormice.client._sync.streams import events_of_one_connection
 
 POLL_MS = 30_000
-STEADY = frozenset({"running", "sleeping", "destroyed", "failed"})
 
 COLUMNS: Columns = {
     "machine id": lambda machine: machine["machine_id"],
@@ -129,18 +128,48 @@ def _given_sizes(arguments: argparse.Namespace) -> dict[str, Any]:
 def _write(arguments: argparse.Namespace, method: str, path: str, body: dict[str, Any] | None) -> int:
     connection = connect(arguments)
     reply = connection.call(method, path, body=body, idempotency_key=arguments.idempotency_key)
-    machine = reply.json()
-    if arguments.wait:
-        machine = _settled(connection, machine)
-    show(machine, as_json=arguments.json)
-    return 1 if arguments.wait and machine["phase"] != machine["desired_state"] else 0
+    machine: Record = reply.json()
+    if not arguments.wait:
+        _show(machine, as_json=arguments.json)
+        return 0
+    wanted = machine["desired_state"]
+    machine = _settled(connection, machine)
+    _show(machine, as_json=arguments.json)
+    return _outcome(machine, wanted)
+
+
+def _show(machine: Record, *, as_json: bool) -> None:
+    """The machine; people get of its status what the other fields do not say, a line each."""
+    if as_json:
+        show(machine, as_json=True)
+        return
+    status = {"reason": machine["status"]["reason"], "last_error": machine["status"].get("last_error")}
+    show({**{name: value for name, value in machine.items() if name != "status"}, **status}, as_json=False)
+
+
+def _outcome(machine: Record, wanted: str) -> int:
+    """0 if the machine became what it was to be, else 1 and a line that says why."""
+    phase, status = machine["phase"], machine["status"]
+    error = status.get("last_error")
+    # A machine that died on its way is asleep, and is then to be so.
+    if phase == machine["desired_state"] and (phase == wanted or not error):
+        return 0
+    why = " ".join(f"{status['reason']}: {error}".split()) if error else status["reason"]
+    print(f"dormice: {machine['machine_id']} is {phase}, not {wanted}: {why}", file=sys.stderr)
+    return 1
 
 
 def _settled(connection: Connection, machine: Record) -> Record:
-    """The machine once it is what it is to be, or has failed. A line on the terminal says where it is meanwhile."""
+    """The machine once it is what it is to be, or has failed. A line on stderr says where it is meanwhile."""
     path = routes.machine(machine["machine_id"])
+    told = sys.stderr.isatty()
     while machine["phase"] != machine["desired_state"] and machine["phase"] != "failed":
-        progress(f"{machine['machine_id']}: {machine['phase'].replace('_', ' ')} …")
+        pending = machine["phase"] == "placement_pending"
+        what = "no node is connected to run it, waiting" if pending else machine["phase"].replace("_", " ")
+        progress(f"{machine['machine_id']}: {what} …")
+        if pending and not told:
+            print(f"dormice: {machine['machine_id']}: {what}", file=sys.stderr, flush=True)
+            told = True
         machine = connection.call("GET", path, query={"wait_ms": POLL_MS}).json()
     progress("")
     return machine
@@ -154,7 +183,7 @@ def progress(text: str) -> None:
 
 def _retrieve(arguments: argparse.Namespace) -> int:
     reply = connect(arguments).call("GET", routes.machine(arguments.machine_id))
-    show(reply.json(), as_json=arguments.json)
+    _show(reply.json(), as_json=arguments.json)
     return 0
 
 
