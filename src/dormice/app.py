@@ -36,7 +36,8 @@ from dormice.node.machines import ContainerRuntime, ContainerSettings
 from dormice.node.network import Networks
 from dormice.node.node import Node, NodeIdentity
 from dormice.node.process import ProcessRuntime
-from dormice.node.runtime import Runtime
+from dormice.node.runtime import Runtime, RuntimeFailure
+from dormice.store.interface import StoreUnavailable
 from dormice.store.sealing import Sealer
 from dormice.store.sqlite import SqliteStore
 from dormice.supervisor import LIFELINE, supervise
@@ -54,19 +55,21 @@ class _Ended(Exception):
     """Raised inside the TaskGroup to end every service: an orderly stop."""
 
 
-def up(settings: Settings) -> None:
-    """Run server and node on this host until a signal. Raises SettingsError."""
+def up(settings: Settings) -> int:
+    """Run server and node on this host until a signal. Returns the exit code. Raises SettingsError."""
     log_to_stderr(settings.log_level)
+    _check_server(settings)
     _make_directory(settings.data)
     with _locked(settings.data / "up.lock", "`dormice up`"):
-        supervise(settings)
+        return supervise(settings)
 
 
 def server(settings: Settings) -> None:
     """Run the server until a signal. Raises SettingsError, StoreUnavailable."""
     log_to_stderr(settings.log_level)
     prepared = _prepare_server(settings)
-    uvloop.run(_serve_server(prepared))
+    with _one_failure():
+        uvloop.run(_serve_server(prepared))
 
 
 def node(settings: Settings) -> None:
@@ -74,7 +77,7 @@ def node(settings: Settings) -> None:
     log_to_stderr(settings.log_level)
     _make_directory(settings.data)
     _make_directory(settings.data / "node")
-    with _locked(settings.data / "node" / "lock", "`dormice node`"):
+    with _locked(settings.data / "node" / "lock", "`dormice node`"), _one_failure():
         uvloop.run(_serve_node(settings))
 
 
@@ -94,19 +97,36 @@ class _PreparedServer:
 
 
 def _prepare_server(settings: Settings) -> _PreparedServer:
-    limits, defaults = config.limits(), config.machine_defaults()
+    limits, defaults = _check_server(settings)
     directory = settings.data / "server"
     for path in (settings.data, directory):
         _make_directory(path)
     settings.run.mkdir(mode=0o711, parents=True, exist_ok=True)
-    secret = _admin_key(settings)
     http, node_socket = _listen_http(settings), _listen_node(settings)
+    secret = _admin_key(settings, limits)
     if os.geteuid() == 0:
-        uid, gid = privileges.account(settings.user)
+        uid, gid = _account(settings)
         _give(directory, uid, gid)
         directory = privileges.private_view(directory, settings.run / "server")
         privileges.drop(uid, gid)
     return _PreparedServer(directory, secret, http, node_socket, limits, defaults)
+
+
+def _check_server(settings: Settings) -> tuple[Limits, MachineDefaults]:
+    """Check what can be checked before anything is made. Raises SettingsError."""
+    limits, defaults = config.limits(), config.machine_defaults()
+    if settings.api_key:
+        config.check_key(settings.api_key, limits, "DORMICE_API_KEY")
+    if os.geteuid() == 0:
+        _account(settings)
+    return limits, defaults
+
+
+def _account(settings: Settings) -> tuple[int, int]:
+    try:
+        return privileges.account(settings.user, default=config.DEFAULT_USER)
+    except LookupError:
+        raise SettingsError(f"user is {settings.user!r}, and this host has no such user") from None
 
 
 async def _serve_server(prepared: _PreparedServer) -> None:
@@ -178,7 +198,7 @@ class _HttpServer(uvicorn.Server):
         yield
 
 
-def _admin_key(settings: Settings) -> str:
+def _admin_key(settings: Settings, limits: Limits) -> str:
     """Return the host's admin key: given, kept, or made now. It is kept in a file that only the owner can read."""
     path = settings.key_file
     secret = settings.api_key
@@ -188,6 +208,7 @@ def _admin_key(settings: Settings) -> str:
         except FileNotFoundError:
             secret = new_secret()
             log.info("made an admin key: %s", path)
+        config.check_key(secret, limits, str(path))
     if not path.exists() or path.read_text().strip() != secret:
         draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -305,6 +326,20 @@ def _any_image() -> list[str]:
 
 
 # Both
+
+
+@contextmanager
+def _one_failure() -> Iterator[None]:
+    """Raise what an operator can act on as itself, out of the groups of the tasks it ended."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        cause: BaseException = group
+        while isinstance(cause, BaseExceptionGroup) and len(cause.exceptions) == 1:
+            cause = cause.exceptions[0]
+        if isinstance(cause, SettingsError | RuntimeFailure | StoreUnavailable):
+            raise cause from None
+        raise
 
 
 def _settle_garbage() -> None:

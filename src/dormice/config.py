@@ -5,7 +5,9 @@ Only app.py and the CLI read settings; everybody else is given values.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from ipaddress import IPv4Network
@@ -19,7 +21,18 @@ from dormice.domain.limits import Limits, MachineDefaults
 PREFIX = "DORMICE_"
 LIMIT_PREFIX = "DORMICE_LIMIT_"
 DEFAULT_PREFIX = "DORMICE_DEFAULT_"
+MISCONFIGURED = 2
+"""The exit code of a process that cannot work as it is set."""
+DEFAULT_USER = "dormice"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LEAST_ADDRESSES = 8
+"""Of a network of machines: its own address, the gateway, the last one, and some machines."""
+LEAST_UID = 131_072
+"""Below are the host's own users, and machine ranges are 65,536 wide."""
+MOST_UID = (1 << 32) - (1 << 26)
+"""Leaves room for a whole range of 2^26 below the end of uids."""
 T = TypeVar("T", Limits, MachineDefaults)
+_INSTANCE = re.compile(r"[a-z][a-z0-9]{0,7}")
 _GUEST_PLACES = (
     Path(__file__).resolve().parents[2] / "guest" / "build" / "dormice-guest",
     Path("/usr/local/lib/dormice/dormice-guest"),
@@ -45,13 +58,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     driver: str = "container"
     """`container`, or `process`: no isolation at all, for hosts without root and for trying out."""
     user: str = "dormice"
-    """Whom the server becomes once it listens (when started by root); `nobody` if there is no such user."""
+    """Whom the server becomes once it listens (when started by root). Without a user `dormice` it is `nobody`; any other
+    user must exist."""
     instance: str = "dormice"
-    """Names cgroups, network interfaces and rules (1 to 8 of a-z, 0-9): two instances on one host need two names."""
+    """Names cgroups, network interfaces and rules (1 to 8 of a-z, 0-9, a letter first): two instances on one host need two names."""
     network: str = "10.213.0.0/16"
-    """The addresses of machines. Two instances need two ranges."""
+    """The addresses of machines, at least 8. Two instances need two ranges."""
     first_uid: int = 1_000_000_000
-    """Start of the host's uids that machines use, 65,536 each. Two instances need two ranges, 2^26 apart."""
+    """Start of the host's uids that machines use, 65,536 each: 131,072 to 4,227,858,432 (2^32 - 2^26).
+    Two instances need two ranges, 2^26 apart."""
     pool_size: int = 2
     """Disks, user namespaces and networks that are prepared in advance."""
     storage_reserve_gib: int = 2
@@ -113,9 +128,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def machine_network(self) -> IPv4Network:
         """Return `network`. Raises SettingsError."""
         try:
-            return IPv4Network(self.network)
+            network = IPv4Network(self.network)
         except ValueError as error:
             raise SettingsError(f"network: {error}") from None
+        if network.num_addresses < LEAST_ADDRESSES:
+            raise SettingsError(f"network is {self.network!r}, must have at least {LEAST_ADDRESSES} addresses")
+        return network
 
     def environment(self) -> dict[str, str]:
         """Return the variables from which `from_environment` makes these settings again."""
@@ -134,13 +152,32 @@ def from_environment(environment: Mapping[str, str] | None = None, **overrides: 
         settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(str(error)) from None
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
     settings.address()
     settings.machine_network()
     if settings.driver not in ("container", "process"):
         raise SettingsError(f"driver is {settings.driver!r}, must be container or process")
-    if not (settings.instance.isascii() and settings.instance.isalnum() and len(settings.instance) <= 8):
-        raise SettingsError(f"instance is {settings.instance!r}, must be 1 to 8 of a-z and 0-9")
-    return settings
+    if not _INSTANCE.fullmatch(settings.instance):
+        raise SettingsError(f"instance is {settings.instance!r}, must be 1 to 8 of a-z and 0-9, a letter first")
+    if settings.log_level not in LOG_LEVELS:
+        raise SettingsError(f"log_level is {settings.log_level!r}, must be debug, info, warning or error")
+    if not LEAST_UID <= settings.first_uid <= MOST_UID:
+        raise SettingsError(f"first_uid is {settings.first_uid}, must be {LEAST_UID} to {MOST_UID}")
+    for name in ("pool_size", "storage_reserve_gib"):
+        if getattr(settings, name) < 0:
+            raise SettingsError(f"{name} is {getattr(settings, name)}, must be 0 or more")
+
+
+def check_key(secret: str, bounds: Limits, source: str) -> None:
+    """Check the host's admin key, which came from `source`, without showing it. Raises SettingsError."""
+    if not bounds.key_min_chars <= len(secret) <= bounds.key_max_chars:
+        raise SettingsError(
+            f"{source}: an API key has {bounds.key_min_chars} to {bounds.key_max_chars} characters, not {len(secret)}"
+        )
 
 
 def limits(environment: Mapping[str, str] | None = None) -> Limits:
@@ -154,14 +191,23 @@ def machine_defaults(environment: Mapping[str, str] | None = None) -> MachineDef
 
 
 def _overridden(values: T, prefix: str, variables: Mapping[str, str]) -> T:
+    names = {prefix + field.name.upper(): field.name for field in fields(values)}
     changes: dict[str, float | str] = {}
-    for field in fields(values):
-        text = variables.get(prefix + field.name.upper())
-        if text is None:
+    for variable in sorted(variables):
+        if not variable.startswith(prefix):
             continue
-        try:
-            changes[field.name] = type(getattr(values, field.name))(text)
-        except ValueError:
-            kind = type(getattr(values, field.name)).__name__
-            raise SettingsError(f"{prefix}{field.name.upper()} is {text!r}, must be a value of type {kind}") from None
+        if variable not in names:
+            raise SettingsError(f"{variable} is no setting; docs/configuration.md lists them all")
+        name = names[variable]
+        changes[name] = _value(variable, variables[variable], type(getattr(values, name)))
     return replace(values, **changes)  # type: ignore[arg-type] # each value has its field's type
+
+
+def _value(variable: str, text: str, kind: type[float | str]) -> float | str:
+    try:
+        value = kind(text)
+    except ValueError:
+        raise SettingsError(f"{variable} is {text!r}, must be a value of type {kind.__name__}") from None
+    if not isinstance(value, str) and not (math.isfinite(value) and value >= 0):
+        raise SettingsError(f"{variable} is {text!r}, must be a number from 0 on")
+    return value

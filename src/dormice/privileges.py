@@ -14,11 +14,13 @@ _PR_SET_NO_NEW_PRIVS = 38
 _FALLBACK_USER = "nobody"
 
 
-def account(name: str) -> tuple[int, int]:
-    """Return uid and gid of a user; of `nobody` when there is no such user."""
+def account(name: str, *, default: str) -> tuple[int, int]:
+    """Return uid and gid of a user; of `nobody` when the default one is missing. Raises LookupError for any other."""
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
+        if name != default:
+            raise
         entry = pwd.getpwnam(_FALLBACK_USER)
     return entry.pw_uid, entry.pw_gid
 

@@ -11,7 +11,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from dormice.config import Settings
+from dormice.config import MISCONFIGURED, Settings
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +19,8 @@ FIRST_BACKOFF_SECONDS = 0.2
 LAST_BACKOFF_SECONDS = 10.0
 STEADY_SECONDS = 30.0
 """A child that lived so long is restarted as if it had never failed."""
+FIRST_SECONDS = 10.0
+"""Within this a role that is started for the first time finds out that it cannot work as it is set."""
 STOP_SECONDS = 60.0
 LIFELINE = "DORMICE_LIFELINE_FD"
 """Names the pipe that a child holds: its end of file means that its parent is gone. The supervisor may hold one too."""
@@ -31,6 +33,7 @@ class _Child:
     started_at: float = 0.0
     backoff: float = FIRST_BACKOFF_SECONDS
     start_at: float = field(default_factory=time.monotonic)
+    starts: int = 0
 
 
 def supervise(settings: Settings) -> int:
@@ -49,7 +52,9 @@ def supervise(settings: Settings) -> int:
     try:
         while True:
             for child in children:
-                _tend(child, settings, lifeline)
+                if _ended(child) and _misconfigured(child):
+                    return MISCONFIGURED
+                _start(child, settings, lifeline)
             due = min((c.start_at - time.monotonic() for c in children if c.process is None), default=None)
             ready = {key.fd for key, _ in selector.select(timeout=None if due is None else max(due, 0))}
             if ready - {stop}:
@@ -65,17 +70,38 @@ def supervise(settings: Settings) -> int:
         os.close(holder)
 
 
-def _tend(child: _Child, settings: Settings, lifeline: int) -> None:
+def _ended(child: _Child) -> bool:
+    return child.process is not None and child.process.poll() is not None
+
+
+def _misconfigured(child: _Child) -> bool:
+    """Take note of a child's end. Returns whether it is of no use to start it again: it has said why.
+
+    What worked before is worth trying again: a port or a range of addresses may be taken for a moment only.
+    """
+    process, child.process = child.process, None
+    code = process.returncode if process is not None else 0
+    lived = time.monotonic() - child.started_at
+    if code == MISCONFIGURED and child.starts == 1 and lived < FIRST_SECONDS:
+        return True
+    if lived > STEADY_SECONDS:
+        child.backoff = FIRST_BACKOFF_SECONDS
+    log.error("%s ended with code %d, starts again in %.1f s", child.role, code, child.backoff)
+    _back_off(child)
+    return False
+
+
+def _back_off(child: _Child) -> None:
+    child.start_at = time.monotonic() + child.backoff
+    child.backoff = min(child.backoff * 2, LAST_BACKOFF_SECONDS)
+
+
+def _start(child: _Child, settings: Settings, lifeline: int) -> None:
+    """Start a child that is due. When the host has no room for a process, later."""
     now = time.monotonic()
-    if child.process is not None and (code := child.process.poll()) is not None:
-        child.process = None
-        if now - child.started_at > STEADY_SECONDS:
-            child.backoff = FIRST_BACKOFF_SECONDS
-        log.error("%s ended with code %d, starts again in %.1f s", child.role, code, child.backoff)
-        child.start_at = now + child.backoff
-        child.backoff = min(child.backoff * 2, LAST_BACKOFF_SECONDS)
-    if child.process is None and child.start_at <= now:
-        child.started_at = now
+    if child.process is not None or child.start_at > now:
+        return
+    try:
         child.process = subprocess.Popen(
             [sys.executable, "-m", "dormice.cli", child.role],
             env={**os.environ, **settings.environment(), LIFELINE: str(lifeline)},
@@ -83,6 +109,12 @@ def _tend(child: _Child, settings: Settings, lifeline: int) -> None:
             pass_fds=(lifeline,),
             start_new_session=True,
         )
+    except OSError as error:
+        log.error("%s cannot be started, tried again in %.1f s: %s", child.role, child.backoff, error)  # noqa: TRY400 - no trace needed
+        _back_off(child)
+    else:
+        child.started_at = now
+        child.starts += 1
 
 
 def _end(child: _Child) -> None:

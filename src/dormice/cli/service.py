@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 
 from dormice.cli.commands import Parser
 
@@ -33,16 +34,19 @@ def declare(parser: Parser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run until a signal ends it."""
+    """Run until a signal ends it. Returns 2 when it cannot work as it is set."""
     from dormice import app, config  # noqa: PLC0415 - the whole server, loaded only here
     from dormice.node.runtime import RuntimeFailure  # noqa: PLC0415
     from dormice.store.interface import StoreUnavailable  # noqa: PLC0415
 
     given = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
-    role = {"up": app.up, "server": app.server, "node": app.node}[arguments.role]
+    roles: dict[str, Callable[[config.Settings], int | None]] = {
+        "up": app.up,
+        "server": app.server,
+        "node": app.node,
+    }
     try:
-        role(config.from_environment(**given))
+        return roles[arguments.role](config.from_environment(**given)) or 0
     except (config.SettingsError, RuntimeFailure, StoreUnavailable) as error:
-        print(f"dormice {arguments.role}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, config.SettingsError) else 1
-    return 0
+        print(f"dormice: {error}", file=sys.stderr)
+        return config.MISCONFIGURED
