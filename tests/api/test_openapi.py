@@ -82,6 +82,8 @@ def test_generated_requests_are_answered_as_the_document_says(case: Case[Any]) -
     if case.meta is None or case.meta.generation.mode is GenerationMode.POSITIVE:
         # Unknown ids are answered 404 before anything else is looked at: known ones lead further.
         case.body = _without_integral_floats(case.body)
+        if isinstance(case.body, dict) and case.body.get("stdin_open") and case.body.get("stdin") is not None:
+            del case.body["stdin"]  # each is valid; that they exclude each other is said in words (422)
         case.path_parameters = {name: KNOWN[name] for name in case.path_parameters or {}}
     if "Range" in case.headers:
         excluded.append(positive_data_acceptance)  # a range beyond the end is valid, and 416
