@@ -140,8 +140,3 @@ class Board:
         live = self._machines.pop(machine_id, None)
         if live is not None:
             self._of_organization[live.machine.organization_id] -= 1
-
-    def promised(self) -> tuple[float, int]:
-        """Return the vcpus and MiB that running and starting machines have been promised."""
-        awake = [m.machine for m in self._machines.values() if m.machine.phase in (Phase.STARTING, Phase.RUNNING)]
-        return sum(m.vcpu for m in awake), sum(m.memory_mib for m in awake)
