@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +33,23 @@ static bool write_text(int directory, const char *path, const char *text)
     return done;
 }
 
+/* Whether it was started there. Moving into a cgroup, even the one that a process is in, waits for the kernel's readers of
+   all processes: ten milliseconds and more. */
+static bool is_in_init(void)
+{
+    char text[256], own[16];
+    int fd = openat(guest.cgroup, "init/cgroup.procs", O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    text[got > 0 ? got : 0] = 0;
+    snprintf(own, sizeof own, "%d", (int)getpid());
+    for (char *rest, *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+        if (!strcmp(line, own))
+            return true;
+    return false;
+}
+
 void cgroups_open(void)
 {
     struct statfs about;
@@ -42,7 +60,7 @@ void cgroups_open(void)
         complain("mkdir init in the machine's cgroup");
         return;
     }
-    if (!write_text(guest.cgroup, "init/cgroup.procs", "0")) {
+    if (!is_in_init() && !write_text(guest.cgroup, "init/cgroup.procs", "0")) {
         complain("join init in the machine's cgroup");
         return;
     }
@@ -50,38 +68,61 @@ void cgroups_open(void)
     counts_memory = write_text(guest.cgroup, "cgroup.subtree_control", "+memory");
 }
 
-/* "x-<hex id>", and a file in it */
-static void name(const struct execution *execution, char path[64], const char *file)
+/* A cgroup is "x-<number>" in the machine's. */
+static void name(uint64_t cgroup, char path[64], const char *file)
 {
-    *path++ = 'x';
-    *path++ = '-';
-    for (int byte = 0; byte < ID_SIZE; byte++) {
-        *path++ = "0123456789abcdef"[execution->id[byte] >> 4];
-        *path++ = "0123456789abcdef"[execution->id[byte] & 15];
-    }
-    strcpy(path, file);
-}
-
-void execution_mark(const struct execution *execution, char text[64])
-{
-    name(execution, text, "");
+    snprintf(path, 64, "x-%" PRIu64 "%s", cgroup, file);
 }
 
 static int open_file(const struct execution *execution, const char *file, int flags)
 {
     char path[64];
-    name(execution, path, file);
+    name(execution->cgroup, path, file);
     return openat(guest.cgroup, path, flags | O_CLOEXEC);
 }
 
-int cgroup_make(struct execution *execution)
+/* Whether a file of a cgroup says something. */
+static bool says(uint64_t cgroup, const char *file, const char *what)
+{
+    char path[64], text[512];
+    name(cgroup, path, file);
+    int fd = openat(guest.cgroup, path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    text[got > 0 ? got : 0] = 0;
+    return strstr(text, what) != NULL;
+}
+
+/* Some that are empty are kept for the next: making and removing one costs a tenth of a short command. */
+enum { IDLE_MOST = 8 };
+static uint64_t idle[IDLE_MOST];
+static unsigned idles;
+
+int cgroup_make(uint64_t *cgroup)
+{
+    static uint64_t last;
+    char path[64];
+    uint64_t number = idles ? idle[--idles] : ++last;
+    name(number, path, "");
+    if (number == last && mkdirat(guest.cgroup, path, 0755) && errno != EEXIST)
+        return -1;
+    *cgroup = number;
+    return openat(guest.cgroup, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+bool cgroup_unmake(uint64_t cgroup, bool killed)
 {
     char path[64];
-    name(execution, path, "");
-    if (mkdirat(guest.cgroup, path, 0755))
-        return -1;
-    execution->has_cgroup = true;
-    return openat(guest.cgroup, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    /* Not one that was killed: Linux (6.18) kills whatever is cloned into it later. Nor one in which the OOM killer
+       struck, which would be believed to have struck again. */
+    if (!killed && idles < IDLE_MOST && says(cgroup, "/cgroup.events", "populated 0") &&
+        (!counts_memory || says(cgroup, "/memory.events", "oom_kill 0"))) {
+        idle[idles++] = cgroup;
+        return true;
+    }
+    name(cgroup, path, "");
+    return !unlinkat(guest.cgroup, path, AT_REMOVEDIR) || errno == ENOENT;
 }
 
 static void signal_members(const struct execution *execution, int signal)
@@ -124,7 +165,7 @@ static void on_cgroup_event(struct source *source, uint32_t events)
 
 void cgroup_follow(struct execution *execution)
 {
-    if (!execution->has_cgroup || execution->watch_fd >= 0)
+    if (!execution->cgroup || execution->watch_fd >= 0)
         return;
     execution->populated = true;
     execution->watch_source.ready = on_cgroup_event;
@@ -139,12 +180,10 @@ void cgroup_follow(struct execution *execution)
 
 void cgroup_remove(struct execution *execution)
 {
-    char path[64];
     list_remove(&execution->retry);
-    if (!execution->has_cgroup)
+    if (!execution->cgroup)
         return;
-    name(execution, path, "");
-    if (unlinkat(guest.cgroup, path, AT_REMOVEDIR) && errno != ENOENT) {
+    if (!cgroup_unmake(execution->cgroup, execution->killed)) {
         /* A daemon lives on, which an event will tell, or the last process is not quite gone. */
         cgroup_follow(execution);
         if (execution->watch_fd < 0 || !execution->populated) {
@@ -153,7 +192,7 @@ void cgroup_remove(struct execution *execution)
         }
         return;
     }
-    execution->has_cgroup = false;
+    execution->cgroup = 0;
     if (execution->watch_fd >= 0)
         unwatch(&execution->watch_fd);
     execution_release(execution);
@@ -161,20 +200,17 @@ void cgroup_remove(struct execution *execution)
 
 bool cgroup_oom(const struct execution *execution)
 {
-    char text[512];
-    if (!counts_memory || !execution->has_cgroup)
-        return false;
-    int fd = open_file(execution, "/memory.events", O_RDONLY);
-    if (fd < 0)
-        return false;
-    ssize_t got = read(fd, text, sizeof text - 1);
-    close(fd);
-    text[got > 0 ? got : 0] = 0;
-    const char *kills = strstr(text, "oom_kill ");
-    return kills && kills[9] != '0';
+    return counts_memory && execution->cgroup && says(execution->cgroup, "/memory.events", "oom_kill ") &&
+           !says(execution->cgroup, "/memory.events", "oom_kill 0");
 }
 
 /* Without cgroups */
+
+void execution_mark(const struct execution *execution, char text[2 * ID_SIZE + 1])
+{
+    for (int byte = 0; byte < ID_SIZE; byte++)
+        snprintf(text + 2 * byte, 3, "%02x", execution->id[byte]);
+}
 
 struct process {
     pid_t pid, parent, session;
@@ -216,7 +252,7 @@ static bool read_process(pid_t pid, const char *mark, struct process *process)
 /* Every living process of the execution gets the signal (0: none is sent). Returns how many there are. */
 static unsigned signal_tree(const struct execution *execution, int signal)
 {
-    char mark[64];
+    char mark[2 * ID_SIZE + 1];
     unsigned count = 0, size = 0, living = 0;
     struct process *all = NULL;
     DIR *proc = opendir("/proc");
@@ -258,7 +294,7 @@ static unsigned signal_tree(const struct execution *execution, int signal)
 
 void processes_signal(struct execution *execution, int signal)
 {
-    if (execution->has_cgroup)
+    if (execution->cgroup)
         signal_members(execution, signal);
     else if (!guest.has_cgroups)
         signal_tree(execution, signal);
@@ -267,9 +303,9 @@ void processes_signal(struct execution *execution, int signal)
 void processes_kill(struct execution *execution)
 {
     execution->killed = true;
-    if (execution->has_cgroup) {
+    if (execution->cgroup) {
         char path[64];
-        name(execution, path, "/cgroup.kill");
+        name(execution->cgroup, path, "/cgroup.kill");
         if (!write_text(guest.cgroup, path, "1"))
             signal_members(execution, SIGKILL);
     } else if (!guest.has_cgroups) {
@@ -279,7 +315,7 @@ void processes_kill(struct execution *execution)
 
 bool processes_gone(struct execution *execution)
 {
-    if (execution->has_cgroup) {
+    if (execution->cgroup) {
         cgroup_follow(execution);
         if (execution->watch_fd < 0)
             return false;

@@ -10,7 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { BUCKETS = 1024 };
+enum { BUCKETS = 1024, STARTED_HELD = 10 * MS };
 
 LIST(executions);
 LIST(lives);
@@ -129,6 +129,7 @@ void execution_due(struct execution *execution)
 
 static void resend(struct execution *execution)
 {
+    execution_look_started(execution);
     execution->started_due = execution->started_at != 0;
     execution->stdin_due = execution->input.promised;
     execution->exited_due = execution->phase == ENDED;
@@ -145,8 +146,6 @@ void executions_resend(void)
 
 /* Start */
 
-static void on_status(struct source *source, uint32_t events);
-
 static struct execution *make_execution(const uint8_t *id, const struct order *order)
 {
     struct execution *execution = calloc(1, sizeof *execution);
@@ -161,7 +160,6 @@ static struct execution *make_execution(const uint8_t *id, const struct order *o
     stream_init(&execution->output[1], execution, 2);
     input_init(&execution->input, order->stdin_open);
     execution->status_fd = execution->watch_fd = -1;
-    execution->status_source.ready = on_status;
     execution->kept_limit = order->kept_limit;
     execution->timeout = order->timeout_ms;
     execution->drain_left = order->drain_grace_ms * MS;
@@ -188,6 +186,10 @@ enum refusal execution_start(const uint8_t *id, const struct order *order)
         execution_release(execution);
         return REFUSED_RESOURCES;
     }
+    execution->spawned_at = real_time();
+    execution->status_at = guest.now + STARTED_HELD;
+    if (execution->timeout)
+        execution->timeout_at = after_ms(execution->timeout);
     make_known(execution);
     list_append(&lives, &execution->live);
     execution->next_by_pid = by_pid[execution->pid % BUCKETS];
@@ -195,31 +197,29 @@ enum refusal execution_start(const uint8_t *id, const struct order *order)
     return 0;
 }
 
-/* Learns whether the exec worked: the child writes why not, or its end of the pipe closes. */
-static void read_status(struct execution *execution)
+/* Learns whether the exec worked: the child writes why not, or its end of the pipe closes. Nobody waits for that: it is
+   asked when there is more to say, or after a while, so that a short command is told of in one frame and wakes nobody before. */
+void execution_look_started(struct execution *execution)
 {
     uint8_t why[8];
-    ssize_t got = execution->status_fd < 0 ? -1 : read(execution->status_fd, why, sizeof why);
-    if (execution->status_fd < 0 || (got < 0 && (errno == EAGAIN || errno == EINTR)))
+    if (execution->status_fd < 0)
         return;
-    unwatch(&execution->status_fd);
+    ssize_t got = read(execution->status_fd, why, sizeof why);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
+        execution->status_at = guest.now + STARTED_HELD;
+        return;
+    }
+    close(execution->status_fd);
+    execution->status_fd = -1;
     execution->phase = RUNNING;
     if (got == sizeof why) {
         execution->how = get32(why);
         execution->error = get32(why + 4);
         return;
     }
-    execution->started_at = real_time();
-    if (execution->timeout)
-        execution->timeout_at = after_ms(execution->timeout);
+    execution->started_at = execution->spawned_at;
     execution->started_due = true;
     execution_due(execution);
-}
-
-static void on_status(struct source *source, uint32_t events)
-{
-    (void)events;
-    read_status(container_of(source, struct execution, status_source));
 }
 
 /* Its end */
@@ -229,7 +229,7 @@ void execution_leader_ended(pid_t pid, int status)
     struct execution *execution = take_leader(pid);
     if (!execution)
         return;
-    read_status(execution);
+    execution_look_started(execution);
     execution->pid = 0;
     execution->ended_at = real_time();
     if (!execution->how) {
@@ -304,6 +304,8 @@ static void kill_now(struct execution *execution)
 /* Applies its deadlines, ends it if it has come to that, and brings `next` forward to its next deadline. */
 static void live_turn(struct execution *execution, uint64_t *next)
 {
+    if (execution->status_fd >= 0 && guest.now >= execution->status_at)
+        execution_look_started(execution);
     if (execution->timeout_at && guest.now >= execution->timeout_at) {
         execution->flags |= EXITED_TIMEOUT;
         kill_now(execution);
@@ -314,6 +316,8 @@ static void live_turn(struct execution *execution, uint64_t *next)
         end_execution(execution);
         return;
     }
+    if (execution->status_fd >= 0)
+        sooner(next, execution->status_at);
     sooner(next, execution->timeout_at);
     sooner(next, execution->kill_at);
     sooner(next, execution->look_at ? execution->look_at : execution->drain_at);
@@ -352,7 +356,7 @@ void execution_forget(struct execution *execution)
 
 void execution_release(struct execution *execution)
 {
-    if (execution->known || execution->phase != ENDED || execution->has_cgroup || execution->output[0].fd >= 0 ||
+    if (execution->known || execution->phase != ENDED || execution->cgroup || execution->output[0].fd >= 0 ||
         execution->output[1].fd >= 0 || list_empty(&execution->all))
         return;
     list_remove(&execution->all);

@@ -122,6 +122,7 @@ bool order_read(const struct frame *frame, struct order *order)
         .drain_grace_ms = get32(at + 32),
         .stdin_open = frame->flags & 1,
         .strings = at + 36,
+        .size = (uint32_t)(end - (at + 36)),
     };
     at = skip_string(order->strings, end);
     at = at ? skip_list(at, end, &order->argc, false) : NULL;

@@ -37,7 +37,8 @@ struct order {
     uint32_t drain_grace_ms;
     bool stdin_open;
     uint32_t argc, envc;
-    uint8_t *strings;
+    uint8_t *strings; /* as they came: cwd, argv, envp */
+    uint32_t size;    /* of all of them */
 };
 
 /* Cuts the first frame off `data`. Returns its whole size; 0 when it is not complete, with `need` bytes in all

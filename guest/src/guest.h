@@ -5,6 +5,7 @@
    link.c        connections from the node: frames in, and everything owed to the node out
    executions.c  the life of an execution from START to FORGET
    spawn.c       making its first process
+   spare.c       one made in advance
    streams.c     its output and input
    cgroups.c     finding, signalling and killing all of its processes
 
@@ -89,8 +90,8 @@ struct execution {
     struct stream output[2];
     struct input input;
 
-    struct source status_source;
-    int status_fd; /* tells of a failed exec */
+    int status_fd;                   /* tells whether the exec worked; -1 once it has */
+    uint64_t spawned_at, status_at; /* CLOCK_REALTIME; when to ask for the status at the latest */
 
     uint64_t kept_limit, timeout, drain_left;
     uint64_t timeout_at, kill_at, drain_at, look_at, retry_at;
@@ -98,7 +99,8 @@ struct execution {
     bool must_be_empty; /* a timeout or a cancel: it ends when its processes are gone */
     bool killed;
 
-    bool has_cgroup, populated;
+    uint64_t cgroup; /* the number of its cgroup; 0 for none */
+    bool populated;
     struct source watch_source;
     int watch_fd; /* cgroup.events */
 
@@ -154,6 +156,7 @@ void executions_resend(void);
 enum refusal execution_start(const uint8_t *id, const struct order *order); /* 0 when started */
 void execution_cancel(struct execution *execution, uint32_t grace_ms);
 void execution_forget(struct execution *execution);
+void execution_look_started(struct execution *execution);
 void execution_leader_ended(pid_t pid, int status);
 void execution_due(struct execution *execution);
 void execution_release(struct execution *execution); /* frees it if nothing of it is left */
@@ -164,9 +167,27 @@ bool tombstone_has(const uint8_t *id);
 /* spawn.c */
 void spawn_prepare(void);
 /* Text that is in the environment of the execution's processes when there is no cgroup to find them by. */
-void execution_mark(const struct execution *execution, char text[64]);
+void execution_mark(const struct execution *execution, char text[2 * ID_SIZE + 1]);
 /* Makes the leader; false when there is no memory, process or descriptor for it. */
 bool spawn(struct execution *execution, const struct order *order);
+
+struct pipes {
+    int in[2], out[2], err[2], status[2];
+};
+bool pipes_make(struct pipes *pipes, bool with_stdin);
+bool pipes_attach(struct execution *execution, struct pipes *pipes); /* hands it the parent's ends, or closes them */
+void pipes_detach(struct execution *execution);
+void pipes_close(const struct pipes *pipes);
+pid_t fork_into(int cgroup);
+void child_settle(const struct pipes *pipes, int kept); /* `kept` becomes 4; -1 for none */
+_Noreturn void child_exec(const char *cwd, char **argv, char **envp);
+
+/* spare.c */
+bool spare_take(struct execution *execution, const struct order *order); /* false when another process must be made */
+void spare_want(void);
+void spare_turn(void);
+bool spare_ended(pid_t pid); /* whether that was the spare */
+void spare_discard(void);
 
 /* streams.c */
 void stream_init(struct stream *stream, struct execution *execution, uint8_t number);
@@ -185,7 +206,8 @@ void input_close(struct execution *execution);
 
 /* cgroups.c */
 void cgroups_open(void);
-int cgroup_make(struct execution *execution); /* its directory, or -1 */
+int cgroup_make(uint64_t *cgroup); /* its directory, or -1 */
+bool cgroup_unmake(uint64_t cgroup, bool killed); /* false while something lives in it */
 void processes_signal(struct execution *execution, int signal);
 void processes_kill(struct execution *execution);
 bool processes_gone(struct execution *execution);

@@ -181,6 +181,7 @@ static bool on_hello(struct connection *connection, const uint8_t *body)
     at = put32(put_id(at, guest.boot_id), count);
     executions_names(at);
     executions_resend();
+    spare_want();
     return true;
 }
 

@@ -117,6 +117,7 @@ void machine_stop(uint32_t grace_ms)
         return;
     }
     guest.stopping = true;
+    spare_discard();
     stop_at = at;
     children = reap_due = true; /* until asked */
     list_each(link, after, &lives) {
@@ -169,7 +170,8 @@ static bool reap(void)
             children = pid == 0 || errno != ECHILD;
             return false;
         }
-        execution_leader_ended(pid, status);
+        if (!spare_ended(pid))
+            execution_leader_ended(pid, status);
     }
     return true;
 }
@@ -309,6 +311,8 @@ int main(int argc, char **argv)
         more |= reap_due;
         retry_removals(&next);
         collect_garbage();
+        if (!more)
+            spare_turn();
         int count = epoll_wait(guest.epoll, events, EVENTS, more ? 0 : until(next));
         for (int index = 0; index < count; index++) {
             struct source *source = events[index].data.ptr;

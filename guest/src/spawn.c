@@ -87,12 +87,6 @@ void spawn_prepare(void)
 
 /* The child's side */
 
-struct plan {
-    int in, out, err, status;
-    char **argv, **envp;
-    const char *cwd;
-};
-
 static _Noreturn void fail(enum how how, int error)
 {
     uint8_t why[8];
@@ -162,32 +156,40 @@ static _Noreturn void run(char **argv, char **envp)
          error);
 }
 
-static _Noreturn void child(const struct plan *plan)
+void child_settle(const struct pipes *pipes, int kept)
 {
     /* The pipes' own numbers are above 4: 0 to 4 are taken since process 1 began. */
-    dup2(plan->in, 0);
-    dup2(plan->out, 1);
-    dup2(plan->err, 2);
-    dup3(plan->status, 3, O_CLOEXEC);
-    syscall(SYS_close_range, 4, ~0U, 0);
+    dup2(pipes->in[0] >= 0 ? pipes->in[0] : guest.null, 0);
+    dup2(pipes->out[1], 1);
+    dup2(pipes->err[1], 2);
+    dup3(pipes->status[1], 3, O_CLOEXEC);
+    if (kept >= 0)
+        dup3(kept, 4, O_CLOEXEC);
+    syscall(SYS_close_range, kept >= 0 ? 5 : 4, ~0U, 0);
     setsid();
     struct rlimit files = {guest.files_soft, guest.files_hard};
     if (files.rlim_cur != files.rlim_max)
         setrlimit(RLIMIT_NOFILE, &files);
+    if (guest.is_init)
+        setpriority(PRIO_PROCESS, 0, 0); /* process 1 runs before what it started */
     if (!guest.is_init && !guest.has_cgroups)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-    enter_cwd(plan->cwd);
     if (guest.may_filter)
         forbid_clone3();
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    run(plan->argv, plan->envp);
+}
+
+_Noreturn void child_exec(const char *cwd, char **argv, char **envp)
+{
+    enter_cwd(cwd);
+    run(argv, envp);
 }
 
 /* The parent's side */
 
-static pid_t fork_into(int cgroup)
+pid_t fork_into(int cgroup)
 {
     struct clone3_arguments arguments = {.exit_signal = SIGCHLD};
     if (cgroup >= 0) {
@@ -204,10 +206,6 @@ static pid_t fork_into(int cgroup)
     return pid;
 }
 
-struct pipes {
-    int in[2], out[2], err[2], status[2];
-};
-
 static void close_one(int fd)
 {
     if (fd >= 0)
@@ -223,50 +221,57 @@ static bool make_pipe(int ends[2], int ours)
     return !fcntl(ends[ours], F_SETFL, O_NONBLOCK);
 }
 
-static bool make_pipes(struct pipes *pipes, bool with_stdin)
+bool pipes_make(struct pipes *pipes, bool with_stdin)
 {
     *pipes = (struct pipes){{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}};
     return (!with_stdin || make_pipe(pipes->in, 1)) && make_pipe(pipes->out, 0) && make_pipe(pipes->err, 0) &&
            make_pipe(pipes->status, 0) && (uint64_t)pipes->status[1] + SPARE_FDS < guest.files_hard;
 }
 
-/* Hands the parent's ends to the execution; what remains open is closed with the pipes. */
-static bool attach(struct execution *execution, struct pipes *pipes)
+bool pipes_attach(struct execution *execution, struct pipes *pipes)
 {
     bool done = stream_open(&execution->output[0], pipes->out[0]) && stream_open(&execution->output[1], pipes->err[0]);
-    execution->status_fd = pipes->status[0];
-    done = done && watch(execution->status_fd, EPOLLIN | EPOLLET, &execution->status_source);
     done = done && (pipes->in[1] < 0 || input_open(&execution->input, pipes->in[1]));
-    if (done)
-        pipes->out[0] = pipes->err[0] = pipes->status[0] = pipes->in[1] = -1;
+    execution->status_fd = pipes->status[0];
+    pipes->out[0] = pipes->err[0] = pipes->status[0] = pipes->in[1] = -1;
+    if (!done)
+        pipes_detach(execution);
     return done;
 }
 
-static void close_pipes(const struct pipes *pipes)
+void pipes_detach(struct execution *execution)
+{
+    unwatch(&execution->output[0].fd);
+    unwatch(&execution->output[1].fd);
+    unwatch(&execution->input.fd);
+    unwatch(&execution->status_fd);
+}
+
+void pipes_close(const struct pipes *pipes)
 {
     for (const int *fd = (const int *)pipes; fd < (const int *)(pipes + 1); fd++)
         close_one(*fd);
 }
 
-static void detach(struct execution *execution)
+static bool launch(struct execution *execution, const struct pipes *pipes, const struct order *order, char **strings)
 {
-    execution->output[0].fd = execution->output[1].fd = execution->input.fd = execution->status_fd = -1;
-}
-
-static bool launch(struct execution *execution, const struct pipes *pipes, struct plan *plan)
-{
-    int cgroup = guest.has_cgroups ? cgroup_make(execution) : -1;
+    char mark[64] = "DORMICE_EXECUTION=", **argv = strings, **envp = strings + order->argc + 1;
+    const char *cwd = order_strings(order, argv, envp);
+    if (!guest.has_cgroups) {
+        execution_mark(execution, mark + strlen(mark));
+        envp[order->envc] = mark;
+        envp[order->envc + 1] = NULL;
+    }
+    int cgroup = guest.has_cgroups ? cgroup_make(&execution->cgroup) : -1;
     if (guest.has_cgroups && cgroup < 0) {
         complain("make a cgroup");
         return false;
     }
-    plan->in = pipes->in[0] >= 0 ? pipes->in[0] : guest.null;
-    plan->out = pipes->out[1];
-    plan->err = pipes->err[1];
-    plan->status = pipes->status[1];
     execution->pid = fork_into(cgroup);
-    if (!execution->pid)
-        child(plan);
+    if (!execution->pid) {
+        child_settle(pipes, -1);
+        child_exec(cwd, argv, envp);
+    }
     if (execution->pid < 0)
         complain("clone3");
     close_one(cgroup);
@@ -276,33 +281,15 @@ static bool launch(struct execution *execution, const struct pipes *pipes, struc
 bool spawn(struct execution *execution, const struct order *order)
 {
     struct pipes pipes;
-    struct plan plan;
-    char mark[64] = "DORMICE_EXECUTION=";
+    if (spare_take(execution, order))
+        return true;
     char **strings = malloc(((size_t)order->argc + order->envc + 3) * sizeof *strings);
-    bool done = strings && make_pipes(&pipes, order->stdin_open);
     if (!strings)
         return false;
-    if (done) {
-        plan.argv = strings;
-        plan.envp = strings + order->argc + 1;
-        plan.cwd = order_strings(order, plan.argv, plan.envp);
-        if (!guest.has_cgroups) {
-            execution_mark(execution, mark + strlen(mark));
-            plan.envp[order->envc] = mark;
-            plan.envp[order->envc + 1] = NULL;
-        }
-        /* Forked first: a child may hold copies of its own ends only before it closes them. */
-        done = attach(execution, &pipes) && launch(execution, &pipes, &plan);
-    }
-    if (!done && pipes.out[0] < 0) {
-        unwatch(&execution->output[0].fd);
-        unwatch(&execution->output[1].fd);
-        unwatch(&execution->input.fd);
-        unwatch(&execution->status_fd);
-    } else if (!done) {
-        detach(execution);
-    }
-    close_pipes(&pipes);
+    bool done = pipes_make(&pipes, order->stdin_open) && pipes_attach(execution, &pipes);
+    if (done && !(done = launch(execution, &pipes, order, strings)))
+        pipes_detach(execution);
+    pipes_close(&pipes);
     free(strings);
     return done;
 }

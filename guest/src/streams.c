@@ -138,6 +138,7 @@ static ssize_t keep(struct stream *stream, uint64_t size)
     }
     ssize_t got = readv(stream->fd, slices, stream_slices(stream, stream->received, (uint32_t)size, slices));
     if (got > 0) {
+        execution_look_started(stream->execution); /* STARTED goes before the first of its output */
         holders += !held(stream);
         held_by_all += (uint64_t)got;
         stream->received += (uint64_t)got;

@@ -39,6 +39,7 @@ CGROUP2 = next(
     (Path(line.split()[1]) for line in Path("/proc/mounts").read_text().splitlines() if line.split()[2] == "cgroup2"),
     None,
 )
+MARK = "TEST_EXECUTION"
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 PATIENCE = 5.0
 F = TypeVar("F", bound=GuestFrame)
@@ -159,19 +160,19 @@ class Link:
         self,
         *argv: str,
         execution: bytes | None = None,
-        env: Mapping[str, str] = ENVIRONMENT,
+        env: Mapping[str, str] | None = None,
         cwd: str = "/",
         kept_limit: int = 1 << 40,
         **options: int,
     ) -> bytes:
-        """Send START; the execution's id."""
+        """Send START; the execution's id. Without `env` its processes bear a mark by which `members` finds them."""
         name = execution or uuid4().bytes
         self.send(
             Start(
                 execution=name,
                 boot_id=self.boot_id.bytes,
                 argv=argv,
-                env=env,
+                env=env or {**ENVIRONMENT, MARK: name.hex()},
                 cwd=cwd,
                 kept_limit=kept_limit,
                 timeout_ms=options.get("timeout_ms", 0),
@@ -267,10 +268,25 @@ class GuestProcess:
     def members(self, execution: bytes) -> list[int]:
         """The processes in an execution's cgroup."""
         assert self.cgroup is not None
+        mark = f"{MARK}={execution.hex()}".encode()
+        for cgroup in self.cgroup.glob("x-*"):
+            with contextlib.suppress(OSError):
+                pids = [int(pid) for pid in (cgroup / "cgroup.procs").read_text().split()]
+                if any(mark in Path(f"/proc/{pid}/environ").read_bytes() for pid in pids):
+                    return pids
+        return []
+
+    def used_cgroups(self) -> list[str]:
+        """The names of the cgroups in which processes of executions are: no empty one, nor that in which the spare waits."""
+        assert self.cgroup is not None
+        return sorted(path.name for path in self.cgroup.glob("x-*") if self._is_used(path))
+
+    def _is_used(self, cgroup: Path) -> bool:
         try:
-            return [int(pid) for pid in (self.cgroup / f"x-{execution.hex()}/cgroup.procs").read_text().split()]
-        except (FileNotFoundError, OSError):
-            return []
+            pids = (cgroup / "cgroup.procs").read_text().split()
+            return any(Path(f"/proc/{pid}/exe").readlink() != GUEST for pid in pids)
+        except OSError:
+            return False
 
     def rollup(self, name: str) -> int:
         """A line of smaps_rollup, in KiB; 0 for a sanitized guest, whose memory says nothing."""
