@@ -20,7 +20,7 @@ from tests.node.machine_lab import SMALL, IsolatedNetworks, Lab
 def _die_at(step: str) -> None:
     def watch(frame: FrameType, event: str, _: object) -> None:
         name, caller = frame.f_code.co_qualname, frame.f_back and frame.f_back.f_code.co_qualname
-        if event == "call" and (name == step or (step, name, caller) == ("sent", "_answer", "Standby.run")):
+        if event == "call" and (name == step or (step, name, caller) == ("sent", "Standby._wait", "Standby.run")):
             os.kill(os.getpid(), signal.SIGKILL)
 
     threading.setprofile(watch)

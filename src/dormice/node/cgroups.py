@@ -21,6 +21,8 @@ _CPU_PERIOD_US = 100_000
 _SOCKET_SHARE = 4
 _DELEGATED = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
 _CONTROLLERS = ("cpu", "memory", "pids")
+_INIT = "init"
+"""Where the guest looks for itself (guest/src/cgroups.c)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +105,13 @@ class Cgroups:
         return {entry.name for parent in parents for entry in parent.iterdir() if entry.is_dir()}
 
     def create(self, name: str, owner: int) -> None:
-        """Make a machine's directories, without limits yet, and give the cgroup2 one to `owner` (the machine's root)."""
+        """Make a machine's directories, without limits yet, and give the cgroup2 ones to `owner` (the machine's root)."""
         for directory in self._directories(name):
             directory.mkdir(exist_ok=True)
-        unified = self._unified / name
-        for path in (unified, *(unified / file for file in _DELEGATED)):
-            os.chown(path, owner, owner)
+        for unified in (self._unified / name, self._unified / name / _INIT):
+            unified.mkdir(exist_ok=True)
+            for path in (unified, *(unified / file for file in _DELEGATED)):
+                os.chown(path, owner, owner)
 
     def apply(self, name: str, limits: Limits) -> None:
         """Set limits, also those of a machine that runs. Raises OSError (EBUSY) when more memory is in use on v1."""
@@ -132,6 +135,10 @@ class Cgroups:
     def entrances(self, name: str) -> list[Path]:
         """The files into which a process writes "0" to enter the machine's cgroups."""
         return [directory / "cgroup.procs" for directory in self._directories(name)]
+
+    def init_entrance(self, name: str) -> Path:
+        """The same for the child of the cgroup2 directory in which process 1 belongs: no cgroup with children may hold any."""
+        return self._unified / name / _INIT / "cgroup.procs"
 
     def open_delegated(self, name: str) -> int:
         """A directory fd of the machine's cgroup2 directory."""

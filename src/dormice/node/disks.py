@@ -56,6 +56,7 @@ class Disks:
                 return
             self._admit(size_gib * GIB - held)
             if held:
+                self._growing(machine_id).touch()
                 os.truncate(image, size_gib * GIB)
             else:
                 self._pool_gib = size_gib
@@ -79,6 +80,7 @@ class Disks:
     def delete(self, machine_id: str) -> None:
         self._path(machine_id).unlink(missing_ok=True)
         self._base(machine_id).unlink(missing_ok=True)
+        self._growing(machine_id).unlink(missing_ok=True)
 
     def attach(self, machine_id: str) -> int:
         """Attach the disk, grown to its size, and return a detached mount of it; the last mount to go detaches the disk.
@@ -90,7 +92,9 @@ class Disks:
         try:
             if not _lock(fd):
                 raise RuntimeFailure("STILL_RUNNING", "the disk is in use by an earlier boot", retryable=True)
-            _grow_offline(image)
+            if self._growing(machine_id).exists():
+                _grow_offline(image)
+                self._growing(machine_id).unlink()
             with _loop_device(fd) as device:
                 return syscalls.fsmount("ext4", device, _MOUNT_OPTIONS, syscalls.MOUNT_ATTR_NODEV)
         finally:
@@ -143,6 +147,10 @@ class Disks:
 
     def _base(self, machine_id: str) -> Path:
         return self._images / f"{machine_id}.base"
+
+    def _growing(self, machine_id: str) -> Path:
+        """There while the file system may be smaller than its image: what it says of itself would have to be read from the disk."""
+        return self._images / f"{machine_id}.growing"
 
     def _admit(self, more: int) -> None:
         stats = [entry.stat() for entry in os.scandir(self._images)]

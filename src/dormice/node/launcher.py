@@ -24,18 +24,20 @@ class Standby:
     def __init__(self, answers: socket.socket) -> None:
         self._answers = answers
 
-    def run(self, argv: Sequence[str], netns: int, fds: Sequence[int]) -> int:
-        """Run a command in a network namespace, as a session of its own, with `fds` as its 3, 4, ... Only once.
+    def run(self, program: int, argv: Sequence[str], netns: int, fds: Sequence[int]) -> None:
+        """Run an open program in a network namespace, as a session of its own, with `fds` as its 3, 4, ... Only once.
 
-        Returns its exit status.
-
-        Raises RuntimeFailure when it could not even be tried.
+        Returns when it has ended; nobody learns how. Raises RuntimeFailure when it could not even be tried.
         """
         try:
-            socket.send_fds(self._answers, [json.dumps({"argv": list(argv)}).encode()], [netns, *fds])
+            socket.send_fds(self._answers, [json.dumps({"argv": list(argv)}).encode()], [netns, program, *fds])
         except BrokenPipeError:
             raise RuntimeFailure("OCI_RUNTIME_FAILED", "the waiting process died", retryable=True) from None
-        return int(_answer(self._answers)[0]["status"])
+        self._wait()
+
+    def _wait(self) -> None:
+        if failure := self._answers.recv(_MESSAGE_BYTES):
+            raise RuntimeFailure("OCI_RUNTIME_FAILED", json.loads(failure)["error"])
 
     def close(self) -> None:
         """Let the process end if it still waits."""
@@ -62,9 +64,12 @@ class Launcher:
             _, fds = _answer(answers)
         return fds[0]
 
-    def stand_by(self, cgroups: Sequence[Path]) -> Standby:
-        """A process inside the cgroups, given by their `cgroup.procs`, that waits for a command. Raises RuntimeFailure."""
-        answers = self._send({"verb": "stand_by", "cgroups": [str(path) for path in cgroups]})
+    def stand_by(self, cgroups: Sequence[Path], init: Path) -> Standby:
+        """A process inside the cgroups, given by their `cgroup.procs`, that waits for a command. Raises RuntimeFailure.
+
+        It sees these as the roots, and is itself in the child `init` of one of them.
+        """
+        answers = self._send({"verb": "stand_by", "cgroups": [str(path) for path in cgroups], "init": str(init)})
         try:
             _answer(answers)
         except RuntimeFailure:

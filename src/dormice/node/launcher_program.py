@@ -6,9 +6,10 @@ and nothing of ours, because every child is a copy of it.
 Each message on that socket is one JSON object with one descriptor, a socket for the answers. Verbs:
 
     {"verb": "userns", "base": 1000000, "size": 65536, "settings": {"max_user_namespaces": 0}}  ->  {} and the namespace's fd
-    {"verb": "stand_by", "cgroups": [".../cgroup.procs"]}  ->  {} once a child is inside the cgroups;
-        then, on the same socket, {"argv": ["crun", ...]} with a network namespace to enter and the fds 3, 4, ... of that
-        command  ->  {"status": 0}
+    {"verb": "stand_by", "cgroups": [".../cgroup.procs"], "init": ".../init/cgroup.procs"}  ->  {} once a child is inside the
+        cgroups, which it then has as the roots of a cgroup namespace, and inside the child `init` of one of them;
+        then, on the same socket, {"argv": ["crun", ...]} with a network namespace to enter, an open program and its fds 3, 4, ...
+        ->  nothing but the end of the socket, once the program and what it started without closing its other fds have ended
 
 An error is {"error": "..."}.
 """
@@ -21,8 +22,9 @@ import resource
 import signal
 import socket
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
+CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 PR_SET_SECUREBITS = 28
@@ -59,6 +61,7 @@ def receive(source: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
 
 def serve(control: socket.socket) -> None:
     """Fork a child for every message, until the node goes."""
+    os.setpriority(os.PRIO_PROCESS, 0, 0)  # not the node's: what machines run comes after it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     while True:
         plan, fds = receive(control)
@@ -81,13 +84,19 @@ def answer(plan: dict[str, Any], answers: socket.socket) -> None:
         else:
             for path in plan["cgroups"]:
                 write(path, "0")
+            call("unshare", CLONE_NEWCGROUP)
+            write(plan["init"], "0")
+            standard = silence()
+            bound_resources()
             answers.send(b"{}")
             command, fds = receive(answers)
             if command is None:
                 return
             # Before the OCI runtime, not by it: once inside the user namespace it may no longer enter a network of the host's.
             call("setns", fds.pop(0), CLONE_NEWNET)
-            result["status"] = run(command["argv"], fds)
+            program = fds.pop(0)
+            answers.set_inheritable(True)
+            become(program, command["argv"], [*standard, *fds])
     except OSError as error:
         result = {"error": str(error)}
     socket.send_fds(answers, [json.dumps(result).encode()], sent)
@@ -124,22 +133,31 @@ def userns(base: int, size: int, settings: dict[str, int]) -> int:
         os.waitpid(child, 0)
 
 
-def run(argv: list[str], fds: list[int]) -> int:
-    """Run a command in a session of its own, its fds from 3 on as given, and return its exit status (negative: a signal)."""
+def silence() -> list[int]:
+    """Standard streams for a command whose output nobody reads."""
     # Not /dev/null: the OCI runtime gives its standard streams to the machine's root, and that device is everybody's.
-    silence, sink = os.pipe()
+    quiet, sink = os.pipe()
     os.close(sink)
     heard, unheard = os.pipe()
     os.close(heard)
-    standard = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, SAFE_FD) for fd in (silence, unheard, unheard)]
-    actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate([*standard, *fds])]
+    return [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, SAFE_FD) for fd in (quiet, unheard, unheard)]
+
+
+def bound_resources() -> None:
+    """Set the limits of this process and of the commands that it runs."""
     # Here, because the OCI runtime may lack the capability to set them for a process in another user namespace.
     hard = min(MOST_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(OPEN_FILES, hard), hard))
     # A host whose core_pattern is a pipe would run its handler, as root and outside, on the machine's behalf.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    child = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsid=True)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def become(program: int, argv: list[str], fds: list[int]) -> NoReturn:
+    """Go on as another program, in a session of its own, with the fds from 0 on as given."""
+    os.setsid()
+    for target, fd in enumerate(fds):
+        os.dup2(fd, target)
+    os.execve(program, argv, os.environ)  # noqa: S606 - a program by its descriptor, with a list of arguments
 
 
 if __name__ == "__main__":

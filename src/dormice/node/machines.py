@@ -32,7 +32,7 @@ from dormice.node.disks import Disks
 from dormice.node.launcher import Launcher
 from dormice.node.mounts import MachineRoot, MountNamespace
 from dormice.node.oci import OciRuntime
-from dormice.node.ports import Image, ImageSource, Network, NetworkProvider
+from dormice.node.ports import QUIET_SECONDS, Image, ImageSource, Network, NetworkProvider
 from dormice.node.records import Record
 from dormice.node.runtime import MachineSpec, Running, RuntimeFailure
 from dormice.node.slots import Slot, Slots, cgroup_name, raise_host_quotas
@@ -41,6 +41,8 @@ _MACHINE_ID = re.compile(r"dm-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _END_TIMEOUT = 20.0
 _MOST_VCPUS = 100_000
 _THREADS = 4
+_GUEST_NICE = -10
+"""So that a machine full of busy commands still has one started, timed out or reported. Commands do not inherit it."""
 _BACKLOG = 16
 
 _log = logging.getLogger(__name__)
@@ -91,6 +93,10 @@ class _Places:
         return self.private / "record.json"
 
     @property
+    def log(self) -> Path:
+        return self.private / "oci.log"
+
+    @property
     def root(self) -> MachineRoot:
         return MachineRoot(self.directory)
 
@@ -121,6 +127,9 @@ class ContainerRuntime:
         )
         self._running: dict[str, tuple[Running, Record]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._refilling: asyncio.TimerHandle | None = None
+        self._furnished: set[str] = set()
+        """Machines whose disks this node has furnished: once is enough, as its nameserver stays the same."""
 
     async def open(self) -> list[Running]:
         self._namespace = MountNamespace()
@@ -145,15 +154,12 @@ class ContainerRuntime:
                 if running.boot_id == boot_id:
                     return running
                 raise RuntimeFailure("STILL_RUNNING", f"boot {running.boot_id} of the machine is alive", retryable=True)
-            image = await self._in_thread(self._image, machine_id, spec.image)
             network = await self._networks.acquire(machine_id)
             try:
                 # Here and not on the thread: a private mount namespace does not get to see new mounts of every host.
                 netns = os.open(network.netns_path, os.O_RDONLY | os.O_CLOEXEC)
                 try:
-                    running, record = await self._in_thread(
-                        self._start, machine_id, boot_id, spec, image, network, netns
-                    )
+                    running, record = await self._in_thread(self._start, machine_id, boot_id, spec, network, netns)
                 finally:
                     os.close(netns)
             except (RuntimeFailure, OSError, asyncio.CancelledError) as failure:
@@ -162,7 +168,7 @@ class ContainerRuntime:
                     raise
                 raise RuntimeFailure("OCI_RUNTIME_FAILED", str(failure)) from failure
             self._running[machine_id] = running, record
-        self._refill()
+        self._refill_soon()
         return running
 
     async def end(self, machine_id: str) -> None:
@@ -175,6 +181,7 @@ class ContainerRuntime:
         async with self._locks[machine_id]:
             await self._clear(machine_id)
             await self._in_thread(self._disks.delete, machine_id)
+            self._furnished.discard(machine_id)
 
     async def resize(self, machine_id: str, spec: MachineSpec) -> None:
         self._check(machine_id, spec)
@@ -186,10 +193,13 @@ class ContainerRuntime:
         return self._cgroups.oom_kills(cgroup_name(known[1].uid_base)) if known else 0
 
     async def close(self) -> None:
+        if self._refilling is not None:
+            self._refilling.cancel()
         await self._in_thread(self._pool_executor.shutdown, cancel_futures=True)
         await self._in_thread(self._slots.close)
         self._executor.shutdown()
         self._launcher.close()
+        self._oci.close()
         self._unified.close()
         self._namespace.close()
         for running, _ in self._running.values():
@@ -213,6 +223,12 @@ class ContainerRuntime:
         # Looked at here, before anything is made; so that not-a-number is no size, each is asked for what it must be.
         if spec and not (0 < spec.vcpu <= _MOST_VCPUS and spec.memory_mib > 0 and spec.storage_gib > 0):
             raise RuntimeFailure("CAPACITY_EXCEEDED", "no machine has such sizes")
+
+    def _refill_soon(self) -> None:
+        """Refill once no machine has started for a while: the kernel makes one cgroup at a time, and the guest needs one for a command."""
+        if self._refilling is not None:
+            self._refilling.cancel()
+        self._refilling = asyncio.get_running_loop().call_later(QUIET_SECONDS, self._refill)
 
     def _refill(self) -> None:
         for refill in (self._slots.refill, self._disks.refill):
@@ -293,9 +309,9 @@ class ContainerRuntime:
         return Running(machine_id, record.boot_id, places.socket, pidfd, record.environment), record
 
     def _start(
-        self, machine_id: str, boot_id: UUID, spec: MachineSpec, image: Image, network: Network, netns: int
+        self, machine_id: str, boot_id: UUID, spec: MachineSpec, network: Network, netns: int
     ) -> tuple[Running, Record]:
-        places = self._places(machine_id)
+        places, image = self._places(machine_id), self._image(machine_id, spec.image)
         self._disks.create(machine_id, spec.storage_gib)
         places.make()
         slot = self._slots.take()
@@ -325,13 +341,15 @@ class ContainerRuntime:
     def _mount_root(self, machine_id: str, image: Image, network: Network, slot: Slot) -> None:
         disk = self._disks.attach(machine_id)
         try:
-            mounts.furnish(disk, machine_id, network.gateway)
+            if machine_id not in self._furnished:
+                mounts.furnish(disk, machine_id, network.gateway)
+                self._furnished.add(machine_id)
             self._places(machine_id).root.mount(disk, image.rootfs, slot.userns, slot.base)
         finally:
             os.close(disk)
 
     def _launch(self, machine_id: str, places: _Places, slot: Slot, netns: int) -> int:
-        pid_file, log = places.private / "pid", places.private / "oci.log"
+        pid_file, log = places.private / "pid", places.log
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(places.socket))
             places.socket.chmod(0o600)
@@ -339,23 +357,25 @@ class ContainerRuntime:
             delegated = self._cgroups.open_delegated(slot.cgroup)
             try:
                 command = self._oci.command(machine_id, places.private, pid_file, log)
-                status = slot.standby.run(command, netns, [listener.fileno(), delegated])
+                slot.standby.run(self._oci.sealed, command, netns, [listener.fileno(), delegated])
             finally:
                 os.close(delegated)
-        if status != 0:
-            said = log.read_text(errors="replace").strip()[-500:] if log.exists() else ""
-            raise RuntimeFailure("OCI_RUNTIME_FAILED", f"the OCI runtime ended with {status}: {said}")
-        return int(pid_file.read_text())
+        pid = pid_file.read_text() if pid_file.exists() else ""
+        if not pid:
+            raise RuntimeFailure("OCI_RUNTIME_FAILED", f"the OCI runtime started nothing: {_last_words(log)}")
+        return int(pid)
 
     def _record_process(self, places: _Places, record: Record, pid: int) -> tuple[int, Record]:
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
-            raise RuntimeFailure("OCI_RUNTIME_FAILED", "process 1 ended at once") from None
+            raise _ended_at_once(places) from None
         process = records.identify(pid)
         if process is None:
             os.close(pidfd)
-            raise RuntimeFailure("OCI_RUNTIME_FAILED", "process 1 ended at once")
+            raise _ended_at_once(places)
+        with contextlib.suppress(OSError):  # dead, as its pidfd will tell, or not allowed here
+            os.setpriority(os.PRIO_PROCESS, pid, _GUEST_NICE)
         record = Record(record.boot_id, record.uid_base, record.spec, record.environment, process)
         records.write(places.record, record)
         return pidfd, record
@@ -402,6 +422,14 @@ class ContainerRuntime:
 
     def _limits(self, spec: MachineSpec) -> Limits:
         return Limits(spec.vcpu, spec.memory_mib, self._settings.pids_limit)
+
+
+def _last_words(log: Path) -> str:
+    return log.read_text(errors="replace").strip()[-500:] if log.exists() else ""
+
+
+def _ended_at_once(places: _Places) -> RuntimeFailure:
+    return RuntimeFailure("OCI_RUNTIME_FAILED", f"process 1 ended at once: {_last_words(places.log)}")
 
 
 def _fd_path(fd: int) -> Path:

@@ -28,7 +28,7 @@ from typing import Never
 
 from dormice.node import nftables, uplink
 from dormice.node.netlink import LOOPBACK_INDEX, RouteSocket, TableEvents, forget_flows
-from dormice.node.ports import Network
+from dormice.node.ports import QUIET_SECONDS, Network
 from dormice.node.runtime import RuntimeFailure
 from dormice.node.syscalls import unshare
 
@@ -166,7 +166,7 @@ class Networks:
         if isinstance(held := self._owned.get(machine_id), _Made):
             return self._describe(held)
         made = self._ready.popleft()
-        self._work.set()
+        asyncio.get_running_loop().call_later(QUIET_SECONDS, self._work.set)
         self._owned[machine_id] = made
         try:
             (self._owners / machine_id).symlink_to(self._interface(made.slot))

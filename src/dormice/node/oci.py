@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import fcntl
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from dormice.node import seccomp
 
@@ -56,6 +59,7 @@ _MASKED = (
     "/proc/vmallocinfo",
 )
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+_SECCOMP = seccomp.profile()
 _MOST_TERMINALS = 256  # the kernel has one quota for all machines
 
 
@@ -78,8 +82,8 @@ class Bundle:
 def configuration(bundle: Bundle) -> dict[str, Any]:
     """The `config.json` of a machine."""
     mapping = [{"containerID": 0, "hostID": bundle.owner, "size": 65536}]
-    private = [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "cgroup")]
-    # No network namespace: the runtime is started inside the one that the machine shall have.
+    private = [{"type": kind} for kind in ("pid", "mount", "ipc", "uts")]
+    # No network and no cgroup namespace: the runtime is started inside those that the machine shall have.
     joined = [{"type": "user", "path": str(bundle.userns)}]
     return {
         "ociVersion": "1.0.2",
@@ -95,7 +99,7 @@ def configuration(bundle: Bundle) -> dict[str, Any]:
             "maskedPaths": list(_MASKED),
             "readonlyPaths": list(_READ_ONLY),
             "rootfsPropagation": "private",
-            "seccomp": seccomp.profile(),
+            "seccomp": _SECCOMP,
         },
     }
 
@@ -149,6 +153,10 @@ class OciRuntime:
     """The program that starts containers. It keeps its own records below `state`, one directory per container."""
 
     program: str
+    sealed: int
+    """An fd of a copy that nobody can write to. Run from elsewhere, these programs make such a copy at every start, so that what
+    they start cannot overwrite them, and begin again from it: that takes longer than all their mounts.
+    """
     state: Path
 
     @classmethod
@@ -156,7 +164,7 @@ class OciRuntime:
         """The first of the runtimes that this host has. Raises FileNotFoundError when it has none."""
         for name in names:
             if path := shutil.which(name):
-                return cls(path, state)
+                return cls(path, _sealed_copy(Path(path)), state)
         raise FileNotFoundError(f"not installed: {' or '.join(names)}")
 
     def command(self, name: str, bundle: Path, pid_file: Path, log: Path) -> list[str]:
@@ -165,6 +173,10 @@ class OciRuntime:
         disabled = ["--cgroup-manager=disabled"] if self._is_crun else []
         run = ["run", "--detach", "--preserve-fds=2", "--pid-file", str(pid_file), "--bundle", str(bundle), name]
         return [self.program, *disabled, "--root", str(self.state), "--log", str(log), *run]
+
+    def close(self) -> None:
+        """Let go of the copy."""
+        os.close(self.sealed)
 
     def forget(self, name: str) -> None:
         """Drop the runtime's record of a container whose processes are gone, and the cgroups that only runc makes."""
@@ -178,7 +190,15 @@ class OciRuntime:
         return Path(self.program).name == "crun"
 
 
+def _sealed_copy(program: Path) -> int:
+    fd = os.memfd_create(program.name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with open(fd, "wb", closefd=False) as copy:
+        copy.write(program.read_bytes())
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+    return fd
+
+
 def write_bundle(directory: Path, bundle: Bundle) -> None:
     """Write `config.json` into `directory`."""
     directory.mkdir(mode=0o700, exist_ok=True)
-    (directory / "config.json").write_text(json.dumps(configuration(bundle)))
+    (directory / "config.json").write_bytes(msgspec.json.encode(configuration(bundle)))

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+QUIET_SECONDS = 0.1
+"""How long after a machine took from a pool the pool is filled again: what that costs would be added to the machine's start."""
+
 
 @dataclass(frozen=True, slots=True)
 class Image:

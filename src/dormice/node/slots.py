@@ -1,7 +1,7 @@
 """Slots: what a machine needs that takes time to make and does not depend on which machine it will be.
 
 A slot is 65,536 uids of the host, a user namespace over them, cgroups, and a process that waits inside those cgroups for the command
-that starts the machine. Entering a cgroup can take the kernel ten milliseconds; a few slots made in advance hide that.
+that starts the machine. Entering a cgroup takes the kernel ten milliseconds and more; a few slots made in advance hide that.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Slots:
         name = cgroup_name(base)
         try:
             self._cgroups.create(name, base)
-            standby = self._launcher.stand_by(self._cgroups.entrances(name))
+            standby = self._launcher.stand_by(self._cgroups.entrances(name), self._cgroups.init_entrance(name))
             return Slot(base, self._launcher.userns(base, RANGE_SIZE, _INSIDE), standby)
         except (RuntimeFailure, OSError):
             self._cgroups.kill(name)
