@@ -77,6 +77,8 @@ def node(settings: Settings) -> None:
     log_to_stderr(settings.log_level)
     _make_directory(settings.data)
     _make_directory(settings.data / "node")
+    if os.geteuid() == 0:
+        privileges.take_precedence()
     with _locked(settings.data / "node" / "lock", "`dormice node`"), _one_failure():
         uvloop.run(_serve_node(settings))
 
@@ -106,6 +108,7 @@ def _prepare_server(settings: Settings) -> _PreparedServer:
     secret = _admin_key(settings, limits)
     if os.geteuid() == 0:
         uid, gid = _account(settings)
+        privileges.take_precedence()
         _give(directory, uid, gid)
         directory = privileges.private_view(directory, settings.run / "server")
         privileges.drop(uid, gid)
@@ -162,6 +165,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                     access_log=False,
                     log_config=None,
                     server_header=False,
+                    proxy_headers=False,
                     date_header=True,
                     backlog=BACKLOG,
                     timeout_keep_alive=75,
