@@ -39,8 +39,9 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(BIN)/mypy
 
-sdks: $(VENV)/.installed ## the foreign SDKs that conformance tests run
+sdks: $(VENV)/.installed ## what tests run besides: the foreign SDKs, the other OCI runtime
 	@tests/conformance/install-sdks
+	@packaging/install-debian-packages tests/debian-packages.txt
 
 test: image sdks lint types ## all that CI runs
 	$(BIN)/pytest
