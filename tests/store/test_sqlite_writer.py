@@ -15,6 +15,7 @@ import pytest
 from dormice.store.interface import StoreUnavailable
 from dormice.store.sqlite.connection import open_reader, open_writer
 from dormice.store.sqlite.writer import BATCH_LIMIT, Writer
+from tests.wait import others_run
 
 
 class Counted:
@@ -24,6 +25,8 @@ class Counted:
         db = open_writer(path)
         db.execute("CREATE TABLE numbers (n INTEGER PRIMARY KEY)")
         self.commits = 0
+        self.threads: list[threading.Thread] = []
+        """Where each insert ran."""
         db.set_commit_hook(self.count)
         self.writer = Writer(db)
         self.reader = open_reader(path)
@@ -32,12 +35,13 @@ class Counted:
         self.commits += 1
         return False
 
-    def insert(self, number: int) -> asyncio.Future[int]:
+    def insert(self, number: int, *, short: bool = False) -> asyncio.Future[int]:
         def operation(db: apsw.Connection) -> int:
             db.execute("INSERT INTO numbers VALUES (?)", (number,))
+            self.threads.append(threading.current_thread())
             return number
 
-        return self.writer.run(operation)
+        return self.writer.run(operation, short=short)
 
     def stored(self) -> list[int]:
         return [number for (number,) in self.reader.execute("SELECT n FROM numbers ORDER BY n")]
@@ -92,6 +96,68 @@ async def test_an_idle_writer_commits_at_once(counted: Counted) -> None:
         assert await counted.insert(number) == number
         assert counted.stored() == list(range(number + 1))
     assert counted.commits == 5
+
+
+async def test_a_short_operation_that_comes_alone_is_committed_where_it_is_asked_for(counted: Counted) -> None:
+    for number in range(3):
+        counted.writer._quick = True  # however slow this host's disk is
+        assert await counted.insert(number, short=True) == number
+        assert counted.stored() == list(range(number + 1))
+    assert set(counted.threads) == {threading.main_thread()}
+    assert counted.commits == 3
+
+
+async def test_short_operations_that_come_together_share_a_commit_on_the_thread(counted: Counted) -> None:
+    answers = await asyncio.gather(*(counted.insert(number, short=True) for number in range(50)))
+    assert answers == list(range(50))
+    assert threading.main_thread() not in counted.threads
+    assert counted.commits < 5
+
+
+async def test_a_short_operation_waits_its_turn_while_the_thread_is_busy(counted: Counted) -> None:
+    async with Busy(counted):
+        answer = counted.insert(1, short=True)
+        await others_run()
+        assert not answer.done()
+    assert await answer == 1
+    assert threading.main_thread() not in counted.threads
+
+
+async def test_a_slow_disk_keeps_commits_off_the_loop(counted: Counted) -> None:
+    counted.writer._quick = False
+    assert await counted.insert(1, short=True) == 1
+    assert threading.main_thread() not in counted.threads
+
+
+async def test_short_and_long_operations_keep_their_order(counted: Counted) -> None:
+    seen: list[int] = []
+
+    def note(_db: apsw.Connection, number: int) -> None:
+        seen.append(number)
+
+    jobs = (counted.writer.run(partial(note, number=number), short=number % 3 > 0) for number in range(500))
+    await asyncio.gather(*jobs)
+    assert seen == list(range(500))
+
+
+async def test_a_short_operation_that_raises_leaves_no_trace(counted: Counted) -> None:
+    def half(db: apsw.Connection) -> None:
+        db.execute("INSERT INTO numbers VALUES (100)")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await counted.writer.run(half, short=True)
+    assert await counted.insert(1, short=True) == 1
+    assert counted.stored() == [1]
+
+
+async def test_closing_finishes_what_was_to_be_committed_on_the_loop(tmp_path: Path) -> None:
+    counted = Counted(tmp_path / "y.sqlite3")
+    answer = counted.insert(1, short=True)
+    await counted.writer.close()
+    assert await answer == 1
+    assert counted.stored() == [1]
+    counted.reader.close()
 
 
 async def test_operations_run_in_the_order_in_which_they_came(counted: Counted) -> None:

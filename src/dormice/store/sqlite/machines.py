@@ -28,7 +28,7 @@ class SqliteMachines:
         self._reader = reader
 
     async def create(self, new: NewMachine, claim: IdempotencyClaim | None) -> Machine | Replayed | KeyReused:
-        return await self._writer.run(partial(_create, new=new, claim=claim))
+        return await self._writer.run(partial(_create, new=new, claim=claim), short=True)
 
     async def get(self, organization_id: str, machine_id: str) -> Machine | None:
         row = self._reader.point(lambda db: db.execute(_SQL["get"], (organization_id, machine_id)).get)
@@ -58,7 +58,7 @@ class SqliteMachines:
         operation = partial(
             _advance, machine_id=machine_id, revision=revision, event=event, change=change, now=now, claim=claim
         )
-        return await self._writer.run(operation)
+        return await self._writer.run(operation, short=True)
 
 
 def _machine(row: tuple[Any, ...]) -> Machine:

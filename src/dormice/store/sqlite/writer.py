@@ -1,8 +1,11 @@
-"""The one writer: a thread that owns the only connection that writes.
+"""The one writer: it has the only connection that writes, and a thread of its own.
 
 Dynamic group commit: what has queued up while the last commit was under way shares the next one, so an idle store commits
 at once and a busy one pays one fsync for many operations. Each operation has its own savepoint: one that raises is undone
 alone. Nobody is answered before the commit is durable; then a whole batch is answered with one call into the event loop.
+
+The way to the thread and back costs as much as an fsync of a fast disk. So a short operation that comes alone, while the thread
+is idle and the last commit was quick, is committed where it is asked for, on the event loop's thread (docs/decisions/0008).
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Any, TypeVar
 
 import apsw
@@ -24,6 +28,8 @@ T = TypeVar("T")
 
 BATCH_LIMIT = 256
 """Operations per commit, at most: bounds how long the first one waits for the last."""
+QUICK_SECONDS = 0.001
+"""A commit that takes longer is not worth holding the event loop for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,28 +51,61 @@ class Writer:
         self._db = db
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._queued = 0
+        """Jobs that the thread was given and has not answered: while there are any, the connection is the thread's."""
+        self._near: list[_Job] = []
+        """Short jobs of this turn of the loop, to be committed at its end."""
+        self._quick = True
         self._closed = False
         self._ended = self._loop.create_future()
         # A daemon, so that a process which ends without close() ends: to the file that is one more crash.
         self._thread = threading.Thread(target=self._serve, name="store-writer", daemon=True)
         self._thread.start()
 
-    def run(self, operation: Callable[[apsw.Connection], T]) -> asyncio.Future[T]:
-        """Run the operation on the writer's thread; the future has what it returned once its commit is durable.
+    def run(self, operation: Callable[[apsw.Connection], T], *, short: bool = False) -> asyncio.Future[T]:
+        """Run the operation; the future has what it returned once its commit is durable.
 
-        It raises what the operation raised (it has changed nothing then), and StoreUnavailable.
+        `short`: it takes no longer than a few statements by primary key. It raises what the operation raised (it has changed
+        nothing then), and StoreUnavailable.
         """
         future: asyncio.Future[T] = self._loop.create_future()
         if self._closed:
             future.set_exception(StoreUnavailable("the store is closed"))
+            return future
+        if short and self._quick and not self._queued:
+            if not self._near:
+                self._loop.call_soon(self._commit_near)
+            self._near.append(_Job(operation, future))
         else:
-            self._jobs.put(_Job(operation, future))
+            self._queue_near()
+            self._queue(_Job(operation, future))
         return future
+
+    def _queue(self, job: _Job) -> None:
+        self._queued += 1
+        self._jobs.put(job)
+
+    def _queue_near(self) -> None:
+        """Give the thread what would have been committed here: something has come that it must go before, or together with."""
+        near, self._near = self._near, []
+        for job in near:
+            self._queue(job)
+
+    def _commit_near(self) -> None:
+        if len(self._near) > 1:
+            self._queue_near()
+        elif self._near:
+            batch, self._near = self._near, []
+            began = monotonic()
+            results = self._commit(batch)
+            self._quick = monotonic() - began < QUICK_SECONDS
+            _resolve(batch, results)
 
     async def close(self) -> None:
         """Finish what is queued, then close the connection. Repeated calls wait for the same end."""
         if not self._closed:
             self._closed = True
+            self._queue_near()
             self._jobs.put(None)
         await asyncio.shield(self._ended)
         self._thread.join()
@@ -74,7 +113,9 @@ class Writer:
     def _serve(self) -> None:
         try:
             while batch := self._next_batch():
-                self._answer(batch, self._commit(batch))
+                began = monotonic()
+                results = self._commit(batch)
+                self._answer(batch, results, quick=len(batch) == 1 and monotonic() - began < QUICK_SECONDS)
         finally:
             self._db.close()
             with suppress(RuntimeError):
@@ -98,7 +139,10 @@ class Writer:
         """Return each job's result or _Failure, durable; a lost transaction fails them all."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            results = [self._apply(job.operation) for job in batch]
+            if len(batch) == 1:
+                results = [batch[0].operation(self._db)]
+            else:
+                results = [self._apply(job.operation) for job in batch]
             self._db.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the callers who wait for the commit
             with suppress(apsw.Error):
@@ -121,9 +165,14 @@ class Writer:
         db.execute("RELEASE operation")
         return result
 
-    def _answer(self, batch: Sequence[_Job], results: Sequence[Any]) -> None:
+    def _answer(self, batch: Sequence[_Job], results: Sequence[Any], *, quick: bool) -> None:
         with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
-            self._loop.call_soon_threadsafe(_resolve, batch, results)
+            self._loop.call_soon_threadsafe(self._answered, batch, results, quick)
+
+    def _answered(self, batch: Sequence[_Job], results: Sequence[Any], quick: bool) -> None:  # noqa: FBT001 - call_soon has no keywords
+        self._queued -= len(batch)
+        self._quick = quick
+        _resolve(batch, results)
 
 
 def _resolve(batch: Sequence[_Job], results: Sequence[Any]) -> None:
