@@ -107,6 +107,19 @@ async def test_a_machine_that_is_ready_queues_what_waited_for_it(world: World) -
     assert await world.store.executions.machine_ready(world.machine.id, world.tick()) == []
 
 
+async def test_a_machine_that_is_ready_claims_the_oldest_for_its_free_slots(world: World) -> None:
+    waiting = [await world.create(awake=False) for _ in range(3)]
+    boot = world.boot
+    moved = await world.store.executions.machine_ready(world.machine.id, world.tick(), boot_id=boot, slots=2)
+    assert [(one.id, one.state, one.boot_id, one.fence) for one in moved] == [
+        (waiting[0].id, S.QUEUED, boot, 1),
+        (waiting[1].id, S.QUEUED, boot, 1),
+        (waiting[2].id, S.QUEUED, None, 0),
+    ]
+    for one in moved:
+        assert await world.stored(one) == one
+
+
 async def test_a_claim_raises_the_fence(world: World) -> None:
     made = await world.create()
     claimed = await world.store.executions.claim(made.id, world.boot, world.tick())
@@ -281,6 +294,17 @@ async def test_cancelling_a_claimed_one_is_recorded_once(world: World, state: Ex
     assert asked == replace(before, cancel_requested_at=world.now)
     assert await world.store.executions.request_cancel(before.id, world.tick()) == asked
     assert await world.stored(before) == asked
+
+
+async def test_one_that_ends_by_itself_after_its_end_was_asked_for_is_cancelled_with_its_exit_code(
+    world: World,
+) -> None:
+    running = await world.running()
+    asked = await world.store.executions.request_cancel(running.id, world.tick())
+    assert asked is not None
+    ended = await world.report(asked, outcome=outcome(E.SUCCEEDED, world.tick()))
+    assert (ended.state, ended.exit_code, ended.error_code) == (S.CANCELLED, 0, ErrorCode.CANCELLED)
+    assert ended.error_message
 
 
 @pytest.mark.parametrize("state", TERMINAL)

@@ -167,16 +167,24 @@ class StoreMachine(RuleBasedStateMachine):
             expected.fence += 1
         self.settle(execution, answer, changed=free)
 
-    @rule(machine=st.integers(0, 1))
-    def machine_ready(self, machine: int) -> None:
-        moved = self.do(self.store.executions.machine_ready(self.machines[machine].id, self.world.tick()))
+    @rule(machine=st.integers(0, 1), boot=st.none() | BOOTS, slots=st.integers(0, 3))
+    def machine_ready(self, machine: int, *, boot: int | None, slots: int) -> None:
+        boot_id = None if boot is None else self.boots[boot]
+        ready = self.store.executions.machine_ready(
+            self.machines[machine].id, self.world.tick(), boot_id=boot_id, slots=slots
+        )
+        moved = self.do(ready)
         waiting = [
             one for one, expected in self.expected.items()
             if expected.state is S.WAKE_IN_PROGRESS and self.records[one].machine_id == self.machines[machine].id
         ]  # fmt: skip
         assert [one.id for one in moved] == waiting
-        for one in moved:
-            self.expected[one.id].move(E.MACHINE_READY)
+        for index, one in enumerate(moved):
+            expected = self.expected[one.id]
+            expected.move(E.MACHINE_READY)
+            if boot_id is not None and index < slots:
+                expected.boot = boot_id
+                expected.fence += 1
             self.records[one.id] = one
 
     @rule(which=WHICH)
@@ -236,7 +244,7 @@ class StoreMachine(RuleBasedStateMachine):
                 expected.started = True
             expected.output = known
             if end is not None:
-                expected.move(end)
+                expected.move(E.CANCELLED if expected.asked else end)
 
     @rule(which=WHICH, ours=OURS)
     def requeue(self, which: int, *, ours: bool) -> None:

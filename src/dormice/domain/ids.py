@@ -38,11 +38,15 @@ def canonical_machine_id(text: str) -> str | None:
     return f"{MACHINE_PREFIX}{bare}" if _UUID.fullmatch(bare) else None
 
 
-def execution_uuid(execution: str) -> UUID:
-    """Return the UUID inside an execution id. Raises ValueError on anything else."""
-    return UUID(execution.removeprefix(EXECUTION_PREFIX))
+def execution_bytes(execution: str) -> bytes:
+    """Return the 16 bytes of the UUID inside an execution id. Raises ValueError on anything else."""
+    bare = execution.removeprefix(EXECUTION_PREFIX)
+    if not _UUID.fullmatch(bare):
+        raise ValueError("not an execution id")
+    return bytes.fromhex(bare.replace("-", ""))
 
 
-def execution_from_uuid(value: UUID) -> str:
-    """Return the execution id that carries this UUID."""
-    return f"{EXECUTION_PREFIX}{value}"
+def execution_of(value: bytes) -> str:
+    """Return the execution id that carries the UUID of these 16 bytes."""
+    text = value.hex()
+    return f"{EXECUTION_PREFIX}{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

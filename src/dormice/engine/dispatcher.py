@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from dormice.domain.execution import Execution, ExecutionState, Outcome, StdinMode
-from dormice.domain.ids import execution_uuid
+from dormice.domain.ids import execution_bytes
 from dormice.domain.limits import Limits
 from dormice.engine import outcomes
 from dormice.engine.board import LiveMachine
@@ -55,7 +55,7 @@ class Dispatcher:
             wire.StartExecution(
                 machine_id=live.machine.id,
                 boot_id=execution.boot_id.bytes,
-                execution=execution_uuid(execution.id).bytes,
+                execution=execution_bytes(execution.id),
                 timeout_ms=execution.timeout_ms or 0,
                 kept_limit=self._limits.kept_output_bytes,
                 drain_grace_ms=self._limits.drain_grace_ms,
@@ -68,11 +68,17 @@ class Dispatcher:
         if execution.stdin_mode is not StdinMode.EMPTY:
             self._feeder.begin(live, execution)
 
+    def start_soon(self, live: LiveMachine, claimed: Iterable[Execution]) -> None:
+        """Have the start frames of claimed executions sent, with what only the store knows of them."""
+        for execution in claimed:
+            self._restart[execution.id] = (live, execution)
+            self._work.set()
+
     def cancel(self, live: LiveMachine, execution: Execution) -> None:
         """Have the guest end a claimed execution. The request is in the store: `resume` repeats a lost frame."""
         if live.attached:
             self._gateway.send(
-                wire.CancelExecution(live.machine.id, execution_uuid(execution.id).bytes, self._limits.cancel_grace_ms)
+                wire.CancelExecution(live.machine.id, execution_bytes(execution.id), self._limits.cancel_grace_ms)
             )
 
     def resume(self, live: LiveMachine, known: set[str], before: Mapping[str, Execution]) -> None:
@@ -95,7 +101,7 @@ class Dispatcher:
 
     def disown(self, live: LiveMachine, execution_id: str) -> None:
         """Have the guest kill and forget an execution that has ended as far as the store knows."""
-        execution = execution_uuid(execution_id).bytes
+        execution = execution_bytes(execution_id)
         self._gateway.send(wire.CancelExecution(live.machine.id, execution, 0))
         self._gateway.send(wire.Forget(live.machine.id, execution))
 

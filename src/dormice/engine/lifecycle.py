@@ -5,6 +5,7 @@ Every method that changes a machine runs under its lock, so decisions about one 
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -225,14 +226,33 @@ class Lifecycle:
 
     # What the node reports; the lock is held.
 
-    async def up(self, live: LiveMachine) -> None:
-        """Take the guest's first answer: the machine runs, and executions that waited for it may start."""
+    async def up(self, live: LiveMachine) -> list[Execution]:
+        """Take the guest's first answer: the machine runs, and executions that waited for it may start.
+
+        Return those that got a free slot: they are claimed for the present boot, and the caller has them started.
+        """
+        # Given to the store together, they share a commit.
+        started, ready = await asyncio.gather(self._started(live), self._ready(live), return_exceptions=True)
+        if isinstance(started, BaseException):
+            raise started
+        if isinstance(ready, BaseException):
+            raise ready
+        return ready
+
+    async def _started(self, live: LiveMachine) -> None:
         if live.machine.phase is Phase.STARTING:
             await self._advance(live, MachineEvent.STARTED, MachineChange(reason=STEADY, retryable=False))
             live.last_activity_at = self._clock.now()
-        for execution in await self._executions.machine_ready(live.machine.id, self._clock.now()):
+
+    async def _ready(self, live: LiveMachine) -> list[Execution]:
+        machine, slots = live.machine, live.free_slots(self._limits.running_per_machine) - len(live.queue)
+        ready = await self._executions.machine_ready(
+            machine.id, self._clock.now(), boot_id=machine.boot_id, slots=max(slots, 0)
+        )
+        for execution in ready:
             live.place(execution)
             self._feed.notify(execution.id)
+        return [execution for execution in ready if execution.boot_id is not None]
 
     async def start_failed(self, live: LiveMachine, code: str, message: str, *, retryable: bool) -> None:
         """Record why a boot did not come up; what waited for it fails."""

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from dormice.domain.execution import Execution, Micros
-from dormice.domain.ids import execution_from_uuid
+from dormice.domain.ids import execution_of
 from dormice.domain.machine import DesiredState, Phase
 from dormice.engine.board import Board, LiveMachine
 from dormice.engine.clock import Clock
@@ -107,7 +107,7 @@ class Reconciler:
             case wire.ExecutionStarted() | wire.Output() | wire.Exited() | wire.Refused():
                 self._runner.report(live, message)
             case wire.StdinWritten():
-                execution_id = execution_from_uuid(UUID(bytes=message.execution))
+                execution_id = execution_of(message.execution)
                 self._feeder.written(live, execution_id, message.written, closed=message.closed)
             case wire.Attached():
                 # At once, not as a step: what the guest says of its standard input follows right behind.
@@ -134,7 +134,7 @@ class Reconciler:
         if phase is Phase.ACCEPTED or _sleeps_in(live):
             await self._lifecycle.start(live)
         elif phase is Phase.RUNNING and live.waking:
-            await self._lifecycle.up(live)
+            self._dispatcher.start_soon(live, await self._lifecycle.up(live))
             self._dispatcher.pump(live)
 
     async def _compare(self, live: LiveMachine, boot_id: UUID | None) -> None:
@@ -177,7 +177,7 @@ class Reconciler:
             await self._lifecycle.up(live)
             if connection == self._connection:
                 live.attached = True
-                known = {execution_from_uuid(UUID(bytes=execution)) for execution in message.executions}
+                known = {execution_of(execution) for execution in message.executions}
                 self._dispatcher.resume(live, known, claimed)
         elif machine.phase is Phase.STOPPING and boot_id == machine.boot_id:
             self._lifecycle.send_stop(machine)

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from dormice.domain.execution import Execution
-from dormice.domain.ids import execution_uuid
+from dormice.domain.ids import execution_bytes
 from dormice.engine.board import LiveMachine
 from dormice.engine.gateway import Gateway
 from dormice.protocol import node as wire
@@ -118,6 +118,4 @@ class StdinFeeder:
         offset, course.sent = course.sent, course.sent + len(data)
         eof = execution.stdin_eof and course.sent == execution.stdin_offset
         course.eof_sent = course.eof_sent or eof
-        self._gateway.send(
-            wire.WriteStdin(course.live.machine.id, execution_uuid(execution.id).bytes, offset, data, eof)
-        )
+        self._gateway.send(wire.WriteStdin(course.live.machine.id, execution_bytes(execution.id), offset, data, eof))

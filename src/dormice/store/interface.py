@@ -208,8 +208,13 @@ class ExecutionStore(Protocol):
         """The kept bytes start <= offset < end of a stream (what of them exists)."""
         ...
 
-    async def machine_ready(self, machine_id: str, now: Micros) -> list[Execution]:
-        """Move every `wake_in_progress` execution of the machine to `queued`; return them, oldest first."""
+    async def machine_ready(
+        self, machine_id: str, now: Micros, *, boot_id: UUID | None = None, slots: int = 0
+    ) -> list[Execution]:
+        """Move every `wake_in_progress` execution of the machine to `queued`; return them, oldest first.
+
+        The first `slots` of them are claimed for `boot_id` (fence + 1).
+        """
         ...
 
     async def claim(self, execution_id: str, boot_id: UUID, now: Micros) -> Execution | LostRace:
@@ -222,7 +227,8 @@ class ExecutionStore(Protocol):
         """Apply what the guest reported. Guards: same boot_id, not terminal.
 
         Chunks below the kept offset are skipped (resent), a chunk that starts above it raises ValueError.
-        `started_at` on a running execution changes nothing. An outcome on a not yet started execution with
+        `started_at` on a running execution changes nothing. The outcome of one whose end was asked for becomes `cancelled`,
+        with the exit code or signal that it reports. An outcome on a not yet started execution with
         `started_at` None is legal for FAILED, CANCELLED. The env is deleted at the start, stdin at the end.
         """
         ...

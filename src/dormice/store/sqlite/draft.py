@@ -66,7 +66,10 @@ class Draft:
         self._log(at, None, chunk.stream.value, kept, data, None, None, None, None)
 
     def end(self, outcome: Outcome) -> None:
-        """End it. Raises IllegalTransition."""
+        """End it; one whose end was asked for is cancelled, however it went. Raises IllegalTransition."""
+        if self._before.cancel_requested_at is not None and outcome.event is not ExecutionEvent.CANCELLED:
+            follow(TRANSITIONS, self._state, outcome.event)  # what cannot be stays refused
+            outcome = cancelled(outcome.completed_at, outcome)
         code = outcome.error_code
         result = (outcome.exit_code, outcome.signal, code and code.value, outcome.error_message)
         self._move(outcome.event, outcome.completed_at, *result)

@@ -53,7 +53,7 @@ class SqliteExecutions:
         self._sealer = sealer
 
     async def create(self, new: NewExecution, claim: IdempotencyClaim | None) -> Execution | Replayed | KeyReused:
-        return await self._writer.run(partial(_create, sealer=self._sealer, new=new, claim=claim))
+        return await self._writer.run(partial(_create, sealer=self._sealer, new=new, claim=claim), short=True)
 
     async def get(self, organization_id: str, machine_id: str, execution_id: str) -> Execution | None:
         values = (organization_id, machine_id, execution_id)
@@ -77,15 +77,19 @@ class SqliteExecutions:
         query = partial(log.output, execution=execution, stream=stream, start=start, end=end)
         return await self._reader.read(query, short=_short(execution, execution.last_sequence))
 
-    async def machine_ready(self, machine_id: str, now: Micros) -> list[Execution]:
-        return await self._writer.run(partial(_machine_ready, machine_id=machine_id, now=now))
+    async def machine_ready(
+        self, machine_id: str, now: Micros, *, boot_id: UUID | None = None, slots: int = 0
+    ) -> list[Execution]:
+        operation = partial(_machine_ready, machine_id=machine_id, now=now, boot_id=boot_id, slots=slots)
+        return await self._writer.run(operation)
 
     async def claim(self, execution_id: str, boot_id: UUID, now: Micros) -> Execution | LostRace:
         del now  # a claim is no entry of the log
-        return await self._writer.run(partial(_claim, execution_id=execution_id, boot_id=boot_id))
+        return await self._writer.run(partial(_claim, execution_id=execution_id, boot_id=boot_id), short=True)
 
     def progress(self, progress: Progress) -> Awaitable[Execution | LostRace]:
-        return self._writer.run(partial(_progress, progress=progress))
+        short = sum(len(chunk.data) for chunk in progress.chunks) <= SHORT_BYTES
+        return self._writer.run(partial(_progress, progress=progress), short=short)
 
     async def end_unstarted(self, execution_id: str, outcome: Outcome) -> Execution | LostRace:
         return await self._writer.run(partial(_end_unstarted, execution_id=execution_id, outcome=outcome))
@@ -174,12 +178,16 @@ def _create(
     )
 
 
-def _machine_ready(db: apsw.Connection, machine_id: str, now: Micros) -> list[Execution]:
+def _machine_ready(
+    db: apsw.Connection, machine_id: str, now: Micros, boot_id: UUID | None, slots: int
+) -> list[Execution]:
     moved: list[Execution] = []
     for execution in _open_of(db, machine_id):
         if execution.state is ExecutionState.WAKE_IN_PROGRESS:
             draft = Draft(execution)
             draft.happen(ExecutionEvent.MACHINE_READY, now)
+            if boot_id is not None and len(moved) < slots:
+                draft.set(boot_id=boot_id, fence=execution.fence + 1)
             moved.append(draft.write(db))
     return moved
 
@@ -229,9 +237,8 @@ def _end_boot(
     ended: list[Execution] = []
     for execution in _open_of(db, machine_id):
         if unclaimed if execution.boot_id is None else execution.boot_id == boot_id:
-            asked = execution.cancel_requested_at is not None
             draft = Draft(execution)
-            draft.end(cancelled(outcome.completed_at, outcome) if asked else outcome)
+            draft.end(outcome)
             ended.append(draft.write(db))
     return ended
 
