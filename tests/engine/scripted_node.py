@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
-from dormice.domain.ids import execution_uuid
+from dormice.domain.ids import execution_bytes
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.domain.machine import Machine, Phase
 from dormice.engine.clock import SystemClock
@@ -189,7 +189,7 @@ async def serving(
 
 
 def wire_id(execution_id: str) -> bytes:
-    return execution_uuid(execution_id).bytes
+    return execution_bytes(execution_id)
 
 
 def boot_of(start: wire.StartMachine) -> UUID:

@@ -34,6 +34,9 @@ class Listener:
     def guest_said(self, message: wire.FromNode) -> None:
         self.said.append(message)
 
+    def guest_heard(self) -> None:
+        pass
+
     def guest_lied(self, link: GuestLink, violation: str) -> None:
         self.lies.append(violation)
 

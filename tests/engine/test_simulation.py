@@ -19,7 +19,7 @@ from dormice.domain.errors import DormiceError
 from dormice.domain.execution import ErrorCode, Execution, ExecutionState, Stream
 from dormice.domain.limits import Limits
 from dormice.domain.machine import Phase
-from dormice.engine import runner, service
+from dormice.engine import service
 from dormice.engine.orders import ExecutionOrder, Idempotency, MachineOrder
 from dormice.store.interface import StoreUnavailable
 from tests.engine.faulty_store import Faults
@@ -212,7 +212,6 @@ class Simulation:
 async def test_nothing_is_lost_repeated_or_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "FIRST_BACKOFF_SECONDS", 0.001)
     monkeypatch.setattr(service, "LAST_BACKOFF_SECONDS", 0.01)
-    monkeypatch.setattr(runner, "START_SECONDS", 0.001)
     for seed in seeds():
         with tempfile.TemporaryDirectory(dir=IN_MEMORY) as directory:
             simulation = Simulation(seed, Path(directory))

@@ -39,6 +39,9 @@ class Heard:
     def guest_said(self, message: wire.FromNode) -> None:
         self.said.append(message)
 
+    def guest_heard(self) -> None:
+        pass
+
     def guest_lied(self, link: GuestLink, violation: str) -> None:
         del link
         self.lie = violation

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from dormice.outbox import Outbox
 from dormice.protocol import node as wire
 from dormice.protocol.framing import Framer, FramingViolation, frame
 
@@ -52,6 +53,11 @@ class Gateway:
         self._current.send(message)
         return True
 
+    def post(self, message: wire.ToNode) -> None:
+        """Send what nobody waits for, with what comes next."""
+        if self._current is not None:
+            self._current.post(message)
+
     def protocol(self) -> asyncio.Protocol:
         """Return a new connection's protocol, for `loop.create_unix_server`."""
         return _NodeConnection(self._accept, self._message, self._lost)
@@ -91,14 +97,16 @@ class _NodeConnection(asyncio.Protocol):
         self._framer = Framer()
         self._welcome = False
         self._transport: asyncio.Transport | None = None
-        self._outgoing: list[bytes] = []
+        self._outbox = Outbox()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment] # a stream server hands out Transports
+        self._outbox.open(transport)  # type: ignore[arg-type] # likewise
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         if self._transport is not None:
             self._transport = None
+            self._outbox.drop()
             self._lost(self)
 
     def data_received(self, data: bytes) -> None:
@@ -119,15 +127,10 @@ class _NodeConnection(asyncio.Protocol):
             raise wire.NodeProtocolViolation(f"expected NodeHello version {wire.VERSION}")
 
     def send(self, message: wire.ToNode) -> None:
-        # What one turn of the loop has to say goes out in one write.
-        if not self._outgoing:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._outgoing.append(frame(wire.encode(message)))
+        self._outbox.send(frame(wire.encode(message)))
 
-    def _flush(self) -> None:
-        outgoing, self._outgoing = self._outgoing, []
-        if self._transport is not None:
-            self._transport.write(b"".join(outgoing))
+    def post(self, message: wire.ToNode) -> None:
+        self._outbox.post(frame(wire.encode(message)))
 
     def abort(self) -> None:
         if self._transport is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from dormice.domain.execution import Chunk, Execution, Outcome, Stream
-from dormice.domain.ids import execution_from_uuid, execution_uuid
+from dormice.domain.ids import execution_bytes, execution_of
 from dormice.domain.limits import Limits
 from dormice.domain.transitions import IllegalTransition
 from dormice.engine import outcomes
@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 
 COMMIT_BYTES = 256 << 10
 """At most so much output of one execution goes into one commit, so that a flood does not delay the others."""
-START_SECONDS = 0.01
-"""How long the news of a start waits for what may follow: a short command ends within it, and one commit says both."""
 
 Report = wire.ExecutionStarted | wire.Output | wire.Exited | wire.Refused
 
@@ -40,8 +38,6 @@ class _Pending:
     started_at: int | None = None
     chunks: list[Chunk] = field(default_factory=list)
     end: wire.Exited | wire.Refused | None = None
-    due: float = 0.0
-    """When a start that stands alone is to be committed, by the loop's clock."""
 
     @property
     def began(self) -> int:
@@ -71,24 +67,17 @@ class Runner:
         self._feed = feed
         self._clock = clock
         self._pending: dict[str, _Pending] = {}
-        self._young: dict[str, _Pending] = {}
-        """Oldest first: those of which only the start is known, as long as that may wait."""
-        self._ripening: asyncio.TimerHandle | None = None
         self._committing: dict[str, LiveMachine] = {}
         self._work = asyncio.Event()
         self._settled: asyncio.Future[None] | None = None
 
     def report(self, live: LiveMachine, message: Report) -> None:
         """Take a report of a guest. It is acknowledged once its commit is durable."""
-        execution_id = execution_from_uuid(UUID(bytes=message.execution))
+        execution_id = execution_of(message.execution)
         pending = self._pending.get(execution_id)
         if pending is None:
-            pending = self._young.pop(execution_id, None) or _Pending(live)
-            if isinstance(message, wire.ExecutionStarted):
-                self._keep_young(execution_id, pending)
-            else:
-                self._pending[execution_id] = pending
-                self._work.set()
+            pending = self._pending[execution_id] = _Pending(live)
+            self._work.set()
         match message:
             case wire.Output():
                 pending.chunks.append(Chunk(Stream(message.stream), message.offset, message.data))
@@ -97,29 +86,10 @@ class Runner:
             case _:
                 pending.end = message
 
-    def _keep_young(self, execution_id: str, pending: _Pending) -> None:
-        loop = asyncio.get_running_loop()
-        pending.due = loop.time() + START_SECONDS
-        self._young[execution_id] = pending
-        if self._ripening is None:
-            self._ripening = loop.call_at(pending.due, self._ripen)
-
-    def _ripen(self) -> None:
-        """Have the starts committed that nothing has followed in time."""
-        loop = asyncio.get_running_loop()
-        self._ripening = None
-        for execution_id, pending in list(self._young.items()):
-            if pending.due > loop.time():
-                self._ripening = loop.call_at(pending.due, self._ripen)
-                break
-            del self._young[execution_id]
-            self._put_back(execution_id, pending, 0)
-
     def forget(self, live: LiveMachine) -> None:
         """Drop what is pending for a machine whose connection is gone: its guest sends all of it again."""
-        for reports in (self._pending, self._young):
-            for execution_id in [execution_id for execution_id, pending in reports.items() if pending.live is live]:
-                del reports[execution_id]
+        for execution_id in [execution_id for execution_id, pending in self._pending.items() if pending.live is live]:
+            del self._pending[execution_id]
         self._work.set()  # whoever waits until nothing is pending is told so at the end of a turn
 
     async def settled(self, live: LiveMachine) -> None:
@@ -130,8 +100,8 @@ class Runner:
             await asyncio.shield(self._settled)
 
     def _holds(self, live: LiveMachine) -> bool:
-        reports = (*self._pending.values(), *self._young.values())
-        return live in self._committing.values() or any(pending.live is live for pending in reports)
+        pending = self._pending.values()
+        return live in self._committing.values() or any(one.live is live for one in pending)
 
     async def turn(self) -> None:
         """Wait for reports, then commit all of them. Raises StoreUnavailable: the turn is taken again."""
@@ -207,12 +177,13 @@ class Runner:
         live = pending.live
         if len(chunks) < len(pending.chunks):
             self._put_back(execution_id, pending, len(chunks))
+        # Whoever waits goes on before the guest may forget.
+        self._feed.notify(execution_id, done if isinstance(done, Execution) else None)
         if isinstance(done, Execution):
             self._acknowledge(live, done, chunks)
         else:
             live.drop(execution_id)
             self._dispatcher.disown(live, execution_id)
-        self._feed.notify(execution_id, done if isinstance(done, Execution) else None)
 
     def _put_back(self, execution_id: str, pending: _Pending, committed: int) -> None:
         """Keep what could not be committed, before anything that arrived meanwhile."""
@@ -227,10 +198,10 @@ class Runner:
 
     def _acknowledge(self, live: LiveMachine, execution: Execution, chunks: list[Chunk]) -> None:
         live.refresh(execution)  # not `place`: its machine's end may have been committed and heard of meanwhile
-        name = execution_uuid(execution.id).bytes
+        name = execution_bytes(execution.id)
         machine_id = live.machine.id
         if execution.terminal:
-            self._gateway.send(wire.Forget(machine_id, name))
+            self._gateway.post(wire.Forget(machine_id, name))
             self._feeder.end(execution.id)
             live.last_activity_at = self._clock.now()
             self._dispatcher.pump(live)

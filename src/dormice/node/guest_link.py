@@ -13,6 +13,7 @@ from typing import Protocol
 
 from dormice.domain.execution import Stream
 from dormice.node.runtime import Running
+from dormice.outbox import Outbox
 from dormice.protocol import guest
 from dormice.protocol import node as wire
 
@@ -31,6 +32,10 @@ class LinkListener(Protocol):
 
     def guest_said(self, message: wire.FromNode) -> None:
         """Pass on a checked and translated message."""
+        ...
+
+    def guest_heard(self) -> None:
+        """All that has arrived together was passed on."""
         ...
 
     def guest_lied(self, link: GuestLink, violation: str) -> None:
@@ -71,7 +76,7 @@ class GuestLink(asyncio.Protocol):
         self._decoder = guest.GuestDecoder()
         self._known: dict[bytes, _Known] = {}
         self._transport: asyncio.Transport | None = None
-        self._outgoing: list[bytes] = []
+        self._outbox = Outbox()
         self._sent = 0
         self._idle_talk = 0
         loop = asyncio.get_running_loop()
@@ -83,6 +88,7 @@ class GuestLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment] # a stream connection has a Transport
+        self._outbox.open(transport)  # type: ignore[arg-type] # likewise
         self.send(guest.Hello(epoch=self._epoch))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -92,26 +98,20 @@ class GuestLink(asyncio.Protocol):
         self.emptied.cancel()
         if self._transport is not None:
             self._transport = None
+            self._outbox.drop()
             self._listener.guest_hung_up(self)
 
     def close(self) -> None:
         """Hang up without telling the listener. The guest keeps what is not acknowledged."""
-        self._flush()
+        self._outbox.close()
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abort()
 
     def send(self, frame: guest.NodeFrame) -> None:
-        """Send a frame, with the others of this turn of the loop; lost if the connection is."""
-        if not self._outgoing:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._outgoing.append(guest.encode(frame))
+        """Send a frame; lost if the connection is."""
+        self._outbox.send(guest.encode(frame))
         self._sent += 1
-
-    def _flush(self) -> None:
-        outgoing, self._outgoing = self._outgoing, []
-        if self._transport is not None:
-            self._transport.write(b"".join(outgoing))
 
     # From the server
 
@@ -167,6 +167,7 @@ class GuestLink(asyncio.Protocol):
         try:
             for frame in self._decoder.feed(data):
                 self._hear(frame)
+            self._listener.guest_heard()
         except guest.ProtocolViolation as violation:
             if not self.welcomed.done():
                 self.welcomed.set_exception(violation)

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from dormice.node.guest_link import GuestLink, attach
 from dormice.node.runtime import MachineSpec, Running, Runtime, RuntimeFailure
+from dormice.outbox import Outbox
 from dormice.protocol import guest
 from dormice.protocol import node as wire
 from dormice.protocol.framing import Framer, FramingViolation, frame
@@ -335,6 +336,11 @@ class Node:
         """Carry a guest's message to the server."""
         self._say(message)
 
+    def guest_heard(self) -> None:
+        """Send what came together on together."""
+        if self._server is not None:
+            self._server.flush()
+
     def guest_lied(self, link: GuestLink, violation: str) -> None:
         """Cut the machine off."""
         self._cut_off(link.running, f"its guest broke the protocol: {violation}")
@@ -378,15 +384,17 @@ class _ServerConnection(asyncio.Protocol):
         self._welcome, self._do = welcome, do
         self._framer = Framer()
         self._transport: asyncio.Transport | None = None
-        self._outgoing: list[bytes] = []
+        self._outbox = Outbox()
         self.lost = asyncio.Event()
         self.welcomed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment] # a stream connection has a Transport
+        self._outbox.open(transport)  # type: ignore[arg-type] # likewise
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._transport = None
+        self._outbox.drop()
         self.lost.set()
 
     def data_received(self, data: bytes) -> None:
@@ -404,18 +412,15 @@ class _ServerConnection(asyncio.Protocol):
                 self._do(message)
 
     def send(self, message: wire.FromNode) -> None:
-        # What one turn of the loop has to say goes out in one write.
-        if not self._outgoing:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._outgoing.append(frame(wire.encode(message)))
+        """Send, with the other news of this turn: the server commits together what arrives together."""
+        self._outbox.post(frame(wire.encode(message)))
 
-    def _flush(self) -> None:
-        outgoing, self._outgoing = self._outgoing, []
-        if self._transport is not None:
-            self._transport.write(b"".join(outgoing))
+    def flush(self) -> None:
+        """Send what there is to say now."""
+        self._outbox.flush()
 
     def close(self) -> None:
-        self._flush()
+        self._outbox.flush()
         if self._transport is not None:
             self._transport.abort()
 
