@@ -80,7 +80,9 @@ class Call:
 
     async def body(self, limit: int | None = None) -> bytes:
         """Read the body, at most `limit` bytes (default: request_body_bytes)."""
-        return await read_body(self.headers, self.receive, self.limits.request_body_bytes if limit is None else limit)
+        return await read_body(
+            self.scope, self.headers, self.receive, self.limits.request_body_bytes if limit is None else limit
+        )
 
     def idempotency(self, request: msgspec.Struct | None, *, required: bool = False) -> Idempotency | None:
         """Return the Idempotency-Key with its scope and the request in canonical bytes."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from dormice.api.http.bodies import WHOLE
 from dormice.api.http.errors import Answer, describe, problem
 from dormice.api.http.held_head import HeldHead
 from dormice.domain.errors import Unavailable
@@ -72,6 +73,11 @@ class Connection(HttpToolsProtocol):
         """The head is whole."""
         self._in_head = False
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The body is whole."""
+        self.scope["state"][WHOLE] = True
+        super().on_message_complete()
 
     def shutdown(self) -> None:
         """The server stops: open-ended streams are cut, so that their readers resume elsewhere; the rest may finish."""
