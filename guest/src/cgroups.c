@@ -103,6 +103,7 @@ int cgroup_make(uint64_t *cgroup)
 {
     static uint64_t last;
     char path[64];
+    *cgroup = 0;
     uint64_t number = idles ? idle[--idles] : ++last;
     name(number, path, "");
     if (number == last && mkdirat(guest.cgroup, path, 0755) && errno != EEXIST)

@@ -159,11 +159,20 @@ static struct execution *make_execution(const uint8_t *id, const struct order *o
     stream_init(&execution->output[0], execution, 1);
     stream_init(&execution->output[1], execution, 2);
     input_init(&execution->input, order->stdin_open);
-    execution->status_fd = execution->watch_fd = -1;
+    execution->status_fd = execution->watch_fd = execution->plan_fd = -1;
     execution->kept_limit = order->kept_limit;
     execution->timeout = order->timeout_ms;
     execution->drain_left = order->drain_grace_ms * MS;
     return execution;
+}
+
+/* Once its process is made. */
+static void follow_leader(struct execution *execution)
+{
+    execution->spawned_at = real_time();
+    execution->status_at = guest.now + STARTED_HELD;
+    execution->next_by_pid = by_pid[execution->pid % BUCKETS];
+    by_pid[execution->pid % BUCKETS] = execution;
 }
 
 enum refusal execution_start(const uint8_t *id, const struct order *order)
@@ -186,14 +195,11 @@ enum refusal execution_start(const uint8_t *id, const struct order *order)
         execution_release(execution);
         return REFUSED_RESOURCES;
     }
-    execution->spawned_at = real_time();
-    execution->status_at = guest.now + STARTED_HELD;
+    follow_leader(execution);
     if (execution->timeout)
         execution->timeout_at = after_ms(execution->timeout);
     make_known(execution);
     list_append(&lives, &execution->live);
-    execution->next_by_pid = by_pid[execution->pid % BUCKETS];
-    by_pid[execution->pid % BUCKETS] = execution;
     return 0;
 }
 
@@ -205,7 +211,7 @@ void execution_look_started(struct execution *execution)
     if (execution->status_fd < 0)
         return;
     ssize_t got = read(execution->status_fd, why, sizeof why);
-    if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
+    if ((got < 0 && (errno == EAGAIN || errno == EINTR)) || spare_idle(execution)) {
         execution->status_at = guest.now + STARTED_HELD;
         return;
     }
@@ -229,6 +235,18 @@ void execution_leader_ended(pid_t pid, int status)
     struct execution *execution = take_leader(pid);
     if (!execution)
         return;
+    bool wanted = !execution->must_be_empty && !execution->interrupted && !guest.stopping;
+    if (spare_idle(execution) && wanted) {
+        if (spare_again(execution)) {
+            follow_leader(execution);
+            return;
+        }
+        execution->how = HOW_SPAWN_FAILED;
+        execution->error = EAGAIN;
+    }
+    if (execution->plan_fd >= 0)
+        close(execution->plan_fd);
+    execution->plan_fd = -1;
     execution_look_started(execution);
     execution->pid = 0;
     execution->ended_at = real_time();

@@ -28,7 +28,7 @@ enum {
     STREAM_WINDOW = 256 * 1024,
     MACHINE_WINDOW = 4 * 1024 * 1024,
     STDIN_CREDIT = 64 * 1024,
-    SPARE_FDS = 32, /* kept free by refusing STARTs, so that accept never fails for want of one */
+    FDS_KEPT_FREE = 32, /* kept free by refusing STARTs, so that accept never fails for want of one */
 };
 
 #define MS UINT64_C(1000000) /* all times are nanoseconds, all deadlines of CLOCK_MONOTONIC; 0 is no deadline */
@@ -91,6 +91,7 @@ struct execution {
     struct input input;
 
     int status_fd;                   /* tells whether the exec worked; -1 once it has */
+    int plan_fd;                     /* what a spare has not read yet of its plan; -1 when it was none, or has begun */
     uint64_t spawned_at, status_at; /* CLOCK_REALTIME; when to ask for the status at the latest */
 
     uint64_t kept_limit, timeout, drain_left;
@@ -184,6 +185,8 @@ _Noreturn void child_exec(const char *cwd, char **argv, char **envp);
 
 /* spare.c */
 bool spare_take(struct execution *execution, const struct order *order); /* false when another process must be made */
+bool spare_idle(struct execution *execution);                            /* whether it has not read its plan */
+bool spare_again(struct execution *execution); /* another process for the plan of one that died before it read it */
 void spare_want(void);
 void spare_turn(void);
 bool spare_ended(pid_t pid); /* whether that was the spare */

@@ -2,27 +2,29 @@
    its descriptors and its filter, and waits for a plan: what to run, where and with what environment. That leaves the exec
    to be done when a START comes, a third of what starting a short command takes.
 
-   Like any process inside it may be stopped or killed, which costs no more than making another. An execution with STDIN
-   frames or a long argv gets a process of its own. */
+   Like any process inside it may be stopped or killed, which costs no more than making another: also when it was given a
+   plan that it has not read. An execution with STDIN frames or a long argv gets a process of its own. */
 #define _GNU_SOURCE
 #include "guest.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 enum { PLAN = 4, STRINGS_SIZE_MOST = 32 * 1024, STRINGS_MOST = 1024 };
 
-/* Followed by the strings of the START as they came. */
+/* One message: the strings of the START follow as they came. */
 struct plan {
     uint32_t argc, envc, size;
+    uint8_t strings[STRINGS_SIZE_MOST];
 };
 
 static pid_t spare; /* 0 for none */
 static uint64_t cgroup, leftover;
-static int plan_fd = -1;
+static int plan_fds[2] = {-1, -1};
 static struct pipes pipes;
 static bool wanted;
 
@@ -33,25 +35,18 @@ void spare_want(void)
 
 /* The spare's side */
 
-static void receive(void *at, size_t size)
-{
-    for (size_t have = 0; have < size;) {
-        ssize_t got = read(PLAN, (char *)at + have, size - have);
-        if (!got || (got < 0 && errno != EINTR))
-            _exit(0); /* not needed any more */
-        have += got > 0 ? (size_t)got : 0;
-    }
-}
-
 static _Noreturn void wait_for_plan(void)
 {
-    static uint8_t text[STRINGS_SIZE_MOST];
+    static struct plan plan;
     static char *strings[STRINGS_MOST];
-    struct plan plan;
-    receive(&plan, sizeof plan);
-    receive(text, plan.size);
-    struct order order = {.argc = plan.argc, .envc = plan.envc, .strings = text};
-    char **envp = strings + plan.argc + 1;
+    ssize_t got;
+    /* Only looked at, so that one which a signal ends meanwhile has not begun. */
+    while ((got = recv(PLAN, &plan, sizeof plan, MSG_PEEK)) < 0 && errno == EINTR)
+        ;
+    struct order order = {.argc = plan.argc, .envc = plan.envc, .strings = plan.strings};
+    char **envp = strings + plan.argc + 1, mark;
+    if (got <= 0 || recv(PLAN, &mark, 1, 0) != 1) /* takes it */
+        _exit(0);                                 /* not needed any more */
     child_exec(order_strings(&order, strings, envp), strings, envp);
 }
 
@@ -60,10 +55,11 @@ static _Noreturn void wait_for_plan(void)
 static void let_go(void)
 {
     pipes_close(&pipes);
-    if (plan_fd >= 0)
-        close(plan_fd);
+    for (int end = 0; end < 2; end++)
+        if (plan_fds[end] >= 0)
+            close(plan_fds[end]);
+    plan_fds[0] = plan_fds[1] = -1;
     spare = 0;
-    plan_fd = -1;
 }
 
 static void close_theirs(int ends[2])
@@ -75,20 +71,15 @@ static void close_theirs(int ends[2])
 /* Forks it; false without anything left open, but perhaps with a cgroup. */
 static bool make(void)
 {
-    int ends[2], directory = cgroup_make(&cgroup);
-    if (directory < 0) {
-        cgroup = 0;
+    int directory = cgroup_make(&cgroup);
+    if (directory < 0)
         return false;
-    }
-    if (pipes_make(&pipes, false) && !pipe2(ends, O_CLOEXEC)) {
-        plan_fd = ends[1];
-        fcntl(plan_fd, F_SETFL, O_NONBLOCK);
+    if (pipes_make(&pipes, false) && !socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, plan_fds)) {
         spare = fork_into(directory);
         if (!spare) {
-            child_settle(&pipes, ends[0]);
+            child_settle(&pipes, plan_fds[0]);
             wait_for_plan();
         }
-        close(ends[0]);
     }
     close(directory);
     if (spare <= 0) {
@@ -114,9 +105,10 @@ void spare_turn(void)
 
 static bool send_plan(const struct order *order)
 {
-    struct plan plan = {order->argc, order->envc, order->size};
-    const struct iovec parts[] = {{&plan, sizeof plan}, {order->strings, order->size}};
-    return writev(plan_fd, parts, 2) == (ssize_t)(sizeof plan + order->size);
+    uint32_t head[] = {order->argc, order->envc, order->size}; /* as in struct plan */
+    struct iovec parts[] = {{head, sizeof head}, {order->strings, order->size}};
+    const struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+    return sendmsg(plan_fds[1], &message, MSG_DONTWAIT | MSG_NOSIGNAL) > 0;
 }
 
 bool spare_take(struct execution *execution, const struct order *order)
@@ -135,8 +127,40 @@ bool spare_take(struct execution *execution, const struct order *order)
     kill(spare, SIGCONT); /* should somebody have stopped everything */
     execution->pid = spare;
     execution->cgroup = cgroup;
+    execution->plan_fd = plan_fds[0];
+    plan_fds[0] = -1;
     let_go();
     return true;
+}
+
+bool spare_idle(struct execution *execution)
+{
+    int unread = 0;
+    if (execution->plan_fd < 0)
+        return false;
+    if (!ioctl(execution->plan_fd, FIONREAD, &unread) && unread)
+        return true;
+    close(execution->plan_fd);
+    execution->plan_fd = -1;
+    return false;
+}
+
+bool spare_again(struct execution *execution)
+{
+    static struct plan plan;
+    bool whole = recv(execution->plan_fd, &plan, sizeof plan, MSG_DONTWAIT) > 0;
+    close(execution->plan_fd);
+    execution->plan_fd = -1;
+    pipes_detach(execution);
+    for (int index = 0; index < 2; index++) {
+        list_remove(&execution->output[index].readable);
+        stream_init(&execution->output[index], execution, (uint8_t)(index + 1));
+        execution->output[index].hung_up = false;
+    }
+    cgroup_unmake(execution->cgroup, false);
+    execution->cgroup = 0;
+    struct order order = {.argc = plan.argc, .envc = plan.envc, .strings = plan.strings, .size = plan.size};
+    return whole && spawn(execution, &order);
 }
 
 void spare_discard(void)

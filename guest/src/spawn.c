@@ -225,7 +225,7 @@ bool pipes_make(struct pipes *pipes, bool with_stdin)
 {
     *pipes = (struct pipes){{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}};
     return (!with_stdin || make_pipe(pipes->in, 1)) && make_pipe(pipes->out, 0) && make_pipe(pipes->err, 0) &&
-           make_pipe(pipes->status, 0) && (uint64_t)pipes->status[1] + SPARE_FDS < guest.files_hard;
+           make_pipe(pipes->status, 0) && (uint64_t)pipes->status[1] + FDS_KEPT_FREE < guest.files_hard;
 }
 
 bool pipes_attach(struct execution *execution, struct pipes *pipes)

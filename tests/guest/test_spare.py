@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dormice.protocol.guest import How, Stop, Stopped
+from dormice.protocol.guest import Cancel, End, Forget, How, Stop, Stopped
 from tests.guest.guest_process import PATIENCE, GuestProcess, Link
 from tests.wait import wait_until
 
@@ -48,6 +48,34 @@ def test_a_killed_one_costs_nothing_but_another(link: Link, spare: Callable[[], 
 def test_a_stopped_one_runs_its_command_all_the_same(link: Link, spare: Callable[[], int]) -> None:
     os.kill(spare(), signal.SIGSTOP)
     assert link.shell("echo alive").stdout == b"alive\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_signal_that_waits_for_it_meets_no_command(link: Link, spare: Callable[[], int], number: int) -> None:
+    for _ in range(20):
+        waiting = spare()
+        os.kill(waiting, signal.SIGSTOP)
+        os.kill(waiting, number)
+        outcome = link.run("/bin/sh", "-c", "echo out; echo err >&2; exit 3")
+        assert (outcome.stdout, outcome.stderr) == (b"out\n", b"err\n")
+        assert (outcome.end.how, outcome.end.code) == (How.EXITED, 3)
+
+
+def test_signals_from_inside_that_wait_for_it_meet_no_command(link: Link, spare: Callable[[], int]) -> None:
+    spare()
+    killer = link.start("/bin/sh", "-c", "kill -STOP -1; kill -TERM -1; kill -CONT -1; echo done", stdin_open=1)
+    assert link.follow(killer).stdout == b"done\n"
+    assert link.shell("echo alive").stdout == b"alive\n"
+
+
+def test_a_cancel_of_one_that_has_not_begun_ends_it(link: Link, spare: Callable[[], int]) -> None:
+    for _ in range(20):
+        os.kill(spare(), signal.SIGSTOP)
+        execution = link.start("/bin/sleep", "1000")
+        link.send(Cancel(execution, 0))
+        outcome = link.follow(execution)
+        assert outcome.end.flags & End.CANCEL
+        link.send(Forget(execution))
 
 
 @pytest.mark.parametrize("number", ["TERM", "KILL", "STOP"])
