@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import msgspec
@@ -13,11 +14,12 @@ from dormice.domain.errors import Conflict
 from dormice.domain.execution import ErrorCode, ExecutionState, StdinMode
 from dormice.domain.limits import Limits
 from dormice.domain.machine import Machine, Phase
-from dormice.engine.orders import ExecutionOrder, Idempotency
+from dormice.engine.orders import ExecutionOrder, Idempotency, MachineOrder
 from dormice.protocol import node as wire
 from dormice.store.interface import StoreUnavailable
 from tests.engine.faulty_store import Faults
 from tests.engine.scripted_node import MovedClock, ScriptedNode, Server, ended, phase, serving, wire_id
+from tests.wait import others_run
 
 TRUE = ExecutionOrder(command=("true",), cwd="/root")
 
@@ -383,3 +385,55 @@ async def test_a_clock_that_went_back_over_a_restart_makes_no_guest_a_liar(tmp_p
         done = await second.engine.executions.get(second.caller, machine.id, execution_id, wait_ms=5_000)
         assert done.state is ExecutionState.SUCCEEDED
         assert done.created_at <= (done.started_at or 0) <= (done.completed_at or 0)
+
+
+async def _waiting_on_a_running_machine(
+    server: Server, faults: Faults, node: ScriptedNode, held: AsyncExitStack
+) -> str:
+    """Have an execution wait for a wake that is over; the answer to the move that follows is held."""
+    made = await server.engine.machines.create(server.caller, MachineOrder(), None)
+    start = await node.hear(wire.StartMachine)
+    async with faults.late("advance") as advancing:
+        node.attach(start)
+        await advancing.wait()
+        await others_run(0.05)  # what waited has been asked for: nothing
+        await server.execute(made)
+        ready = await held.enter_async_context(faults.late("machine_ready"))
+    await ready.wait()
+    return made.id
+
+
+async def test_those_who_waited_for_a_wake_take_no_slot_that_is_promised(tmp_path: Path) -> None:
+    faults = Faults()
+    async with serving(tmp_path, MovedClock(), Limits(running_per_machine=1), faults.wrap) as server:
+        node = await server.node()
+        async with AsyncExitStack() as held:
+            machine_id = await _waiting_on_a_running_machine(server, faults, node, held)
+            second = await server.execute(await server.engine.machines.get(server.caller, machine_id))
+        first = await node.hear(wire.StartExecution)
+        assert first.execution != wire_id(second)
+        waits = await server.engine.executions.get(server.caller, machine_id, second)
+        assert (waits.state, waits.boot_id) == (ExecutionState.QUEUED, None)
+        node.exited(first)
+        assert (await node.hear(wire.StartExecution)).execution == wire_id(second)
+
+
+async def test_those_who_wait_are_not_claimed_while_the_node_is_away(
+    tmp_path: Path, clock: MovedClock, faults: Faults
+) -> None:
+    async with serving(tmp_path, clock, Limits(), faults.wrap) as server:
+        node = await server.node()
+        made = await server.engine.machines.create(server.caller, MachineOrder(), None)
+        start = await node.hear(wire.StartMachine)
+        async with faults.late("advance") as advancing:
+            node.attach(start)
+            await advancing.wait()
+            await others_run(0.05)
+            waiting = await server.execute(made)
+            await node.hang_up()
+            await server.without_node()
+        waits = await server.engine.executions.get(server.caller, made.id, waiting)
+        while waits.state is ExecutionState.WAKE_IN_PROGRESS:
+            await others_run(0.01)
+            waits = await server.engine.executions.get(server.caller, made.id, waiting)
+        assert (waits.state, waits.boot_id) == (ExecutionState.QUEUED, None)

@@ -226,13 +226,16 @@ class Lifecycle:
 
     # What the node reports; the lock is held.
 
-    async def up(self, live: LiveMachine) -> list[Execution]:
+    async def up(self, live: LiveMachine, *, claim: bool) -> list[Execution]:
         """Take the guest's first answer: the machine runs, and executions that waited for it may start.
 
-        Return those that got a free slot: they are claimed for the present boot, and the caller has them started.
+        With `claim`, which needs a guest that answers, return those that got a free slot: they are claimed for the present boot, and
+        the caller has them started.
         """
         # Given to the store together, they share a commit.
-        started, ready = await asyncio.gather(self._started(live), self._ready(live), return_exceptions=True)
+        started, ready = await asyncio.gather(
+            self._started(live), self._ready(live, claim=claim), return_exceptions=True
+        )
         if isinstance(started, BaseException):
             raise started
         if isinstance(ready, BaseException):
@@ -244,11 +247,16 @@ class Lifecycle:
             await self._advance(live, MachineEvent.STARTED, MachineChange(reason=STEADY, retryable=False))
             live.last_activity_at = self._clock.now()
 
-    async def _ready(self, live: LiveMachine) -> list[Execution]:
-        machine, slots = live.machine, live.free_slots(self._limits.running_per_machine) - len(live.queue)
-        ready = await self._executions.machine_ready(
-            machine.id, self._clock.now(), boot_id=machine.boot_id, slots=max(slots, 0)
-        )
+    async def _ready(self, live: LiveMachine, *, claim: bool) -> list[Execution]:
+        machine, free = live.machine, live.free_slots(self._limits.running_per_machine) - len(live.queue)
+        slots = max(free, 0) if claim else 0
+        live.reserved += slots
+        try:
+            ready = await self._executions.machine_ready(
+                machine.id, self._clock.now(), boot_id=machine.boot_id, slots=slots
+            )
+        finally:
+            live.reserved -= slots
         for execution in ready:
             live.place(execution)
             self._feed.notify(execution.id)

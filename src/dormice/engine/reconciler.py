@@ -134,7 +134,7 @@ class Reconciler:
         if phase is Phase.ACCEPTED or _sleeps_in(live):
             await self._lifecycle.start(live)
         elif phase is Phase.RUNNING and live.waking:
-            self._dispatcher.start_soon(live, await self._lifecycle.up(live))
+            self._dispatcher.start_soon(live, await self._lifecycle.up(live, claim=live.attached))
             self._dispatcher.pump(live)
 
     async def _compare(self, live: LiveMachine, boot_id: UUID | None) -> None:
@@ -174,7 +174,7 @@ class Reconciler:
         if machine.phase in (Phase.STARTING, Phase.RUNNING):
             if boot_id != machine.boot_id:
                 return  # replaced by the start of the present boot
-            await self._lifecycle.up(live)
+            await self._lifecycle.up(live, claim=True)
             if connection == self._connection:
                 live.attached = True
                 known = {execution_of(execution) for execution in message.executions}
