@@ -77,7 +77,7 @@ def node(settings: Settings) -> None:
     log_to_stderr(settings.log_level)
     _make_directory(settings.data)
     _make_directory(settings.data / "node")
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and settings.driver != "process":  # whose commands would inherit it
         privileges.take_precedence()
     with _locked(settings.data / "node" / "lock", "`dormice node`"), _one_failure():
         uvloop.run(_serve_node(settings))

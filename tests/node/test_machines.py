@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from tests.node.machine_lab import (
     shell,
 )
 
+from dormice.node import oci
 from dormice.node.ports import Network
 from dormice.node.runtime import MachineSpec, RuntimeFailure
 from dormice.protocol.guest import How
@@ -173,6 +175,27 @@ async def test_runc_will_do_where_there_is_no_crun(lab: Lab) -> None:
     async with lab.opened() as runtime, machine(runtime) as (_, inside):
         hog = await inside.run("exec python3 -c 'bytearray(400 << 20)'")
         assert (hog.exited.how, hog.code) == (How.SIGNALLED, 9)
+    assert lab.leftovers() == []
+
+
+async def test_a_runtime_may_be_a_script(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrapper = tmp_path / "bin" / "crun"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("crun")} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(wrapper.parent), prepend=os.pathsep)
+    async with lab.opened() as runtime, machine(runtime) as (_, inside):
+        assert (await inside.run("echo alive")).stdout == "alive\n"
+    assert lab.leftovers() == []
+
+
+async def test_a_runtime_that_starts_nothing_is_quoted(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = oci._mounts
+    monkeypatch.setattr(oci, "_mounts", lambda bundle: [*mounts(bundle), oci._bind("/x", Path("/no/such/place"), [])])
+    async with lab.opened() as runtime:
+        with pytest.raises(RuntimeFailure, match=r"started nothing: .*/no/such/place") as failure:
+            await runtime.start(new_machine_id(), uuid4(), SMALL)
+    assert failure.value.code == "OCI_RUNTIME_FAILED"
     assert lab.leftovers() == []
 
 

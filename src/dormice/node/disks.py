@@ -153,8 +153,11 @@ class Disks:
         return self._images / f"{machine_id}.growing"
 
     def _admit(self, more: int) -> None:
-        stats = [entry.stat() for entry in os.scandir(self._images)]
-        promised = sum(max(0, stat.st_size - stat.st_blocks * 512) for stat in stats)
+        promised = 0
+        for image in self._images.glob("*.ext4"):
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                stat = image.stat()
+                promised += max(0, stat.st_size - stat.st_blocks * 512)
         host = os.statvfs(self._images)
         free = host.f_bavail * host.f_frsize - self._reserve - promised
         if more > free:

@@ -14,6 +14,7 @@ Each message on that socket is one JSON object with one descriptor, a socket for
 An error is {"error": "..."}.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -61,7 +62,8 @@ def receive(source: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
 
 def serve(control: socket.socket) -> None:
     """Fork a child for every message, until the node goes."""
-    os.setpriority(os.PRIO_PROCESS, 0, 0)  # not the node's: what machines run comes after it
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, 0)  # not the node's: what machines run comes after it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     while True:
         plan, fds = receive(control)
@@ -157,7 +159,10 @@ def become(program: int, argv: list[str], fds: list[int]) -> NoReturn:
     os.setsid()
     for target, fd in enumerate(fds):
         os.dup2(fd, target)
-    os.execve(program, argv, os.environ)  # noqa: S606 - a program by its descriptor, with a list of arguments
+    try:
+        os.execve(program, argv, os.environ)  # noqa: S606 - a program by its descriptor, with a list of arguments
+    except FileNotFoundError:  # a script, whose interpreter would not find a descriptor that is closed by the exec
+        os.execve(argv[0], argv, os.environ)  # noqa: S606 - likewise, by its path
 
 
 if __name__ == "__main__":

@@ -225,12 +225,12 @@ class ContainerRuntime:
             raise RuntimeFailure("CAPACITY_EXCEEDED", "no machine has such sizes")
 
     def _refill_soon(self) -> None:
-        """Refill once no machine has started for a while: the kernel makes one cgroup at a time, and the guest needs one for a command."""
-        if self._refilling is not None:
-            self._refilling.cancel()
-        self._refilling = asyncio.get_running_loop().call_later(QUIET_SECONDS, self._refill)
+        """Refill in a while: the kernel makes one cgroup at a time, and the machine that has just started needs one for a command."""
+        if self._refilling is None:
+            self._refilling = asyncio.get_running_loop().call_later(QUIET_SECONDS, self._refill)
 
     def _refill(self) -> None:
+        self._refilling = None
         for refill in (self._slots.refill, self._disks.refill):
             self._pool_executor.submit(_logged, refill)
 
@@ -357,7 +357,8 @@ class ContainerRuntime:
             delegated = self._cgroups.open_delegated(slot.cgroup)
             try:
                 command = self._oci.command(machine_id, places.private, pid_file, log)
-                slot.standby.run(self._oci.sealed, command, netns, [listener.fileno(), delegated])
+                pid_file.unlink(missing_ok=True)  # that it is there again is what tells success
+                slot.standby.run(self._oci.opened, command, netns, [listener.fileno(), delegated])
             finally:
                 os.close(delegated)
         pid = pid_file.read_text() if pid_file.exists() else ""

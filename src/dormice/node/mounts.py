@@ -113,7 +113,7 @@ _RESOLV_CONF_MARK = "# Dormice writes this file at every start; without this lin
 def furnish(disk_mount: int, hostname: str, nameserver: str) -> None:
     """Make the overlay's directories on a disk (a detached mount, owners not mapped yet) and the files a machine starts with.
 
-    Names are written once, then they are the machine's own to edit; the nameserver may be another one at every start.
+    Names are written once, then they are the machine's own to edit; the nameserver may be another one with every node.
     Everything below `upper` may have been bent by the machine's root, so nothing there is followed.
     """
     resolv_conf = f"{_RESOLV_CONF_MARK}\nnameserver {nameserver}\n".encode()

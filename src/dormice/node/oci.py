@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -60,6 +61,7 @@ _MASKED = (
 )
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 _SECCOMP = seccomp.profile()
+_MFD_EXEC = 0x10
 _MOST_TERMINALS = 256  # the kernel has one quota for all machines
 
 
@@ -153,9 +155,10 @@ class OciRuntime:
     """The program that starts containers. It keeps its own records below `state`, one directory per container."""
 
     program: str
-    sealed: int
-    """An fd of a copy that nobody can write to. Run from elsewhere, these programs make such a copy at every start, so that what
-    they start cannot overwrite them, and begin again from it: that takes longer than all their mounts.
+    opened: int
+    """An fd to run it by, of a copy that nobody can write to. Run from elsewhere, these programs make such a copy at every start,
+    so that what they start cannot overwrite them, and begin again from it: that takes longer than all their mounts. A newer version
+    of the program is used by the next node.
     """
     state: Path
 
@@ -164,7 +167,7 @@ class OciRuntime:
         """The first of the runtimes that this host has. Raises FileNotFoundError when it has none."""
         for name in names:
             if path := shutil.which(name):
-                return cls(path, _sealed_copy(Path(path)), state)
+                return cls(path, _open(Path(path)), state)
         raise FileNotFoundError(f"not installed: {' or '.join(names)}")
 
     def command(self, name: str, bundle: Path, pid_file: Path, log: Path) -> list[str]:
@@ -175,8 +178,8 @@ class OciRuntime:
         return [self.program, *disabled, "--root", str(self.state), "--log", str(log), *run]
 
     def close(self) -> None:
-        """Let go of the copy."""
-        os.close(self.sealed)
+        """Let go of the program."""
+        os.close(self.opened)
 
     def forget(self, name: str) -> None:
         """Drop the runtime's record of a container whose processes are gone, and the cgroups that only runc makes."""
@@ -190,12 +193,29 @@ class OciRuntime:
         return Path(self.program).name == "crun"
 
 
-def _sealed_copy(program: Path) -> int:
-    fd = os.memfd_create(program.name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def _open(program: Path) -> int:
+    """A sealed copy, or the file itself where copies may not be run or it is a script."""
+    content = program.read_bytes()
+    fd = _memory_file(program.name) if content.startswith(b"\x7fELF") else None
+    if fd is None:
+        return os.open(program, os.O_RDONLY | os.O_CLOEXEC)
     with open(fd, "wb", closefd=False) as copy:
-        copy.write(program.read_bytes())
+        copy.write(content)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
     return fd
+
+
+def _memory_file(name: str) -> int | None:
+    """An empty file in memory that may hold a program; None where the host forbids that (`vm.memfd_noexec`)."""
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create(name, flags | _MFD_EXEC)
+    except OSError as error:
+        if error.errno == errno.EACCES:
+            return None
+        if error.errno != errno.EINVAL:
+            raise
+    return os.memfd_create(name, flags)  # a kernel before 6.3, which knows no such flag and runs any
 
 
 def write_bundle(directory: Path, bundle: Bundle) -> None:
