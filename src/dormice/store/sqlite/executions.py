@@ -53,7 +53,9 @@ class SqliteExecutions:
         self._sealer = sealer
 
     async def create(self, new: NewExecution, claim: IdempotencyClaim | None) -> Execution | Replayed | KeyReused:
-        return await self._writer.run(partial(_create, sealer=self._sealer, new=new, claim=claim), short=True)
+        size = len(new.stdin) + sum(map(len, new.command)) + sum(map(len, new.env.values()))
+        operation = partial(_create, sealer=self._sealer, new=new, claim=claim)
+        return await self._writer.run(operation, short=size <= SHORT_BYTES)
 
     async def get(self, organization_id: str, machine_id: str, execution_id: str) -> Execution | None:
         values = (organization_id, machine_id, execution_id)
