@@ -133,9 +133,10 @@ class Reconciler:
         phase = live.machine.phase
         if phase is Phase.ACCEPTED or _sleeps_in(live):
             await self._lifecycle.start(live)
-        elif phase is Phase.RUNNING and live.waking:
-            self._dispatcher.start_soon(live, await self._lifecycle.up(live, claim=live.attached))
-            self._dispatcher.pump(live)
+        elif phase is Phase.RUNNING:
+            if live.waking:
+                self._dispatcher.start_soon(live, await self._lifecycle.up(live, claim=live.attached))
+            self._dispatcher.pump(live)  # also for those who were denied a slot that this turn, or one that failed, had reserved
 
     async def _compare(self, live: LiveMachine, boot_id: UUID | None) -> None:
         machine = live.machine
