@@ -136,7 +136,8 @@ class Reconciler:
         elif phase is Phase.RUNNING:
             if live.waking:
                 self._dispatcher.start_soon(live, await self._lifecycle.up(live, claim=live.attached))
-            self._dispatcher.pump(live)  # also for those who were denied a slot that this turn, or one that failed, had reserved
+            # Also for those who were denied a slot that this turn, or one that failed, had reserved.
+            self._dispatcher.pump(live)
 
     async def _compare(self, live: LiveMachine, boot_id: UUID | None) -> None:
         machine = live.machine
