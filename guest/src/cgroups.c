@@ -33,16 +33,22 @@ static bool write_text(int directory, const char *path, const char *text)
     return done;
 }
 
+/* What a file says, at most `size` - 1 bytes of it; empty when it cannot be read. */
+static void read_text(const char *path, char *text, size_t size)
+{
+    int fd = openat(guest.cgroup, path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, text, size - 1);
+    if (fd >= 0)
+        close(fd);
+    text[got > 0 ? got : 0] = 0;
+}
+
 /* Whether it was started there. Moving into a cgroup, even the one that a process is in, waits for the kernel's readers of
    all processes: ten milliseconds and more. */
 static bool is_in_init(void)
 {
     char text[256], own[16];
-    int fd = openat(guest.cgroup, "init/cgroup.procs", O_RDONLY | O_CLOEXEC);
-    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (fd >= 0)
-        close(fd);
-    text[got > 0 ? got : 0] = 0;
+    read_text("init/cgroup.procs", text, sizeof text);
     snprintf(own, sizeof own, "%d", (int)getpid());
     for (char *rest, *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
         if (!strcmp(line, own))
@@ -81,17 +87,22 @@ static int open_file(const struct execution *execution, const char *file, int fl
     return openat(guest.cgroup, path, flags | O_CLOEXEC);
 }
 
-/* Whether a file of a cgroup says something. */
-static bool says(uint64_t cgroup, const char *file, const char *what)
+static bool is_empty(uint64_t cgroup)
+{
+    char path[64], text[256];
+    name(cgroup, path, "/cgroup.events");
+    read_text(path, text, sizeof text);
+    return strstr(text, "populated 0") != NULL;
+}
+
+/* Whether the OOM killer struck in it: 1, 0, or -1 when that cannot be told. */
+static int oom_struck(uint64_t cgroup)
 {
     char path[64], text[512];
-    name(cgroup, path, file);
-    int fd = openat(guest.cgroup, path, O_RDONLY | O_CLOEXEC);
-    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (fd >= 0)
-        close(fd);
-    text[got > 0 ? got : 0] = 0;
-    return strstr(text, what) != NULL;
+    name(cgroup, path, "/memory.events");
+    read_text(path, text, sizeof text);
+    const char *kills = strstr(text, "oom_kill ");
+    return kills ? kills[9] != '0' : -1;
 }
 
 /* Some that are empty are kept for the next: making and removing one costs a tenth of a short command. */
@@ -104,9 +115,10 @@ int cgroup_make(uint64_t *cgroup)
     static uint64_t last;
     char path[64];
     *cgroup = 0;
-    uint64_t number = idles ? idle[--idles] : ++last;
+    bool made = !idles;
+    uint64_t number = made ? ++last : idle[--idles];
     name(number, path, "");
-    if (number == last && mkdirat(guest.cgroup, path, 0755) && errno != EEXIST)
+    if (made && mkdirat(guest.cgroup, path, 0755))
         return -1;
     *cgroup = number;
     return openat(guest.cgroup, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -117,8 +129,7 @@ bool cgroup_unmake(uint64_t cgroup, bool killed)
     char path[64];
     /* Not one that was killed: Linux (6.18) kills whatever is cloned into it later. Nor one in which the OOM killer
        struck, which would be believed to have struck again. */
-    if (!killed && idles < IDLE_MOST && says(cgroup, "/cgroup.events", "populated 0") &&
-        (!counts_memory || says(cgroup, "/memory.events", "oom_kill 0"))) {
+    if (!killed && idles < IDLE_MOST && is_empty(cgroup) && (!counts_memory || oom_struck(cgroup) == 0)) {
         idle[idles++] = cgroup;
         return true;
     }
@@ -201,8 +212,7 @@ void cgroup_remove(struct execution *execution)
 
 bool cgroup_oom(const struct execution *execution)
 {
-    return counts_memory && execution->cgroup && says(execution->cgroup, "/memory.events", "oom_kill ") &&
-           !says(execution->cgroup, "/memory.events", "oom_kill 0");
+    return counts_memory && execution->cgroup && oom_struck(execution->cgroup) == 1;
 }
 
 /* Without cgroups */

@@ -215,8 +215,7 @@ void execution_look_started(struct execution *execution)
         execution->status_at = guest.now + STARTED_HELD;
         return;
     }
-    close(execution->status_fd);
-    execution->status_fd = -1;
+    shut(&execution->status_fd);
     execution->phase = RUNNING;
     if (got == sizeof why) {
         execution->how = get32(why);
@@ -244,9 +243,7 @@ void execution_leader_ended(pid_t pid, int status)
         execution->how = HOW_SPAWN_FAILED;
         execution->error = EAGAIN;
     }
-    if (execution->plan_fd >= 0)
-        close(execution->plan_fd);
-    execution->plan_fd = -1;
+    shut(&execution->plan_fd);
     execution_look_started(execution);
     execution->pid = 0;
     execution->ended_at = real_time();

@@ -136,6 +136,7 @@ extern struct link retries;    /* by `retry` */
 /* main.c */
 uint64_t real_time(void);
 bool watch(int fd, uint32_t events, struct source *source);
+void shut(int *fd);           /* closed, if it is open, and -1 */
 void unwatch(int *fd);        /* out of the epoll, closed and -1 */
 void discard(struct garbage *garbage, void *memory); /* free at the end of the turn */
 void sooner(uint64_t *deadline, uint64_t other);

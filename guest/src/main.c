@@ -68,13 +68,18 @@ bool watch(int fd, uint32_t events, struct source *source)
     return !epoll_ctl(guest.epoll, EPOLL_CTL_ADD, fd, &event);
 }
 
+void shut(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
 void unwatch(int *fd)
 {
-    if (*fd < 0)
-        return;
-    epoll_ctl(guest.epoll, EPOLL_CTL_DEL, *fd, NULL); /* a child that has not exec'ed yet may hold a copy */
-    close(*fd);
-    *fd = -1;
+    if (*fd >= 0)
+        epoll_ctl(guest.epoll, EPOLL_CTL_DEL, *fd, NULL); /* a child that has not exec'ed yet may hold a copy */
+    shut(fd);
 }
 
 void discard(struct garbage *item, void *memory)

@@ -55,17 +55,9 @@ static _Noreturn void wait_for_plan(void)
 static void let_go(void)
 {
     pipes_close(&pipes);
-    for (int end = 0; end < 2; end++)
-        if (plan_fds[end] >= 0)
-            close(plan_fds[end]);
-    plan_fds[0] = plan_fds[1] = -1;
+    shut(&plan_fds[0]);
+    shut(&plan_fds[1]);
     spare = 0;
-}
-
-static void close_theirs(int ends[2])
-{
-    close(ends[1]);
-    ends[1] = -1;
 }
 
 /* Forks it; false without anything left open, but perhaps with a cgroup. */
@@ -86,9 +78,9 @@ static bool make(void)
         let_go();
         return false;
     }
-    close_theirs(pipes.out);
-    close_theirs(pipes.err);
-    close_theirs(pipes.status);
+    shut(&pipes.out[1]);
+    shut(&pipes.err[1]);
+    shut(&pipes.status[1]);
     return true;
 }
 
@@ -140,8 +132,7 @@ bool spare_idle(struct execution *execution)
         return false;
     if (!ioctl(execution->plan_fd, FIONREAD, &unread) && unread)
         return true;
-    close(execution->plan_fd);
-    execution->plan_fd = -1;
+    shut(&execution->plan_fd);
     return false;
 }
 
@@ -149,13 +140,11 @@ bool spare_again(struct execution *execution)
 {
     static struct plan plan;
     bool whole = recv(execution->plan_fd, &plan, sizeof plan, MSG_DONTWAIT) > 0;
-    close(execution->plan_fd);
-    execution->plan_fd = -1;
+    shut(&execution->plan_fd);
     pipes_detach(execution);
     for (int index = 0; index < 2; index++) {
         list_remove(&execution->output[index].readable);
         stream_init(&execution->output[index], execution, (uint8_t)(index + 1));
-        execution->output[index].hung_up = false;
     }
     cgroup_unmake(execution->cgroup, false);
     execution->cgroup = 0;

@@ -244,7 +244,7 @@ void pipes_detach(struct execution *execution)
     unwatch(&execution->output[0].fd);
     unwatch(&execution->output[1].fd);
     unwatch(&execution->input.fd);
-    unwatch(&execution->status_fd);
+    shut(&execution->status_fd);
 }
 
 void pipes_close(const struct pipes *pipes)

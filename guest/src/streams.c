@@ -83,6 +83,7 @@ void stream_init(struct stream *stream, struct execution *execution, uint8_t num
     stream->execution = execution;
     stream->number = number;
     stream->fd = -1;
+    stream->hung_up = false;
     list_init(&stream->readable);
 }
 

@@ -26,7 +26,7 @@ class Outbox:
         """Send; for what somebody waits for."""
         self._waiting.append(message)
         if not self._wrote:
-            self._write()
+            self.flush()
             self._wrote = True
         self._schedule()
 
@@ -36,12 +36,14 @@ class Outbox:
         self._schedule()
 
     def flush(self) -> None:
-        """Write what was posted, now."""
-        self._write()
+        """Write what waits, now."""
+        waiting, self._waiting = self._waiting, []
+        if self._transport is not None and waiting:
+            self._transport.write(waiting[0] if len(waiting) == 1 else b"".join(waiting))
 
     def close(self) -> None:
         """Write what waits, then let go of the transport."""
-        self._write()
+        self.flush()
         self.drop()
 
     def drop(self) -> None:
@@ -55,9 +57,4 @@ class Outbox:
 
     def _end_turn(self) -> None:
         self._flush_due = self._wrote = False
-        self._write()
-
-    def _write(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        if self._transport is not None and waiting:
-            self._transport.write(waiting[0] if len(waiting) == 1 else b"".join(waiting))
+        self.flush()
