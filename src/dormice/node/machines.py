@@ -128,6 +128,8 @@ class ContainerRuntime:
         self._running: dict[str, tuple[Running, Record]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._refilling: asyncio.TimerHandle | None = None
+        self._filter: bytes | None = None
+        """Learned from the first start. It is the same for all machines."""
         self._furnished: set[str] = set()
         """Machines whose disks this node has furnished: once is enough, as its nameserver stays the same."""
 
@@ -329,11 +331,13 @@ class ContainerRuntime:
                 userns=_fd_path(slot.userns),
                 cgroup=f"/{self._settings.cgroup_parent}/{slot.cgroup}/runtime",
                 owner=slot.base,
+                compiled_filter=self._filter,
             )
             oci.write_bundle(places.private, bundle)
             pid = self._launch(machine_id, places, slot, netns)
         finally:
             slot.close()
+        self._filter = self._filter or self._oci.compiled_filter(machine_id)
         pidfd, record = self._record_process(places, record, pid)
         places.root.unmount()
         return Running(machine_id, boot_id, places.socket, pidfd, image.environment), record

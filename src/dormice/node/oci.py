@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,8 @@ _MASKED = (
 )
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 _SECCOMP = seccomp.profile()
+_FILTER_ANNOTATION = "run.oci.seccomp_bpf_data"
+"""crun(1). Runtimes that do not know it compile the profile, which therefore always goes along."""
 _MFD_EXEC = 0x10
 _MOST_TERMINALS = 256  # the kernel has one quota for all machines
 
@@ -79,11 +82,14 @@ class Bundle:
     """Absolute in every hierarchy; for runtimes that insist on one of their own."""
     owner: int
     """First uid and gid of the machine on the host; 65,536 follow."""
+    compiled_filter: bytes | None = None
+    """What the runtime made of the same system call filter before, if that is known: compiling it takes a fifth of a start."""
 
 
 def configuration(bundle: Bundle) -> dict[str, Any]:
     """The `config.json` of a machine."""
     mapping = [{"containerID": 0, "hostID": bundle.owner, "size": 65536}]
+    ready = {_FILTER_ANNOTATION: b64encode(bundle.compiled_filter).decode()} if bundle.compiled_filter else {}
     private = [{"type": kind} for kind in ("pid", "mount", "ipc", "uts")]
     # No network and no cgroup namespace: the runtime is started inside those that the machine shall have.
     joined = [{"type": "user", "path": str(bundle.userns)}]
@@ -93,6 +99,7 @@ def configuration(bundle: Bundle) -> dict[str, Any]:
         "root": {"path": str(bundle.rootfs)},
         "process": _process(bundle.boot_id),
         "mounts": _mounts(bundle),
+        "annotations": ready,
         "linux": {
             "namespaces": private + joined,
             "cgroupsPath": bundle.cgroup,
@@ -176,6 +183,13 @@ class OciRuntime:
         disabled = ["--cgroup-manager=disabled"] if self._is_crun else []
         run = ["run", "--detach", "--preserve-fds=2", "--pid-file", str(pid_file), "--bundle", str(bundle), name]
         return [self.program, *disabled, "--root", str(self.state), "--log", str(log), *run]
+
+    def compiled_filter(self, name: str) -> bytes | None:
+        """The system call filter of a container that runs, as the runtime compiled it; None if it keeps none."""
+        try:
+            return (self.state / name / "seccomp.bpf").read_bytes() or None
+        except FileNotFoundError:
+            return None
 
     def close(self) -> None:
         """Let go of the program."""
