@@ -14,6 +14,7 @@ from dormice.domain.machine import DesiredState, Phase
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
 from dormice.protocol import node as wire
 from tests.engine.scripted_node import MovedClock, Server, ended, phase, serving
+from tests.wait import others_run
 
 TRUE = ExecutionOrder(command=("true",), cwd="/root")
 
@@ -308,6 +309,23 @@ async def test_a_key_brings_back_what_it_made_even_where_a_new_request_would_be_
             server.caller, machine.id, TRUE, Idempotency("POST /executions", "one", b"other")
         )
     assert refused.value.code == "IDEMPOTENCY_KEY_REUSED"
+
+
+async def test_an_old_key_wakes_no_machine(server: Server) -> None:
+    node = await server.node()
+    machine, up = await server.machine(node)
+    key = Idempotency("POST /executions", "one", b"request")
+    made = await server.engine.executions.create(server.caller, machine.id, TRUE, key)
+    node.exited(await node.hear(wire.StartExecution))
+    await server.engine.executions.get(server.caller, machine.id, made.id, wait_ms=5_000)
+    await server.engine.machines.sleep(server.caller, machine.id, revision=None, idempotency=None)
+    await node.hear(wire.StopMachine)
+    node.say(wire.MachineEnded(machine.id, up.boot_id, clean=True, reason=""))
+    await phase(server, machine.id, Phase.SLEEPING)
+    assert (await server.engine.executions.create(server.caller, machine.id, TRUE, key)).id == made.id
+    await others_run(0.05)  # a machine that is to be woken would be on its way by now
+    assert (await server.engine.machines.get(server.caller, machine.id)).phase is Phase.SLEEPING
+    assert node.heard(wire.StartMachine) == []
 
 
 async def test_a_guest_that_sends_more_than_is_kept_fills_no_store(tmp_path: Path, clock: MovedClock) -> None:

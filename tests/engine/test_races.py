@@ -139,6 +139,23 @@ async def test_a_sleep_that_is_committed_reaches_the_node_whatever_fails_next(fa
     assert (await node.hear(wire.StartMachine)).boot_id != up.boot_id  # one execution still waits, and wakes it
 
 
+async def test_a_boot_that_never_got_into_the_store_is_stopped_and_another_one_runs(
+    faulty: Server, faults: Faults
+) -> None:
+    node = await faulty.node()
+    machine, up = await faulty.machine(node)
+    await asleep(faulty, node, machine, up)
+    faults.fail("advance")
+    execution_id = await faulty.execute(machine)
+    lost = await node.hear(wire.StartMachine)
+    node.attach(lost)
+    assert (await node.hear(wire.StopMachine)).boot_id == lost.boot_id
+    again = await node.start_machine()
+    assert again.boot_id != lost.boot_id
+    start = await node.hear(wire.StartExecution)
+    assert (start.execution, start.boot_id) == (wire_id(execution_id), again.boot_id)
+
+
 async def test_those_who_wait_are_told_of_a_failed_start_though_the_store_failed_half_way(
     faulty: Server, faults: Faults
 ) -> None:

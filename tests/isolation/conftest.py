@@ -26,6 +26,9 @@ async def _runtime(lab: Lab) -> AsyncIterator[ContainerRuntime]:
 
 @pytest.fixture(name="started")
 async def _started(runtime: ContainerRuntime) -> AsyncIterator[tuple[Running, Shell]]:
+    """Not the first machine of its node, which may have been started otherwise: the later ones get its compiled filter."""
+    async with machine(runtime):
+        pass
     async with machine(runtime) as started:
         yield started
 

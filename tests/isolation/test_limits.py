@@ -116,8 +116,9 @@ async def test_a_full_disk_is_full_inside_and_nowhere_else(lab: Lab, inside: She
     assert (await inside.run("rm /root/big && echo x > /root/small && cat /root/small")).stdout == "x\n"
 
 
-async def test_deleted_files_give_their_room_back_to_the_host(lab: Lab, inside: Shell) -> None:
-    (disk,) = (lab.data / "disks/machines").glob("*.ext4")
+async def test_deleted_files_give_their_room_back_to_the_host(lab: Lab, started: tuple[Running, Shell]) -> None:
+    running, inside = started
+    disk = lab.data / "disks/machines" / f"{running.machine_id}.ext4"
     await inside.run("dd if=/dev/zero of=/root/big bs=1M count=300 && sync")
     written = disk.stat().st_blocks * 512
     await inside.run("rm /root/big && sync && fsfreeze --help >/dev/null; sync")

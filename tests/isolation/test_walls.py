@@ -70,6 +70,15 @@ async def test_a_call_that_libraries_can_do_without_is_unknown(inside: Shell, na
     assert int(await _python(inside, _CALL.format(number=number, arguments="0, 0"))) == errno.ENOSYS
 
 
+async def test_the_first_machine_of_a_node_has_the_same_filter_as_the_later_ones(runtime: ContainerRuntime) -> None:
+    for _ in range(2):
+        async with machine(runtime) as (_, inside):
+            for name in ("bpf", "keyctl", "unshare(CLONE_NEWUSER)", "userfaultfd"):
+                number, arguments = _X86_64[name]
+                assert int(await _python(inside, _CALL.format(number=number, arguments=arguments))) == errno.EPERM
+            assert int(await _python(inside, _CALL.format(number=999, arguments="0"))) == errno.ENOSYS
+
+
 @pytest.mark.parametrize("family", ["AF_PACKET", "AF_VSOCK", "AF_ALG", "AF_CAN", "AF_BLUETOOTH"])
 async def test_a_socket_family_of_the_kernel_or_the_host_is_unknown(inside: Shell, family: str) -> None:
     script = f"import socket\ntry: socket.socket(socket.{family}, socket.SOCK_DGRAM if 0 else socket.SOCK_RAW)\n"

@@ -97,6 +97,10 @@ class Executions:
     async def _create_claimed(
         self, caller: Caller, live: LiveMachine, order: ExecutionOrder, claim: IdempotencyClaim | None
     ) -> Execution:
+        if not live.awake:
+            if (earlier := await self._in_flight.recall(claim)) is not None:
+                return await self.get(caller, live.machine.id, earlier)
+            self._reconciler.want_running(live)  # the first step of its wake is committed together with the execution
         awake = live.awake
         direct = awake and live.attached and not live.queue and live.free_slots(self._limits.running_per_machine) > 0
         now = self._clock.now()

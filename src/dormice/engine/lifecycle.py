@@ -112,16 +112,20 @@ class Lifecycle:
                 return live.machine
             change = MachineChange(desired_state=DesiredState.RUNNING, reason="NoReadyHosts", retryable=True)
             return await self._advance(live, MachineEvent.NO_NODE, change, claim)
+        boot_id = new_boot_id(self._clock)
         change = MachineChange(
-            desired_state=DesiredState.RUNNING,
-            reason="Starting",
-            retryable=False,
-            last_error="",
-            boot_id=new_boot_id(self._clock),
+            desired_state=DesiredState.RUNNING, reason="Starting", retryable=False, last_error="", boot_id=boot_id
         )
-        machine = await self._advance(live, MachineEvent.START, change, claim)
-        self.send_start(machine)
-        return machine
+        if claim is not None:  # it may turn out to be an old request's, which starts nothing
+            self.send_start(await self._advance(live, MachineEvent.START, change, claim))
+            return live.machine
+        # The node begins while this is committed. Nothing runs on a boot that is not in the store; one that never gets there is stopped.
+        self.send_start(replace(live.machine, boot_id=boot_id))
+        try:
+            return await self._advance(live, MachineEvent.START, change)
+        except BaseException:
+            self.send_stop(live.machine, boot_id=boot_id, grace_ms=0)
+            raise
 
     def send_start(self, machine: Machine) -> None:
         """Tell the node to start the present boot; it does so once."""
