@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,10 @@ BACKLOG = 1024
 DRAIN_SECONDS = 5
 GARBAGE_OBJECTS = 50_000
 """How many new objects before the collector looks for cycles among them: a request makes hundreds, and no cycle."""
+
+
+SWITCH_SECONDS = 0.0005
+"""How long the store's threads may keep the event loop's from going on."""
 
 
 class _Ended(Exception):
@@ -183,6 +188,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
             host, port = prepared.http.getsockname()[:2]
             log.info("listening on http://%s:%d", host, port)
             _settle_garbage()
+            sys.setswitchinterval(SWITCH_SECONDS)
             await http.serve(sockets=[prepared.http])
             log.info("drained; stopping")
             nodes.close()

@@ -192,6 +192,8 @@ class FakeMachines:
     asked: list[tuple[str, Any]] = field(default_factory=list)
     history: list[Machine | None] = field(default_factory=list)
     error: Exception | None = None
+    count: int = 3
+    """How many a list has."""
 
     async def create(
         self, caller: Caller, order: MachineOrder, idempotency: Idempotency | None, *, wait_ms: int = 0
@@ -206,8 +208,8 @@ class FakeMachines:
 
     async def page(self, caller: Caller, *, before: int | None, limit: int) -> list[Machine]:
         self._note("page", (before, limit))
-        machines = [replace(self.machine, number=number) for number in (3, 2, 1)]
-        return [m for m in machines if before is None or m.number < before][:limit]
+        newest = self.count if before is None else before - 1
+        return [replace(self.machine, number=number) for number in range(newest, max(0, newest - limit), -1)]
 
     async def patch(
         self,

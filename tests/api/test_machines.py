@@ -114,12 +114,32 @@ async def test_the_list_walks_newest_first_and_ends(client: httpx.AsyncClient) -
     assert (numbers, pages) == (3, 2)
 
 
-@pytest.mark.parametrize(("limit", "read"), [("", 51), ("0", 51), ("7", 8), ("1000", 1001), ("5000", 1001)])
+@pytest.mark.parametrize(("limit", "size"), [("", 50), ("0", 50), ("7", 7), ("1000", 1000), ("5000", 1000)])
 async def test_a_page_is_of_the_default_size_or_clamped(
-    client: httpx.AsyncClient, world: World, limit: str, read: int
+    client: httpx.AsyncClient, world: World, limit: str, size: int
 ) -> None:
-    await client.get("/v1/machines", params={"limit": limit} if limit else {})
-    assert world.machines.asked == [("page", (None, read))]
+    world.machines.count = 2_500
+    page = (await client.get("/v1/machines", params={"limit": limit} if limit else {})).json()
+    assert (len(page["items"]), page["next_cursor"]) == (size, f"b{2_500 - size + 1}")
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 64, 65, 100, 129])
+async def test_a_page_that_has_all_has_no_cursor_however_it_was_read(
+    client: httpx.AsyncClient, world: World, count: int
+) -> None:
+    world.machines.count = count
+    page = (await client.get("/v1/machines", params={"limit": max(count, 1)})).json()
+    assert (len(page["items"]), "next_cursor" in page) == (count, False)
+    if count > 1:
+        page = (await client.get("/v1/machines", params={"limit": count - 1})).json()
+        assert (len(page["items"]), page["next_cursor"]) == (count - 1, "b2")
+
+
+async def test_a_long_list_is_read_in_slices(client: httpx.AsyncClient, world: World) -> None:
+    world.machines.count = 500
+    await client.get("/v1/machines", params={"limit": 400})
+    assert sum(limit for _, (_, limit) in world.machines.asked) == 401
+    assert max(limit for _, (_, limit) in world.machines.asked) < 50
 
 
 def frames(text: str) -> list[dict[str, str]]:

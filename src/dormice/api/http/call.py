@@ -11,6 +11,7 @@ import msgspec
 
 from dormice.api.http.bodies import read_body
 from dormice.api.http.errors import Fault, InvalidRequest
+from dormice.api.http.turnstile import Turnstile
 from dormice.domain.ids import canonical_machine_id
 from dormice.domain.limits import Limits
 from dormice.engine.orders import Caller, Idempotency
@@ -27,10 +28,16 @@ _BOOLEANS = {"true": True, "false": False}
 class Call:
     """A request. Accessors raise Invalid with the parameter's location when it is not what it must be."""
 
-    __slots__ = ("caller", "headers", "limits", "path", "query", "receive", "scope")
+    __slots__ = ("caller", "headers", "limits", "path", "query", "receive", "scope", "turnstile")
 
     def __init__(
-        self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], limits: Limits, caller: Caller
+        self,
+        scope: Scope,
+        receive: Receive,
+        headers: dict[bytes, bytes],
+        limits: Limits,
+        caller: Caller,
+        turnstile: Turnstile,
     ) -> None:
         raw: Mapping[str, Any] = scope
         self.scope = scope
@@ -38,9 +45,14 @@ class Call:
         self.headers = headers
         self.limits = limits
         self.caller = caller
+        self.turnstile = turnstile
         self.path: dict[str, str] = raw["path_params"]
         query: bytes = raw["query_string"]
         self.query: dict[str, str] = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
+
+    async def pause(self) -> None:
+        """Let others go first, in the midst of a long answer."""
+        await self.turnstile.step_back(self.caller.organization_id)
 
     def header(self, name: str) -> str | None:
         """Return a header's value, None when it is absent or empty."""

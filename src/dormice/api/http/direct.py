@@ -14,6 +14,7 @@ from dormice.api.http.call import Call
 from dormice.api.http.errors import describe_and_log
 from dormice.api.http.operation import NOBODY, Operation
 from dormice.api.http.replies import Reply
+from dormice.api.http.turnstile import Turnstile
 from dormice.api.services import Services
 
 if TYPE_CHECKING:
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
 class Direct:
     """An ASGI application: operations itself, everything else by another one."""
 
-    def __init__(self, operations: Sequence[Operation], services: Services, otherwise: ASGIApp) -> None:
+    def __init__(
+        self, operations: Sequence[Operation], services: Services, turnstile: Turnstile, otherwise: ASGIApp
+    ) -> None:
         self._services = services
+        self._turnstile = turnstile
         self._otherwise = otherwise
         self._tree: dict[str | None, Any] = {}
         """Path segments to subtrees, a parameter's under None; at the leaves methods to operations, under the empty segment."""
@@ -73,7 +77,8 @@ class Direct:
         if not operation.public:
             caller = await authenticate(headers, services.keys, services.limits.key_max_chars)
             scope["state"]["caller"] = caller
-        return await operation.handle(Call(scope, receive, headers, services.limits, caller))
+            await self._turnstile.enter(caller.organization_id)
+        return await operation.handle(Call(scope, receive, headers, services.limits, caller, self._turnstile))
 
     def _find(self, scope: dict[str, Any]) -> tuple[Operation, dict[str, str]] | None:
         node = self._tree

@@ -15,6 +15,7 @@ from litestar.types import ASGIApp, Method
 from dormice.api.http.auth import authenticate
 from dormice.api.http.call import Call
 from dormice.api.http.replies import Reply
+from dormice.api.http.turnstile import Turnstile
 from dormice.api.services import Services
 from dormice.engine.orders import Caller
 
@@ -68,7 +69,7 @@ class Operation:
     """Whether it needs no key."""
 
 
-def route(operation: Operation, services: Services) -> HTTPRouteHandler:
+def route(operation: Operation, services: Services, turnstile: Turnstile) -> HTTPRouteHandler:
     """Return the operation as a handler of the framework."""
     handle, limits, keys, public = operation.handle, services.limits, services.keys, operation.public
 
@@ -79,7 +80,8 @@ def route(operation: Operation, services: Services) -> HTTPRouteHandler:
         if not public:
             caller = await authenticate(headers, keys, limits.key_max_chars)
             scope["state"]["caller"] = caller
-        return await handle(Call(scope, request.receive, headers, limits, caller))
+            await turnstile.enter(caller.organization_id)
+        return await handle(Call(scope, request.receive, headers, limits, caller, turnstile))
 
     path = _PARAMETER.sub(r"{\1:str}", operation.path)
     return HTTPRouteHandler(path, http_method=[operation.method], status_code=200, name=operation.id)(serve)

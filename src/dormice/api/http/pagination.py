@@ -6,7 +6,7 @@ A list's cursor names the ordinal below which the next page starts; an event pag
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
 from dormice.api.http.call import Call
@@ -14,6 +14,8 @@ from dormice.api.http.errors import Fault, InvalidRequest
 
 _LIST_CURSOR = re.compile(r"b([0-9]{1,18})", re.ASCII)
 _SEQUENCE = re.compile(r"[0-9]{1,18}", re.ASCII)
+_SLICE = 32
+"""Items read and rendered at once: about half a millisecond's work."""
 
 
 class Numbered(Protocol):
@@ -26,6 +28,7 @@ class Numbered(Protocol):
 
 
 N = TypeVar("N", bound=Numbered)
+R = TypeVar("R")
 
 
 def page_limit(call: Call, default: int) -> int:
@@ -44,11 +47,31 @@ def list_cursor(call: Call) -> int | None:
     return int(match[1])
 
 
-def cut_page(found: Sequence[N], limit: int) -> tuple[Sequence[N], str | None]:
-    """Split what was read, one more than `limit`, into the page and the next page's cursor (None: the last page)."""
-    if len(found) <= limit:
-        return found, None
-    return found[:limit], f"b{found[limit - 1].number}"
+async def list_page(
+    call: Call,
+    default: int,
+    read: Callable[[int | None, int], Awaitable[Sequence[N]]],
+    record: Callable[[N], R],
+) -> tuple[list[R], str | None]:
+    """Return the records of the page that the call asks for, and the next page's cursor (None: it is the last page).
+
+    `read` returns at most so many items below a number, newest first. It is asked for a slice at a time, with a pause for others
+    after each. Raises Invalid.
+    """
+    limit, before = page_limit(call, default), list_cursor(call)
+    records: list[R] = []
+    while True:
+        room = limit - len(records)
+        wanted = min(_SLICE, room + 1)  # one more than the page has shows that there is another
+        found = await read(before, wanted)
+        records += [record(item) for item in found[:room]]
+        if found[:room]:
+            before = found[:room][-1].number
+        if len(found) > room:
+            return records, f"b{before}"
+        if len(found) < wanted:
+            return records, None
+        await call.pause()
 
 
 def sequence_cursor(text: str | None, location: str) -> int:

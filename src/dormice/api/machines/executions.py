@@ -7,7 +7,7 @@ from litestar.types import ASGIApp
 from dormice.api.http.call import INT64_MAX, Call
 from dormice.api.http.decoding import BodyDecoder
 from dormice.api.http.operation import Answer, Handler, Operation, Parameter
-from dormice.api.http.pagination import cut_page, list_cursor, page_limit
+from dormice.api.http.pagination import list_page
 from dormice.api.http.replies import json_reply
 from dormice.api.machines import wire
 from dormice.api.machines.events import events
@@ -15,7 +15,7 @@ from dormice.api.machines.orders import CreateExecutionRequest, execution_order
 from dormice.api.machines.output import output, raw_output
 from dormice.api.machines.parameters import idempotency_key, paging, wait_ms
 from dormice.api.services import Services
-from dormice.domain.execution import Stream
+from dormice.domain.execution import Execution, Stream
 
 _CREATE = BodyDecoder(CreateExecutionRequest)
 _PATH = "/v1/machines/{machine_id}/executions"
@@ -51,13 +51,13 @@ class ExecutionRoutes:
 
     async def page(self, call: Call) -> ASGIApp:
         """GET …/executions."""
-        limits = self._services.limits
-        limit, before = page_limit(call, limits.page_default), list_cursor(call)
-        found = await self._executions.page(call.caller, call.path["machine_id"], before=before, limit=limit + 1)
-        items, cursor = cut_page(found, limit)
-        return json_reply(
-            wire.ExecutionPage(items=[wire.execution(item, limits) for item in items], next_cursor=cursor)
-        )
+        limits, machine_id = self._services.limits, call.path["machine_id"]
+
+        async def read(before: int | None, limit: int) -> list[Execution]:
+            return await self._executions.page(call.caller, machine_id, before=before, limit=limit)
+
+        records, cursor = await list_page(call, limits.page_default, read, lambda found: wire.execution(found, limits))
+        return json_reply(wire.ExecutionPage(items=records, next_cursor=cursor))
 
     async def get(self, call: Call) -> ASGIApp:
         """GET …/executions/{execution_id}."""

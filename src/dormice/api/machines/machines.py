@@ -12,7 +12,7 @@ from dormice.api.http.call import Call
 from dormice.api.http.decoding import BodyDecoder
 from dormice.api.http.etags import etag, wanted_revision
 from dormice.api.http.operation import Answer, Operation
-from dormice.api.http.pagination import cut_page, list_cursor, page_limit
+from dormice.api.http.pagination import list_page
 from dormice.api.http.replies import Reply, json_reply
 from dormice.api.machines import wire
 from dormice.api.machines.orders import CreateMachineRequest, UpdateMachineRequest, machine_order, machine_patch
@@ -50,10 +50,12 @@ class MachineRoutes:
 
     async def page(self, call: Call) -> ASGIApp:
         """GET /v1/machines."""
-        limit = page_limit(call, self._services.limits.page_default)
-        found = await self._machines.page(call.caller, before=list_cursor(call), limit=limit + 1)
-        items, cursor = cut_page(found, limit)
-        return json_reply(wire.MachinePage(items=[wire.machine(item) for item in items], next_cursor=cursor))
+
+        async def read(before: int | None, limit: int) -> list[Machine]:
+            return await self._machines.page(call.caller, before=before, limit=limit)
+
+        records, cursor = await list_page(call, self._services.limits.page_default, read, wire.machine)
+        return json_reply(wire.MachinePage(items=records, next_cursor=cursor))
 
     async def get(self, call: Call) -> ASGIApp:
         """GET /v1/machines/{machine_id}."""

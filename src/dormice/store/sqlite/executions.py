@@ -33,15 +33,11 @@ from dormice.store.interface import (
 from dormice.store.sealing import Sealer
 from dormice.store.sqlite import idempotency, log, rows, secrets, statements
 from dormice.store.sqlite.draft import Draft, cancelled
-from dormice.store.sqlite.reader import Reader
+from dormice.store.sqlite.reader import SHORT_BYTES, SHORT_ROWS, Reader
 from dormice.store.sqlite.writer import Writer
 
 _SQL = statements.load("executions.sql")
 _json = msgspec.json.Encoder()
-
-SHORT_BYTES = 64 * 1024
-SHORT_ROWS = 100
-"""What may be read on the event loop's thread."""
 
 
 class SqliteExecutions:
@@ -64,7 +60,9 @@ class SqliteExecutions:
 
     async def page(self, organization_id: str, machine_id: str, *, before: int | None, limit: int) -> list[Execution]:
         values = (organization_id, machine_id, sys.maxsize if before is None else before, limit)
-        found = await self._reader.scan(lambda db: db.execute(_SQL["page"], values).fetchall())
+        found = await self._reader.read(
+            lambda db: db.execute(_SQL["page"], values).fetchall(), short=limit <= SHORT_ROWS
+        )
         return [rows.execution(row) for row in found]
 
     async def open(self) -> list[Execution]:

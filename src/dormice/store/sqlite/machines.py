@@ -14,7 +14,7 @@ from dormice.domain.execution import Micros
 from dormice.domain.machine import DesiredState, Machine, MachineEvent, Phase
 from dormice.store.interface import IdempotencyClaim, KeyReused, LostRace, MachineChange, NewMachine, Replayed
 from dormice.store.sqlite import idempotency, statements
-from dormice.store.sqlite.reader import Reader
+from dormice.store.sqlite.reader import SHORT_ROWS, Reader
 from dormice.store.sqlite.writer import Writer
 
 _SQL = statements.load("machines.sql")
@@ -39,7 +39,7 @@ class SqliteMachines:
     ) -> list[Machine]:
         query = _SQL["page_with_destroyed" if destroyed else "page"]
         values = (organization_id, sys.maxsize if before is None else before, limit)
-        rows = await self._reader.scan(lambda db: db.execute(query, values).fetchall())
+        rows = await self._reader.read(lambda db: db.execute(query, values).fetchall(), short=limit <= SHORT_ROWS)
         return [_machine(row) for row in rows]
 
     async def live(self) -> list[Machine]:

@@ -20,6 +20,9 @@ from dormice.store.sqlite.connection import driver_errors, open_reader
 
 T = TypeVar("T")
 
+SHORT_BYTES = 64 * 1024
+SHORT_ROWS = 100
+"""What may be read, or written, on the event loop's thread."""
 _THREADS = 2
 
 
