@@ -442,6 +442,7 @@ async def test_those_who_wait_are_not_claimed_while_the_node_is_away(
         node = await server.node()
         made = await server.engine.machines.create(server.caller, MachineOrder(), None)
         start = await node.hear(wire.StartMachine)
+        await phase(server, made.id, Phase.STARTING)
         async with faults.late("advance") as advancing:
             node.attach(start)
             await advancing.wait()
