@@ -410,6 +410,7 @@ async def _waiting_on_a_running_machine(
     """Have an execution wait for a wake that is over; the answer to the move that follows is held."""
     made = await server.engine.machines.create(server.caller, MachineOrder(), None)
     start = await node.hear(wire.StartMachine)
+    await phase(server, made.id, Phase.STARTING)
     async with faults.late("advance") as advancing:
         node.attach(start)
         await advancing.wait()

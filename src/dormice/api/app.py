@@ -9,12 +9,12 @@ from litestar import Litestar
 from litestar.types import ASGIApp
 
 from dormice.api.http.access import Access
+from dormice.api.http.admission import Admission
 from dormice.api.http.call import Call
 from dormice.api.http.direct import Direct
 from dormice.api.http.errors import respond
 from dormice.api.http.operation import Operation, options_route, route
 from dormice.api.http.replies import Reply
-from dormice.api.http.turnstile import Turnstile
 from dormice.api.machines.executions import ExecutionRoutes
 from dormice.api.machines.machines import MachineRoutes
 from dormice.api.openapi import document, document_operation
@@ -35,20 +35,20 @@ def create_app(services: Services) -> Litestar:
     async def openapi(_call: Call) -> ASGIApp:
         return Reply(described)
 
-    turnstile = Turnstile()
+    admission = Admission(services)
     routed = [*operations, document_operation(openapi)]
     app = Litestar(
         [
             # First, or the framework adds its own answer to OPTIONS, which has no body.
             *(options_route(path, methods) for path, methods in _methods(routed).items()),
-            *(route(operation, services, turnstile) for operation in routed),
+            *(route(operation, services.limits, admission) for operation in routed),
         ],
         exception_handlers={Exception: respond},
         openapi_config=None,
         logging_config=None,
         request_max_body_size=None,  # http/bodies.py bounds bodies, with answers of our shape
     )
-    app.asgi_handler = Access(Direct(routed, services, turnstile, app.asgi_handler), most_requests=MOST_REQUESTS)
+    app.asgi_handler = Access(Direct(routed, services.limits, admission, app.asgi_handler), most_requests=MOST_REQUESTS)
     return app
 
 

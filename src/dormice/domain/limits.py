@@ -14,6 +14,10 @@ SECOND_US = 1_000_000
 class Limits:
     """Bounds and defaults. Sizes in bytes, times in the unit of the name."""
 
+    requests_per_second: int = 5_000
+    """Per key, on average; 0 sets no limit."""
+    requests_burst: int = 10_000
+    """Per key, at once after a pause."""
     request_body_bytes: int = 1 << 20
     argv_count: int = 4_096
     argv_bytes: int = 131_071

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dormice.api.http.auth import authenticate
+from dormice.api.http.admission import Admission
 from dormice.api.http.call import Call
 from dormice.api.http.errors import describe_and_log
 from dormice.api.http.operation import NOBODY, Operation
 from dormice.api.http.replies import Reply
-from dormice.api.http.turnstile import Turnstile
-from dormice.api.services import Services
+from dormice.domain.limits import Limits
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,10 +24,10 @@ class Direct:
     """An ASGI application: operations itself, everything else by another one."""
 
     def __init__(
-        self, operations: Sequence[Operation], services: Services, turnstile: Turnstile, otherwise: ASGIApp
+        self, operations: Sequence[Operation], limits: Limits, admission: Admission, otherwise: ASGIApp
     ) -> None:
-        self._services = services
-        self._turnstile = turnstile
+        self._limits = limits
+        self._admission = admission
         self._otherwise = otherwise
         self._tree: dict[str | None, Any] = {}
         """Path segments to subtrees, a parameter's under None; at the leaves methods to operations, under the empty segment."""
@@ -71,14 +70,9 @@ class Direct:
             await reply(scope, receive, send)
 
     async def _serve(self, operation: Operation, scope: Scope, receive: Receive) -> ASGIApp:
-        services = self._services
         headers = dict(scope["headers"])
-        caller = NOBODY
-        if not operation.public:
-            caller = await authenticate(headers, services.keys, services.limits.key_max_chars)
-            scope["state"]["caller"] = caller
-            await self._turnstile.enter(caller.organization_id)
-        return await operation.handle(Call(scope, receive, headers, services.limits, caller, self._turnstile))
+        caller = NOBODY if operation.public else await self._admission.admit(scope, headers)
+        return await operation.handle(Call(scope, receive, headers, self._limits, caller, self._admission.turnstile))
 
     def _find(self, scope: dict[str, Any]) -> tuple[Operation, dict[str, str]] | None:
         node = self._tree

@@ -12,11 +12,10 @@ from litestar import Request
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, Method
 
-from dormice.api.http.auth import authenticate
+from dormice.api.http.admission import Admission
 from dormice.api.http.call import Call
 from dormice.api.http.replies import Reply
-from dormice.api.http.turnstile import Turnstile
-from dormice.api.services import Services
+from dormice.domain.limits import Limits
 from dormice.engine.orders import Caller
 
 Schema = Mapping[str, Any]
@@ -69,19 +68,14 @@ class Operation:
     """Whether it needs no key."""
 
 
-def route(operation: Operation, services: Services, turnstile: Turnstile) -> HTTPRouteHandler:
+def route(operation: Operation, limits: Limits, admission: Admission) -> HTTPRouteHandler:
     """Return the operation as a handler of the framework."""
-    handle, limits, keys, public = operation.handle, services.limits, services.keys, operation.public
 
     async def serve(request: Request[Any, Any, Any]) -> ASGIApp:
-        scope = request.scope
-        headers = dict(scope["headers"])
-        caller = NOBODY
-        if not public:
-            caller = await authenticate(headers, keys, limits.key_max_chars)
-            scope["state"]["caller"] = caller
-            await turnstile.enter(caller.organization_id)
-        return await handle(Call(scope, request.receive, headers, limits, caller, turnstile))
+        headers = dict(request.scope["headers"])
+        caller = NOBODY if operation.public else await admission.admit(request.scope, headers)
+        call = Call(request.scope, request.receive, headers, limits, caller, admission.turnstile)
+        return await operation.handle(call)
 
     path = _PARAMETER.sub(r"{\1:str}", operation.path)
     return HTTPRouteHandler(path, http_method=[operation.method], status_code=200, name=operation.id)(serve)
