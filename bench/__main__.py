@@ -19,6 +19,7 @@ from bench import (
     execution_rate,
     idle_memory,
     machine_start,
+    neighbours,
     output_flood,
     store_size,
 )
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[Workbench], Result]] = {
     "idle-memory": idle_memory.run,
     "store-size": store_size.run,
     "command-line": command_line.run,
+    "neighbours": neighbours.run,
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -33,16 +32,19 @@ def run(bench: Workbench) -> Result:
     seconds = float(bench.amount(4, 2))
     victim = bench.stack
     quiet: list[float] = []
+    disturbed: dict[str, list[float]] = {}
     with victim.machine(vcpu=1) as machine:
         for number, (name, attack) in enumerate(ATTACKS.items()):
             attacker = replace(victim, key=_new_key(victim, f"attacker {number}"))
-            quiet += (before := _sampled(victim, machine, seconds / 2))
+            quiet += _sampled(victim, machine, seconds / 2)
             with attacker.machine(vcpu=1) as theirs, contextmanager(attack)(attacker, theirs):
                 time.sleep(SETTLE_SECONDS)
-                during = _sampled(victim, machine, seconds)
-            result.add(name, "ms", (1000 * took for took in during))
-            result.bound(f"times a quiet host: {name}", statistics.median(during) / statistics.median(before), BOUND)
-    result.samples.insert(0, Result("", "").add("nobody else", "ms", (1000 * took for took in quiet)))
+                disturbed[name] = _sampled(victim, machine, seconds)
+            time.sleep(SETTLE_SECONDS)
+    alone = result.add("nobody else", "ms", (1000 * took for took in quiet))
+    for name, took in disturbed.items():
+        sample = result.add(name, "ms", (1000 * seconds for seconds in took))
+        result.bound(f"times a quiet host: {name}", sample.median / alone.median, BOUND)
     return result
 
 

@@ -314,6 +314,7 @@ def _containers(settings: Settings, networks: Networks) -> Runtime:
             guest=settings.guest_program,
             run_dir=settings.run,
             first_uid=settings.first_uid,
+            disk_bytes_per_second=settings.disk_mib_per_second << 20,
             reserve_bytes=settings.storage_reserve_gib << 30,
             pool_size=settings.pool_size,
             cgroup_parent=settings.instance,

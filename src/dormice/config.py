@@ -69,6 +69,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Two instances need two ranges, 2^26 apart."""
     pool_size: int = 2
     """Disks, user namespaces and networks that are prepared in advance."""
+    disk_mib_per_second: int = 256
+    """What one machine may read, and write, of its disk, so that it leaves something to the others and to the store; 0 sets no bound. Hosts
+    without the cgroup controller `io` or `blkio` have none."""
     storage_reserve_gib: int = 2
     """Storage of the host that is never promised to machines."""
     guest: str = ""
@@ -167,7 +170,7 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"log_level is {settings.log_level!r}, must be debug, info, warning or error")
     if not LEAST_UID <= settings.first_uid <= MOST_UID:
         raise SettingsError(f"first_uid is {settings.first_uid}, must be {LEAST_UID} to {MOST_UID}")
-    for name in ("pool_size", "storage_reserve_gib"):
+    for name in ("pool_size", "storage_reserve_gib", "disk_mib_per_second"):
         if getattr(settings, name) < 0:
             raise SettingsError(f"{name} is {getattr(settings, name)}, must be 0 or more")
 

@@ -140,3 +140,20 @@ async def test_terminals_are_counted_per_machine(inside: Shell) -> None:
 def _free(path: Path) -> int:
     stats = os.statvfs(path)
     return stats.f_bfree * stats.f_frsize
+
+
+async def test_what_a_machine_writes_at_once_is_bounded(lab: Lab) -> None:
+    if not _controllers() & {"blkio", "io"}:
+        pytest.skip("this host has no cgroup controller of disks")
+    lab.disk_bytes_per_second = 32 << 20
+    async with lab.opened() as runtime, machine(runtime) as (_, inside):
+        said = (await inside.run("dd if=/dev/zero of=/root/big bs=1M count=64 conv=fsync 2>&1 | tail -1")).stdout
+        assert float(said.split(" copied, ")[1].split(" s")[0]) > 1.5
+
+
+def _controllers() -> set[str]:
+    lines = Path("/proc/cgroups").read_text().splitlines()[1:]
+    on_v2 = Path("/sys/fs/cgroup/cgroup.controllers")
+    return {line.split()[0] for line in lines if line.split()[1] != "0"} | (
+        set(on_v2.read_text().split()) if on_v2.exists() else set()
+    )

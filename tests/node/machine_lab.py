@@ -96,6 +96,7 @@ class Lab:
     networks: NetworkProvider
     reserve_bytes: int = 0
     pids_limit: int = 512
+    disk_bytes_per_second: int = 0
     oci_runtimes: tuple[str, ...] = ("crun", "runc")
 
     def runtime(self) -> ContainerRuntime:
@@ -106,6 +107,7 @@ class Lab:
             first_uid=1_500_000_000,
             reserve_bytes=self.reserve_bytes,
             pids_limit=self.pids_limit,
+            disk_bytes_per_second=self.disk_bytes_per_second,
             pool_size=1,
             oci_runtimes=self.oci_runtimes,
             cgroup_parent=self.cgroup_parent,

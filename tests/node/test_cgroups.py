@@ -20,6 +20,7 @@ V1 = """\
 34 30 0:30 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices
 """
 HYBRID = V1 + "35 30 0:31 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+WITH_DISKS = HYBRID + "36 30 0:32 / /sys/fs/cgroup/blkio rw - cgroup cgroup rw,blkio\n"
 V2 = "30 22 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n"
 LIMITS = Limits(vcpu=1.5, memory_mib=512, pids=100)
 
@@ -45,8 +46,33 @@ def test_a_hybrid_host_is_recognised(tmp_path: Path) -> None:
     assert hybrid_mount(HYBRID) == Path("/sys/fs/cgroup/unified")
 
 
+def test_disks_are_bounded_by_whichever_controller_the_host_has(tmp_path: Path) -> None:
+    found = discover(unified(tmp_path, "hugetlb"), WITH_DISKS)
+    assert set(found.v1) == {"cpu", "memory", "pids", "blkio"}
+    assert not found.disk_on_v2
+    on_v2 = Cgroups(Hierarchies(tmp_path, {}, disk_on_v2=True), "dormice")
+    on_v1 = Cgroups(Hierarchies(tmp_path, {"blkio": tmp_path}), "dormice")
+    on_neither = Cgroups(Hierarchies(tmp_path, {}), "dormice")
+    machine = tmp_path / "dormice/m"
+    machine.mkdir(parents=True)
+    files = {
+        name: machine / name for name in ("io.max", "blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device")
+    }
+    for file in files.values():
+        file.touch()
+    on_neither.limit_disk("m", os.makedev(7, 3), 1000)
+    assert {file.read_text() for file in files.values()} == {""}
+    on_v1.limit_disk("m", os.makedev(7, 3), 1000)
+    assert [file.read_text() for file in files.values()] == ["", "7:3 1000", "7:3 1000"]
+    on_v2.limit_disk("m", os.makedev(7, 3), 1000)
+    assert files["io.max"].read_text() == "7:3 rbps=1000 wbps=1000"
+    files["io.max"].write_text("")
+    on_v2.limit_disk("m", os.makedev(7, 3), 0)
+    assert files["io.max"].read_text() == "7:3 rbps=max wbps=max"
+
+
 def test_a_host_of_v2_is_recognised(tmp_path: Path) -> None:
-    assert discover(unified(tmp_path, "cpu io memory pids"), V2) == Hierarchies(tmp_path, {})
+    assert discover(unified(tmp_path, "cpu io memory pids"), V2) == Hierarchies(tmp_path, {}, disk_on_v2=True)
     assert hybrid_mount(V2) is None
 
 

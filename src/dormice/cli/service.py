@@ -19,6 +19,7 @@ OPTIONS = {
     "network": ("CIDR", "the addresses of machines"),
     "first_uid": ("UID", "start of the host's uids that machines use"),
     "pool_size": ("N", "disks and networks that are prepared in advance"),
+    "disk_mib_per_second": ("MIB", "what one machine may read, and write, of its disk; 0: no bound"),
     "storage_reserve_gib": ("GIB", "storage of the host that is never promised to machines"),
     "guest": ("FILE", "the guest's binary"),
     "log_level": ("LEVEL", "debug, info, warning or error"),

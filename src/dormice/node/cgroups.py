@@ -21,6 +21,8 @@ _CPU_PERIOD_US = 100_000
 _SOCKET_SHARE = 4
 _DELEGATED = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
 _CONTROLLERS = ("cpu", "memory", "pids")
+_DISK = {"v1": "blkio", "v2": "io"}
+"""The controller of disks. A host may lack it: machines then share the disk as the host's scheduler has it."""
 _INIT = "init"
 """Where the guest looks for itself (guest/src/cgroups.c)."""
 
@@ -40,6 +42,7 @@ class Hierarchies:
 
     unified: Path
     v1: dict[str, Path]
+    disk_on_v2: bool = False
     others: frozenset[Path] = frozenset()
     """Mount points of v1 hierarchies that limit nothing of ours, but in which an OCI runtime may leave directories."""
 
@@ -59,7 +62,9 @@ def discover(unified: Path, mountinfo: str) -> Hierarchies:
     if missing:
         raise OSError(errno.ENOTSUP, f"no cgroup controller: {', '.join(missing)}")
     used = {name: on_v1[name] for name in _CONTROLLERS if name not in on_v2}
-    return Hierarchies(unified, used, frozenset(on_v1.values()) - set(used.values()))
+    if _DISK["v2"] not in on_v2 and _DISK["v1"] in on_v1:
+        used[_DISK["v1"]] = on_v1[_DISK["v1"]]
+    return Hierarchies(unified, used, _DISK["v2"] in on_v2, frozenset(on_v1.values()) - set(used.values()))
 
 
 def _v1_mounts(mountinfo: str) -> Iterator[tuple[str, Path]]:
@@ -87,6 +92,8 @@ class Cgroups:
         self._roots = [root / parent for root in hierarchies.v1_roots]
         self._others = [root / parent for root in hierarchies.others]
         self._v2 = [name for name in _CONTROLLERS if name not in self._v1]
+        if hierarchies.disk_on_v2:
+            self._v2.append(_DISK["v2"])
         self._mount = hierarchies.unified
 
     def open(self) -> None:
@@ -131,6 +138,16 @@ class Cgroups:
             with contextlib.suppress(FileNotFoundError):  # a kernel without swap
                 _write(self._unified / name / "memory.swap.max", 0)
         _write(self._v1.get("pids", self._unified) / name / "pids.max", limits.pids)
+
+    def limit_disk(self, name: str, device: int, bytes_per_second: int) -> None:
+        """Bound what the machine reads and writes of a block device (0: not at all), where the host can. Raises OSError."""
+        number = f"{os.major(device)}:{os.minor(device)}"
+        if v1 := self._v1.get(_DISK["v1"]):
+            for direction in ("read", "write"):
+                _write(v1 / name / f"blkio.throttle.{direction}_bps_device", f"{number} {bytes_per_second}")
+        elif _DISK["v2"] in self._v2:
+            bound = bytes_per_second or "max"
+            _write(self._unified / name / "io.max", f"{number} rbps={bound} wbps={bound}")
 
     def entrances(self, name: str) -> list[Path]:
         """The files into which a process writes "0" to enter the machine's cgroups."""

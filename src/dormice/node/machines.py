@@ -66,6 +66,8 @@ class ContainerSettings:
     """Storage of the host that is never promised to machines."""
     pids_limit: int = 4096
     """Tasks (threads included) per machine."""
+    disk_bytes_per_second: int = 256 << 20
+    """What a machine may read, and write, of its disk; 0 sets no bound. Without one, a disk filler makes every commit wait."""
     pool_size: int = 2
     """Disks and user namespaces prepared in advance."""
     oci_runtimes: tuple[str, ...] = ("crun", "runc")
@@ -321,7 +323,9 @@ class ContainerRuntime:
             record = Record(boot_id, slot.base, spec, dict(image.environment))
             records.write(places.record, record)
             self._cgroups.apply(slot.cgroup, self._limits(spec))
-            self._mount_root(machine_id, image, network, slot)
+            device = self._mount_root(machine_id, image, network, slot)
+            if self._settings.disk_bytes_per_second:
+                self._cgroups.limit_disk(slot.cgroup, device, self._settings.disk_bytes_per_second)
             bundle = oci.Bundle(
                 hostname=machine_id,
                 boot_id=str(boot_id),
@@ -342,13 +346,15 @@ class ContainerRuntime:
         places.root.unmount()
         return Running(machine_id, boot_id, places.socket, pidfd, image.environment), record
 
-    def _mount_root(self, machine_id: str, image: Image, network: Network, slot: Slot) -> None:
+    def _mount_root(self, machine_id: str, image: Image, network: Network, slot: Slot) -> int:
+        """Return the disk's device number."""
         disk = self._disks.attach(machine_id)
         try:
             if machine_id not in self._furnished:
                 mounts.furnish(disk, machine_id, network.gateway)
                 self._furnished.add(machine_id)
             self._places(machine_id).root.mount(disk, image.rootfs, slot.userns, slot.base)
+            return os.fstat(disk).st_dev
         finally:
             os.close(disk)
 
