@@ -34,6 +34,8 @@ def reference() -> str:
         machines=nothing,
         keys=nothing,
         health=nothing,
+        metrics=nothing,
+        requests=nothing,
         limits=Limits(),
         defaults=MachineDefaults(),
     )

@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
@@ -31,6 +33,7 @@ from dormice.domain.limits import Limits, MachineDefaults
 from dormice.engine.clock import SystemClock
 from dormice.engine.engine import Engine
 from dormice.engine.keys import new_secret
+from dormice.engine.observer import Observer, Observers
 from dormice.node.dns import Forwarder
 from dormice.node.images import Images, list_images
 from dormice.node.machines import ContainerRuntime, ContainerSettings
@@ -42,7 +45,12 @@ from dormice.store.interface import StoreUnavailable
 from dormice.store.sealing import Sealer
 from dormice.store.sqlite import SqliteStore
 from dormice.supervisor import LIFELINE, supervise
-from dormice.telemetry import log_to_stderr
+from dormice.telemetry.counts import Counts
+from dormice.telemetry.logs import log_to_stderr
+from dormice.telemetry.prometheus import Exposition
+
+if TYPE_CHECKING:
+    from dormice.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +109,7 @@ class _PreparedServer:
     node: socket.socket
     limits: Limits
     defaults: MachineDefaults
+    tracing: Tracing | None
 
 
 def _prepare_server(settings: Settings) -> _PreparedServer:
@@ -111,13 +120,14 @@ def _prepare_server(settings: Settings) -> _PreparedServer:
     settings.run.mkdir(mode=0o711, parents=True, exist_ok=True)
     http, node_socket = _listen_http(settings), _listen_node(settings)
     secret = _admin_key(settings, limits)
+    tracing = _tracing()
     if os.geteuid() == 0:
         uid, gid = _account(settings)
         privileges.take_precedence()
         _give(directory, uid, gid)
         directory = privileges.private_view(directory, settings.run / "server")
         privileges.drop(uid, gid)
-    return _PreparedServer(directory, secret, http, node_socket, limits, defaults)
+    return _PreparedServer(directory, secret, http, node_socket, limits, defaults, tracing)
 
 
 def _check_server(settings: Settings) -> tuple[Limits, MachineDefaults]:
@@ -130,6 +140,17 @@ def _check_server(settings: Settings) -> tuple[Limits, MachineDefaults]:
     return limits, defaults
 
 
+def _tracing() -> Tracing | None:
+    if not config.has_collector():
+        return None
+    try:
+        from dormice.telemetry.tracing import Tracing  # noqa: PLC0415 - an extra, and nobody else has to load it
+    except ModuleNotFoundError as missing:
+        wanted = " or ".join(config.COLLECTOR_VARIABLES)
+        raise SettingsError(f"{wanted} is set, and {missing.name} is not installed: dormice[otel] has it") from None
+    return Tracing(version("dormice"))
+
+
 def _account(settings: Settings) -> tuple[int, int]:
     try:
         return privileges.account(settings.user, default=config.DEFAULT_USER)
@@ -140,6 +161,11 @@ def _account(settings: Settings) -> tuple[int, int]:
 async def _serve_server(prepared: _PreparedServer) -> None:
     sealer = Sealer.load(prepared.directory / "sealing-key")
     store = SqliteStore.open(prepared.directory / "dormice.sqlite3", sealer)
+    counts, tracing = Counts(), prepared.tracing
+    observer: Observer = counts
+    if tracing is not None:
+        tracing.start()
+        observer = Observers([counts, tracing])
     try:
         async with asyncio.TaskGroup() as group:
             engine = Engine(
@@ -149,6 +175,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 defaults=prepared.defaults,
                 fingerprint=sealer.request_hash,
                 group=group,
+                observer=observer,
             )
             await engine.keys.admit(prepared.secret)
             await engine.start()
@@ -157,6 +184,15 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 machines=engine.machines,
                 keys=engine.keys,
                 health=engine.health,
+                metrics=Exposition(
+                    version=version("dormice"),
+                    counts=counts,
+                    commits=store.commits,
+                    census=engine.census,
+                    parts=engine.health.parts,
+                ),
+                requests=counts,
+                tracer=tracing,
                 limits=prepared.limits,
                 defaults=prepared.defaults,
             )
@@ -178,6 +214,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 )
             )
             loop = asyncio.get_running_loop()
+            group.create_task(counts.watch_loop(), name="loop lag")
             nodes = await loop.create_unix_server(engine.gateway.protocol, sock=prepared.node)
 
             def drain() -> None:
@@ -197,6 +234,8 @@ async def _serve_server(prepared: _PreparedServer) -> None:
         pass
     finally:
         await store.close()
+        if tracing is not None:
+            tracing.close()
 
 
 class _HttpServer(uvicorn.Server):

@@ -31,7 +31,11 @@ LEAST_UID = 131_072
 """Below are the host's own users, and machine ranges are 65,536 wide."""
 MOST_UID = (1 << 32) - (1 << 26)
 """Leaves room for a whole range of 2^26 below the end of uids."""
+COLLECTOR_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""Each names a collector of traces. The other variables of OpenTelemetry are read by its SDK."""
+_PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 T = TypeVar("T", Limits, MachineDefaults)
+_PROTOCOL = "http/protobuf"
 _INSTANCE = re.compile(r"[a-z][a-z0-9]{0,7}")
 _GUEST_PLACES = (
     Path(__file__).resolve().parents[2] / "guest" / "build" / "dormice-guest",
@@ -181,6 +185,17 @@ def check_key(secret: str, bounds: Limits, source: str) -> None:
         raise SettingsError(
             f"{source}: an API key has {bounds.key_min_chars} to {bounds.key_max_chars} characters, not {len(secret)}"
         )
+
+
+def has_collector(environment: Mapping[str, str] | None = None) -> bool:
+    """Return whether spans are to be exported. Raises SettingsError when by another protocol than we speak."""
+    variables = os.environ if environment is None else environment
+    if variables.get("OTEL_SDK_DISABLED", "").lower() == "true" or not any(map(variables.get, COLLECTOR_VARIABLES)):
+        return False
+    named = next(filter(None, map(variables.get, _PROTOCOL_VARIABLES)), _PROTOCOL)
+    if named != _PROTOCOL:
+        raise SettingsError(f"{_PROTOCOL_VARIABLES[1]} is {named!r}, must be {_PROTOCOL} (a collector's port 4318)")
+    return True
 
 
 def limits(environment: Mapping[str, str] | None = None) -> Limits:

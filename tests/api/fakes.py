@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dormice.api.services import Services
+from dormice.api.services import Services, Tracer
 from dormice.domain.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from dormice.domain.execution import ErrorCode, Execution, ExecutionState, LogEntry, StdinMode, Stream
 from dormice.domain.ids import canonical_machine_id
@@ -354,6 +354,20 @@ class FakeHealth:
         return self.state
 
 
+class FakeMetrics:
+    def exposition(self) -> bytes:
+        return b"up 1\n"
+
+
+@dataclass
+class FakeRequests:
+    seen: list[tuple[str, str, int]] = field(default_factory=list)
+
+    def served(self, method: str, route: str, status: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.seen.append((method, route, status))
+
+
 @dataclass
 class World:
     """All the fakes, and the services made of them."""
@@ -362,6 +376,9 @@ class World:
     machines: FakeMachines = field(default_factory=FakeMachines)
     keys: FakeKeys = field(default_factory=FakeKeys)
     health: FakeHealth = field(default_factory=FakeHealth)
+    metrics: FakeMetrics = field(default_factory=FakeMetrics)
+    requests: FakeRequests = field(default_factory=FakeRequests)
+    tracer: Tracer | None = None
     limits: Limits = field(default_factory=Limits)
 
     def services(self) -> Services:
@@ -370,6 +387,9 @@ class World:
             machines=self.machines,
             keys=self.keys,
             health=self.health,
+            metrics=self.metrics,
+            requests=self.requests,
+            tracer=self.tracer,
             limits=self.limits,
             defaults=MachineDefaults(),
         )

@@ -14,6 +14,7 @@ from dormice.domain.limits import Limits, MachineDefaults
 from dormice.domain.machine import Machine, Phase
 from dormice.engine.clock import SystemClock
 from dormice.engine.engine import Engine
+from dormice.engine.observer import Observer
 from dormice.engine.orders import Caller, ExecutionOrder, MachineOrder
 from dormice.protocol import node as wire
 from dormice.protocol.framing import Framer, frame
@@ -155,6 +156,7 @@ async def serving(
     clock: SystemClock,
     limits: Limits | None = None,
     wrap: Callable[[Store], Store] = lambda store: store,
+    observer: Observer | None = None,
 ) -> AsyncIterator[Server]:
     """Run an engine on the store in `directory`; leaving the block ends it as a kill would, but for the store's lock."""
     sealer = Sealer.load(directory / "sealing-key")
@@ -171,6 +173,7 @@ async def serving(
                 defaults=MachineDefaults(),
                 fingerprint=sealer.request_hash,
                 group=group,
+                observer=observer,
             )
             organization = await store.keys.ensure_organization("default", clock.now())
             await engine.start()

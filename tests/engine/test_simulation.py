@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,12 +21,13 @@ from dormice.domain.execution import ErrorCode, Execution, ExecutionState, Strea
 from dormice.domain.limits import Limits
 from dormice.domain.machine import Phase
 from dormice.engine import service
+from dormice.engine.observer import Observer
 from dormice.engine.orders import ExecutionOrder, Idempotency, MachineOrder
 from dormice.store.interface import StoreUnavailable
 from tests.engine.faulty_store import Faults
 from tests.engine.model import ModelNode, Truth
 from tests.engine.scripted_node import MovedClock, Server, serving, wire_id
-from tests.wait import others_run
+from tests.wait import others_run, wait_until_async
 
 SEEDS = os.environ.get("DORMICE_SIMULATE", "0-199")
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: PTH112
@@ -40,6 +42,25 @@ def seeds() -> list[int]:
     return list(range(int(first), int(last) + 1)) if dash else [int(seed) for seed in SEEDS.split(",")]
 
 
+class Told(Observer):
+    """What an observer heard, in all lives of the server."""
+
+    def __init__(self) -> None:
+        self.of: defaultdict[str, Counter[str]] = defaultdict(Counter)
+
+    def created(self, execution: Execution) -> None:
+        self._note(execution, "created")
+
+    def started(self, execution: Execution) -> None:
+        self._note(execution, "started")
+
+    def finished(self, execution: Execution) -> None:
+        self._note(execution, f"finished {execution.state}")
+
+    def _note(self, execution: Execution, what: str) -> None:
+        self.of[execution.id][what] += 1
+
+
 class Simulation:
     """One way through."""
 
@@ -49,6 +70,11 @@ class Simulation:
         self.clock = MovedClock()
         self.faults = Faults()
         self.truth = Truth()
+        self.told = Told()
+        self.patient = seed % 2 == 1
+        """What is committed is told before a life ends; else a kill may come between."""
+        self.cut_off: set[str] = set()
+        """Executions of which a kill came between a commit and the news of it."""
         self.node = ModelNode(self.random, self.truth)
         self.machines: list[str] = []
         self.promised: dict[str, str] = {}
@@ -59,9 +85,12 @@ class Simulation:
     @asynccontextmanager
     async def life(self) -> AsyncIterator[None]:
         """One life of a server; its node outlives it."""
-        async with serving(self.directory, self.clock, LIMITS, self.faults.wrap) as self.server:
+        async with serving(self.directory, self.clock, LIMITS, self.faults.wrap, self.told) as self.server:
             try:
+                self.cut_off |= {id_ for id_ in self.promised if self.told.of[id_] < true_of(await self.record(id_))}
                 yield
+                if self.patient:
+                    await self.check_told()
             finally:
                 self.node.cut()
 
@@ -80,6 +109,7 @@ class Simulation:
         async with self.life():
             await self.settle()
             await self.check()
+            await self.check_told()
 
     async def some(self, steps: int) -> None:
         actions = {
@@ -207,6 +237,28 @@ class Simulation:
             assert process.end == (1, record.exit_code, False)
         if record.state is ExecutionState.EXPIRED:
             assert process is None, "expired, and yet it ran"
+
+    async def check_told(self) -> None:
+        """Each thing was told once; one that is committed is told within a few turns of the loop."""
+
+        async def heard() -> bool:
+            return all(
+                [self.told.of[id_] == true_of(await self.record(id_)) for id_ in self.promised.keys() - self.cut_off]
+            )
+
+        try:
+            await wait_until_async(heard, STUCK_SECONDS, "all was told, and told once")
+        finally:
+            for execution_id in self.promised:
+                told, true = self.told.of[execution_id], true_of(await self.record(execution_id))
+                assert told <= true, f"{execution_id}: told {told}, true is {true}"
+
+
+def true_of(record: Execution) -> Counter[str]:
+    """What there is to be told of an execution."""
+    true = Counter(["created", *(["started"] if record.started_at is not None else ())])
+    true.update([f"finished {record.state}"] if record.terminal else ())
+    return true
 
 
 async def test_nothing_is_lost_repeated_or_stuck(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from dormice.api.openapi import document, document_operation
 from dormice.api.service.health import HealthRoutes
 from dormice.api.service.keys import KeyRoutes
 from dormice.api.service.limits import LimitRoutes
+from dormice.api.service.metrics import MetricRoutes
 from dormice.api.services import Services
 
 MOST_REQUESTS = 10_000
@@ -48,7 +49,12 @@ def create_app(services: Services) -> Litestar:
         logging_config=None,
         request_max_body_size=None,  # http/bodies.py bounds bodies, with answers of our shape
     )
-    app.asgi_handler = Access(Direct(routed, services.limits, admission, app.asgi_handler), most_requests=MOST_REQUESTS)
+    app.asgi_handler = Access(
+        Direct(routed, services.limits, admission, app.asgi_handler),
+        most_requests=MOST_REQUESTS,
+        requests=services.requests,
+        tracer=services.tracer,
+    )
     return app
 
 
@@ -60,6 +66,7 @@ def all_operations(services: Services) -> list[Operation]:
         *KeyRoutes(services).operations(),
         *LimitRoutes(services).operations(),
         *HealthRoutes(services).operations(),
+        *MetricRoutes(services).operations(),
     ]
 
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dormice.domain.execution import Execution, LogEntry, Stream
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.domain.machine import Machine
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
 from dormice.store.interface import Key
+
+if TYPE_CHECKING:
+    from dormice.api.http.trace_context import TraceContext
 
 
 class Executions(Protocol):
@@ -179,6 +182,43 @@ class Health(Protocol):
         ...
 
 
+class Metrics(Protocol):
+    """Figures for an operator's monitoring."""
+
+    def exposition(self) -> bytes:
+        """Return all figures in the text format of Prometheus."""
+        ...
+
+
+class Requests(Protocol):
+    """Hears of requests."""
+
+    def served(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Take a request whose answer has been sent. `route`: its template, or empty; status 0: its client left before."""
+        ...
+
+
+class RequestSpan(Protocol):
+    """A request that is being traced."""
+
+    @property
+    def trace_id(self) -> str:
+        """The trace that it belongs to."""
+        ...
+
+    def end(self, route: str, status: int, request_id: str) -> None:
+        """Take its end; as in `Requests.served`."""
+        ...
+
+
+class Tracer(Protocol):
+    """Traces requests."""
+
+    def begin(self, method: str, parent: TraceContext | None) -> RequestSpan:
+        """Begin a span, in the present context; `parent` is the client's, if it sent one."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """What `create_app` builds upon."""
@@ -187,5 +227,9 @@ class Services:
     machines: Machines
     keys: Keys
     health: Health
+    metrics: Metrics
+    requests: Requests
+    tracer: Tracer | None = None
+    """None: requests are not traced."""
     limits: Limits
     defaults: MachineDefaults

@@ -13,6 +13,7 @@ from dormice.engine.board import LiveMachine
 from dormice.engine.clock import Clock
 from dormice.engine.feed import Feed
 from dormice.engine.gateway import Gateway
+from dormice.engine.observer import Observer
 from dormice.engine.stdin import StdinFeeder
 from dormice.protocol import node as wire
 from dormice.store.interface import ExecutionStore, Progress
@@ -30,12 +31,14 @@ class Dispatcher:
         feed: Feed,
         clock: Clock,
         limits: Limits,
+        observer: Observer,
     ) -> None:
         self._store = store
         self._gateway = gateway
         self._feeder = feeder
         self._feed = feed
         self._clock = clock
+        self._observer = observer
         self._limits = limits
         self._dirty: dict[str, LiveMachine] = {}
         self._restart: dict[str, tuple[LiveMachine, Execution]] = {}
@@ -196,6 +199,7 @@ class Dispatcher:
         if isinstance(queued, Execution):
             live.place(queued)
             if queued.terminal:  # its end was asked for
+                self._observer.finished(queued)
                 self._feed.notify(queued.id)
                 return
             live.queue.move_to_end(queued.id, last=False)
@@ -218,6 +222,7 @@ class Dispatcher:
         )
         if isinstance(ended, Execution):
             live.place(ended)
+            self._observer.finished(ended)
         else:
             live.drop(execution.id)
         self._feed.notify(execution.id)

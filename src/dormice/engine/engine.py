@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.engine.board import Board
+from dormice.engine.census import Census, take_census
 from dormice.engine.clock import Clock
 from dormice.engine.dispatcher import Dispatcher
 from dormice.engine.executions import Executions
@@ -18,6 +19,7 @@ from dormice.engine.idempotency import InFlight
 from dormice.engine.keys import Keys
 from dormice.engine.lifecycle import Lifecycle
 from dormice.engine.machines import Machines
+from dormice.engine.observer import Observer
 from dormice.engine.reaper import Reaper
 from dormice.engine.reconciler import Reconciler
 from dormice.engine.runner import Runner
@@ -41,6 +43,7 @@ class Engine:
         defaults: MachineDefaults,
         fingerprint: Callable[[bytes], str],
         group: asyncio.TaskGroup,
+        observer: Observer | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -49,10 +52,17 @@ class Engine:
         self._board = board = Board()
         self._feed = feed = Feed()
         tasks = Tasks(group)
+        observer = observer or Observer()
         in_flight = InFlight(store, clock, limits, fingerprint)
         self._feeder = feeder = StdinFeeder(store=store.executions, gateway=gateway)
         self._dispatcher = dispatcher = Dispatcher(
-            store=store.executions, gateway=gateway, feeder=feeder, feed=feed, clock=clock, limits=limits
+            store=store.executions,
+            gateway=gateway,
+            feeder=feeder,
+            feed=feed,
+            clock=clock,
+            limits=limits,
+            observer=observer,
         )
         self._runner = runner = Runner(
             store=store.executions,
@@ -62,6 +72,7 @@ class Engine:
             feed=feed,
             clock=clock,
             limits=limits,
+            observer=observer,
         )
         lifecycle = Lifecycle(
             machines=store.machines,
@@ -71,6 +82,7 @@ class Engine:
             feed=feed,
             clock=clock,
             limits=limits,
+            observer=observer,
         )
         reconciler = Reconciler(
             board=board,
@@ -90,6 +102,7 @@ class Engine:
             feed=feed,
             clock=clock,
             limits=limits,
+            observer=observer,
         )
         self.machines = Machines(
             store=store.machines,
@@ -115,6 +128,7 @@ class Engine:
             tasks=tasks,
             clock=clock,
             limits=limits,
+            observer=observer,
         )
         self.keys = Keys(store=store.keys, clock=clock, limits=limits)
         self.health = Health(store=store, gateway=gateway)
@@ -139,6 +153,10 @@ class Engine:
             ("health", self._check_health),
         ):
             self._group.create_task(serve(name, turn, self.health.failing), name=name)
+
+    def census(self) -> Census:
+        """Count what there is at this moment."""
+        return take_census(self._board, self._clock.now())
 
     def drain(self) -> None:
         """Answer everybody who waits for something with what there is: the server is about to stop."""

@@ -15,6 +15,7 @@ from dormice.engine.dispatcher import Dispatcher
 from dormice.engine.feed import Feed
 from dormice.engine.idempotency import InFlight, reused
 from dormice.engine.machines import Machines
+from dormice.engine.observer import Observer
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency
 from dormice.engine.reconciler import Reconciler
 from dormice.engine.stdin import StdinFeeder
@@ -49,6 +50,7 @@ class Executions:
         tasks: Tasks,
         clock: Clock,
         limits: Limits,
+        observer: Observer,
     ) -> None:
         self._store = store
         self._board = board
@@ -60,6 +62,7 @@ class Executions:
         self._in_flight = in_flight
         self._tasks = tasks
         self._clock = clock
+        self._observer = observer
         self._limits = limits
 
     async def create(
@@ -130,6 +133,7 @@ class Executions:
             case Execution():
                 live.place(made)
                 self._set_going(live, made, order)
+                self._observer.created(made)
                 return made
             case Replayed(resource_id=execution_id):
                 return await self.get(caller, live.machine.id, execution_id)
@@ -202,7 +206,8 @@ class Executions:
         return await self._tasks.finish(self._cancel(execution))
 
     async def _cancel(self, execution: Execution) -> Execution:
-        asked = await self._store.request_cancel(execution.id, self._clock.now())
+        now = self._clock.now()
+        asked = await self._store.request_cancel(execution.id, now)
         if asked is None:
             raise NotFound(_NO_SUCH_EXECUTION)
         live = self._board.get(asked.machine_id)
@@ -211,6 +216,8 @@ class Executions:
             if not asked.terminal:
                 self._dispatcher.cancel(live, asked)
         self._feed.notify(asked.id)
+        if asked.terminal and asked.cancel_requested_at == now:  # ended here, not before
+            self._observer.finished(asked)
         return asked
 
     async def entries(

@@ -19,6 +19,7 @@ from dormice.engine.clock import Clock, new_boot_id
 from dormice.engine.feed import Feed
 from dormice.engine.gateway import Gateway
 from dormice.engine.idempotency import reused
+from dormice.engine.observer import Observer
 from dormice.engine.orders import MachinePatch
 from dormice.protocol import node as wire
 from dormice.store.interface import (
@@ -70,6 +71,7 @@ class Lifecycle:
         feed: Feed,
         clock: Clock,
         limits: Limits,
+        observer: Observer,
     ) -> None:
         self._machines = machines
         self._executions = executions
@@ -77,6 +79,7 @@ class Lifecycle:
         self._gateway = gateway
         self._feed = feed
         self._clock = clock
+        self._observer = observer
         self._limits = limits
 
     # What callers want; the lock is held.
@@ -319,6 +322,7 @@ class Lifecycle:
             case Machine():
                 live.machine = moved
                 self._feed.notify(machine.id)
+                self._observer.machine_moved(machine, moved)
                 return moved
             case Replayed():
                 return machine
@@ -347,6 +351,7 @@ class Lifecycle:
         live.drop(execution.id)
         live.last_activity_at = self._clock.now()
         self._feed.notify(execution.id)
+        self._observer.finished(execution)
 
 
 def _match(machine: Machine, guard: Guard) -> None:

@@ -13,6 +13,7 @@ from dormice.engine.board import Board, LiveMachine
 from dormice.engine.clock import Clock
 from dormice.engine.feed import Feed
 from dormice.engine.lifecycle import Lifecycle
+from dormice.engine.observer import Observer
 from dormice.engine.reconciler import Reconciler
 from dormice.store.interface import Store
 
@@ -37,6 +38,7 @@ class Reaper:
         feed: Feed,
         clock: Clock,
         limits: Limits,
+        observer: Observer,
     ) -> None:
         self._store = store
         self._board = board
@@ -44,6 +46,7 @@ class Reaper:
         self._reconciler = reconciler
         self._feed = feed
         self._clock = clock
+        self._observer = observer
         self._limits = limits
         self._pruned_at: Micros = 0
 
@@ -73,12 +76,15 @@ class Reaper:
         for first in range(0, len(due), _EXPIRE_TOGETHER):
             batch = due[first : first + _EXPIRE_TOGETHER]
             ends = (self._store.executions.end_unstarted(execution.id, outcomes.expired(now)) for execution in batch)
-            for ended in await asyncio.gather(*ends, return_exceptions=True):
-                if isinstance(ended, BaseException):
-                    raise ended
+            answers = await asyncio.gather(*ends, return_exceptions=True)
+            for ended in answers:
                 if isinstance(ended, Execution):
                     live.drop(ended.id)
                     self._feed.notify(ended.id)
+                    self._observer.finished(ended)
+            for failure in answers:
+                if isinstance(failure, BaseException):
+                    raise failure
 
     def _idle(self, live: LiveMachine, now: Micros) -> bool:
         machine = live.machine
@@ -93,12 +99,14 @@ class Reaper:
     async def _doze(self, live: LiveMachine) -> None:
         async with live.lock:
             if self._idle(live, self._clock.now()):
-                log.info("machine %s is idle and goes to sleep", live.machine.id)
+                machine_id = live.machine.id
+                log.info("machine %s is idle and goes to sleep", machine_id, extra={"machine_id": machine_id})
                 await self._lifecycle.doze(live, "Autosleep")
 
     async def _give_up(self, live: LiveMachine) -> None:
         async with live.lock:
             if live.machine.phase in (Phase.RUNNING, Phase.STARTING, Phase.STOPPING):
-                seconds = self._limits.machine_lost_ms // 1000
-                log.error("machine %s is given up: its node has been away for %d s", live.machine.id, seconds)
+                seconds, machine_id = self._limits.machine_lost_ms // 1000, live.machine.id
+                words = "machine %s is given up: its node has been away for %d s"
+                log.error(words, machine_id, seconds, extra={"machine_id": machine_id})
                 await self._lifecycle.down(live, f"its node has been away for {seconds} s", died=True)

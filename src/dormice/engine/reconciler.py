@@ -80,7 +80,8 @@ class Reconciler:
         for live in self._board:
             self._post(live, partial(self._compare, boot_id=seen.pop(live.machine.id, None)))
         for machine_id in seen:
-            log.warning("node has a machine that the store does not know: %s is left alone", machine_id)
+            words = "node has a machine that the store does not know: %s is left alone"
+            log.warning(words, machine_id, extra={"machine_id": machine_id})
 
     def node_left(self) -> None:
         """Nothing sent is certain to have arrived; the guests keep what they have."""
@@ -101,7 +102,8 @@ class Reconciler:
             return
         live = self._board.get(message.machine_id)
         if live is None:
-            log.warning("node speaks of an unknown machine: %s", message.machine_id)
+            machine_id = message.machine_id
+            log.warning("node speaks of an unknown machine: %s", machine_id, extra={"machine_id": machine_id})
             return
         match message:
             case wire.ExecutionStarted() | wire.Output() | wire.Exited() | wire.Refused():
@@ -191,7 +193,8 @@ class Reconciler:
         if UUID(bytes=message.boot_id) != machine.boot_id:
             return
         if machine.phase in (Phase.STARTING, Phase.FAILED):  # FAILED: the turn before this one got half-way
-            log.warning("machine %s could not be started: %s: %s", machine.id, message.code, message.message)
+            words, fields = "machine %s could not be started: %s: %s", {"machine_id": machine.id}
+            log.warning(words, machine.id, message.code, message.message, extra=fields)
             await self._lifecycle.start_failed(live, message.code, message.message, retryable=message.retryable)
         elif machine.phase is Phase.STOPPING:
             await self._lifecycle.down(live, message.message, died=False)
@@ -211,7 +214,7 @@ class Reconciler:
             # Not `down`, which would start it again for those who wait: it might die again for ever.
             await self._lifecycle.start_failed(live, "GUEST_DIED", message.reason, retryable=True)
         elif machine.phase is Phase.RUNNING:
-            log.warning("machine %s died: %s", machine.id, message.reason)
+            log.warning("machine %s died: %s", machine.id, message.reason, extra={"machine_id": machine.id})
             await self._lifecycle.down(live, message.reason, died=True)
 
     async def _destroyed(self, live: LiveMachine) -> None:
@@ -237,7 +240,8 @@ class Reconciler:
                 async with live.lock:
                     await step(live)
 
-            await attempt(f"machine {live.machine.id}", turn)
+            machine_id = live.machine.id
+            await attempt(f"machine {machine_id}", turn, fields={"machine_id": machine_id})
             mailbox.popleft()
         del self._mailboxes[live.machine.id]
 

@@ -17,6 +17,7 @@ from dormice.engine.clock import Clock
 from dormice.engine.dispatcher import Dispatcher
 from dormice.engine.feed import Feed
 from dormice.engine.gateway import Gateway
+from dormice.engine.observer import Observer
 from dormice.engine.reports import Pending, Reports, Turn
 from dormice.engine.stdin import StdinFeeder
 from dormice.protocol import node as wire
@@ -40,6 +41,7 @@ class Runner:
         feed: Feed,
         clock: Clock,
         limits: Limits,
+        observer: Observer,
     ) -> None:
         self._kept_limit = limits.kept_output_bytes
         self._store = store
@@ -48,6 +50,7 @@ class Runner:
         self._feeder = feeder
         self._feed = feed
         self._clock = clock
+        self._observer = observer
         self._reports = Reports()
         self._committing: list[Turn] = []
         self._work = asyncio.Event()
@@ -99,7 +102,7 @@ class Runner:
 
     async def _commit(self, turns: list[Turn]) -> list[BaseException]:
         """Commit all turns at once; return what went wrong with the store."""
-        begun: list[Turn] = []
+        begun: list[tuple[Turn, Execution]] = []
         commits: list[Awaitable[Execution | LostRace]] = []
         for turn in turns:
             live = turn.pending.live
@@ -112,23 +115,23 @@ class Runner:
             except (ValueError, OverflowError) as lie:
                 self._stop_liar(live, lie)
                 continue
-            begun.append(turn)
+            begun.append((turn, execution))
             commits.append(self._store.progress(progress))
         failures: list[BaseException] = []
         answers = await asyncio.gather(*commits, return_exceptions=True)
-        for turn, done in zip(begun, answers, strict=True):
+        for (turn, before), done in zip(begun, answers, strict=True):
             if isinstance(done, ValueError | OverflowError | IllegalTransition):
                 self._stop_liar(turn.pending.live, done)
             elif isinstance(done, BaseException):
                 self._reports.put_back(turn, 0)
                 failures.append(done)
             else:
-                self._committed(turn, done)
+                self._committed(turn, before, done)
         return failures
 
     def _stop_liar(self, live: LiveMachine, lie: Exception) -> None:
         """Its guest reports what cannot be: that ends this machine and disturbs no other."""
-        log.warning("machine %s lies and is stopped: %s", live.machine.id, lie)
+        log.warning("machine %s lies and is stopped: %s", live.machine.id, lie, extra={"machine_id": live.machine.id})
         if live.machine.boot_id is not None:
             self._gateway.send(wire.StopMachine(live.machine.id, live.machine.boot_id.bytes, 0))
 
@@ -148,7 +151,7 @@ class Runner:
         room = self._kept_limit - chunk.offset
         return chunk if len(chunk.data) <= room else Chunk(chunk.stream, chunk.offset, chunk.data[: max(room, 0)])
 
-    def _committed(self, turn: Turn, done: Execution | LostRace) -> None:
+    def _committed(self, turn: Turn, before: Execution, done: Execution | LostRace) -> None:
         live, execution_id = turn.pending.live, turn.execution_id
         if not turn.whole:
             self._reports.put_back(turn, len(turn.chunks))
@@ -156,6 +159,7 @@ class Runner:
         self._feed.notify(execution_id, done if isinstance(done, Execution) else None)
         if isinstance(done, Execution):
             self._acknowledge(live, done, turn.chunks)
+            self._observer.progressed(before, done)
         else:
             live.drop(execution_id)
             self._dispatcher.disown(live, execution_id)

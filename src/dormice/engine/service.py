@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Never
 
 log = logging.getLogger(__name__)
@@ -13,8 +13,17 @@ FIRST_BACKOFF_SECONDS = 0.1
 LAST_BACKOFF_SECONDS = 5.0
 
 
-async def attempt(name: str, turn: Callable[[], Awaitable[None]], failing: set[str] | None = None) -> None:
-    """Take one turn until it succeeds; meanwhile `name` is in `failing`. The one broad `except` of a turn is here."""
+async def attempt(
+    name: str,
+    turn: Callable[[], Awaitable[None]],
+    failing: set[str] | None = None,
+    *,
+    fields: Mapping[str, str] | None = None,
+) -> None:
+    """Take one turn until it succeeds; meanwhile `name` is in `failing`. The one broad `except` of a turn is here.
+
+    `fields` go into the log with each failure.
+    """
     failing = set() if failing is None else failing
     backoff = FIRST_BACKOFF_SECONDS
     while True:
@@ -22,7 +31,7 @@ async def attempt(name: str, turn: Callable[[], Awaitable[None]], failing: set[s
             await turn()
         except Exception:
             failing.add(name)
-            log.exception("%s: a turn failed and is taken again in %.1f s", name, backoff)
+            log.exception("%s: a turn failed and is taken again in %.1f s", name, backoff, extra=fields)
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, LAST_BACKOFF_SECONDS)
         else:

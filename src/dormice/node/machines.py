@@ -426,7 +426,7 @@ class ContainerRuntime:
         except OSError as error:
             raise RuntimeFailure("CAPACITY_EXCEEDED", "more memory is in use than the new limit") from error
         if not self._disks.grow_online(machine_id, self._places(machine_id).private / "grow"):
-            _log.info("storage of %s grows when it next starts", machine_id)
+            _log.info("storage of %s grows when it next starts", machine_id, extra={"machine_id": machine_id})
         record = Record(record.boot_id, record.uid_base, spec, record.environment, record.process)
         records.write(self._places(machine_id).record, record)
         self._running[machine_id] = running, record

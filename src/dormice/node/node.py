@@ -50,6 +50,7 @@ class NodeIdentity:
 class _Machine:
     """What the node knows of one machine."""
 
+    id: str
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while the machine is started, stopped, resized or destroyed."""
     running: Running | None = None
@@ -85,8 +86,9 @@ class Node:
     def adopt(self, alive: Iterable[Running]) -> None:
         """Take over the machines that are alive. Before `serve`."""
         for running in alive:
-            log.info("machine %s is alive and adopted", running.machine_id)
-            self._watch(self._machine(running.machine_id), running)
+            machine_id = running.machine_id
+            log.info("machine %s is alive and adopted", machine_id, extra={"machine_id": machine_id})
+            self._watch(self._machine(machine_id), running)
 
     def close(self) -> None:
         """Hang up. Machines go on running."""
@@ -195,7 +197,7 @@ class Node:
     # Machines
 
     def _machine(self, machine_id: str) -> _Machine:
-        return self._machines.setdefault(machine_id, _Machine())
+        return self._machines.setdefault(machine_id, _Machine(machine_id))
 
     def _run(self, machine: _Machine, work: Coroutine[Any, Any, None], on_failure: wire.FromNode | None = None) -> None:
         """Do one thing with a machine, after what was begun before. What goes wrong with one is no end of the others."""
@@ -205,7 +207,7 @@ class Node:
                 try:
                     await work
                 except Exception:
-                    log.exception("a step of a machine failed")
+                    log.exception("a step of a machine failed", extra={"machine_id": machine.id})
                     if on_failure is not None:
                         self._say(on_failure)
 
@@ -220,7 +222,8 @@ class Node:
             try:
                 running = await self._runtime.start(message.machine_id, boot_id, spec)
             except RuntimeFailure as failure:
-                log.warning("machine %s could not be started: %s: %s", message.machine_id, failure.code, failure)
+                words, machine_id = "machine %s could not be started: %s: %s", message.machine_id
+                log.warning(words, machine_id, failure.code, failure, extra={"machine_id": machine_id})
                 self._say(
                     wire.MachineFailed(
                         message.machine_id, message.boot_id, failure.code, str(failure), failure.retryable
@@ -237,7 +240,7 @@ class Node:
         if not clean and message.grace_ms > 0 and self._server is None and not machine.died.is_set():
             return  # the guest holds what no server has: the next one asks again
         reason = "" if clean else "killed: it did not stop in time"
-        await _surely(lambda: self._end(machine, clean=clean, reason=reason))
+        await _surely(machine.id, lambda: self._end(machine, clean=clean, reason=reason))
 
     async def _stop_guest(self, machine: _Machine, grace_ms: int) -> bool:
         """Have the guest stop everything, and its last words committed; False if it did not in time, or is out of reach."""
@@ -257,8 +260,8 @@ class Node:
         return False
 
     async def _destroy(self, machine: _Machine, machine_id: str) -> None:
-        await _surely(lambda: self._end(machine, clean=False, reason="deleted"))
-        await _surely(lambda: self._runtime.destroy(machine_id))
+        await _surely(machine.id, lambda: self._end(machine, clean=False, reason="deleted"))
+        await _surely(machine.id, lambda: self._runtime.destroy(machine_id))
         self._machines.pop(machine_id, None)
         self._say(wire.MachineDestroyed(machine_id))
 
@@ -300,8 +303,9 @@ class Node:
 
     async def _bury(self, machine: _Machine, running: Running) -> None:
         if machine.running is running:
-            log.warning("process 1 of machine %s has died", running.machine_id)
-            await _surely(lambda: self._end(machine, clean=False, reason="process 1 of the machine died"))
+            machine_id = running.machine_id
+            log.warning("process 1 of machine %s has died", machine_id, extra={"machine_id": machine_id})
+            await _surely(machine.id, lambda: self._end(machine, clean=False, reason="process 1 of the machine died"))
 
     # Guests
 
@@ -318,7 +322,8 @@ class Node:
             try:
                 await attach(running, self._epoch, self, lambda: self._runtime.oom_kills(running.machine_id))
             except (OSError, TimeoutError) as error:
-                log.warning("machine %s: attach %d failed: %s", running.machine_id, attempt + 1, error)
+                fields = {"machine_id": running.machine_id}
+                log.warning("machine %s: attach %d failed: %s", running.machine_id, attempt + 1, error, extra=fields)
                 if await _within(machine.died.wait(), FIRST_BACKOFF_SECONDS * 2**attempt):
                     return
             except guest.ProtocolViolation:
@@ -363,12 +368,13 @@ class Node:
         await self._attach(machine, anew=False)
 
     def _cut_off(self, running: Running, reason: str) -> None:
-        log.error("machine %s is cut off: %s", running.machine_id, reason)
+        fields = {"machine_id": running.machine_id}
+        log.error("machine %s is cut off: %s", running.machine_id, reason, extra=fields)
         machine = self._machine(running.machine_id)
 
         async def end() -> None:
             if machine.running is running:
-                await _surely(lambda: self._end(machine, clean=False, reason=reason))
+                await _surely(machine.id, lambda: self._end(machine, clean=False, reason=reason))
 
         self._run(machine, end())
 
@@ -425,14 +431,15 @@ class _ServerConnection(asyncio.Protocol):
             self._transport.abort()
 
 
-async def _surely(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def _surely(machine_id: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Do what must be done, however often it fails: the server waits for nothing but the news of it."""
     backoff = FIRST_BACKOFF_SECONDS
     while True:
         try:
             await work()
         except (RuntimeFailure, OSError):
-            log.exception("a machine could not be ended; that is tried again in %.1f s", backoff)
+            words = "a machine could not be ended; that is tried again in %.1f s"
+            log.exception(words, backoff, extra={"machine_id": machine_id})
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, LAST_BACKOFF_SECONDS)
         else:

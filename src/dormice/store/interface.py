@@ -10,17 +10,28 @@ without an error code) or an id that is there already raises ValueError, an owne
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
 
 from dormice.domain.execution import Chunk, Execution, LogEntry, Micros, Outcome, StdinMode, Stream
 from dormice.domain.machine import DesiredState, Machine, MachineEvent
+from dormice.histogram import SECONDS, Histogram
 
 
 class StoreUnavailable(Exception):
     """The disk is full, or the file is locked, corrupt or unreadable. The transaction left no trace."""
+
+
+@dataclass(slots=True)
+class Commits:
+    """Figures of an open store's commits. Failed ones are not in the histograms."""
+
+    seconds: Histogram = field(default_factory=lambda: Histogram(SECONDS))
+    operations: Histogram = field(default_factory=lambda: Histogram((1, 2, 4, 8, 16, 32, 64, 128, 256)))
+    """How many operations shared a commit."""
+    failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Around every request: its id, its line in the log, and the bound on how many are served at once."""
+"""Around every request: its id and trace, its line in the log, its figures, and the bound on how many are served at once."""
 
 from __future__ import annotations
 
@@ -12,22 +12,27 @@ from litestar.enums import ScopeType
 
 from dormice.api.http.errors import describe
 from dormice.api.http.replies import Reply
+from dormice.api.http.trace_context import trace_context
+from dormice.api.services import Requests, RequestSpan, Tracer
 from dormice.domain.errors import Unavailable
 
 if TYPE_CHECKING:
-    from litestar.types import ASGIApp, Message, Receive, Scope, Send
+    from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 _log = logging.getLogger("dormice.access")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _SHOWN_PATH = 256
+_SHOWN_ID = 64
 
 
 class Access:
     """An ASGI application around another. The log has no query, no header and no body: those may hold secrets."""
 
-    def __init__(self, app: ASGIApp, *, most_requests: int) -> None:
+    def __init__(self, app: ASGIApp, *, most_requests: int, requests: Requests, tracer: Tracer | None) -> None:
         self._app = app
         self._most_requests = most_requests
+        self._observer = requests
+        self._tracer = tracer
         self._requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,11 +40,9 @@ class Access:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
-        offered = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        request_id = offered if _REQUEST_ID.fullmatch(offered) else secrets.token_hex(12).encode()
-        state: dict[str, Any] = scope["state"]
-        state["request_id"] = request_id.decode()
         started = time.perf_counter()
+        state: dict[str, Any] = scope["state"]
+        request_id, span = self._begin(scope, state)
         status = 0
 
         async def answer(message: Message) -> None:
@@ -57,8 +60,34 @@ class Access:
                 await self._app(scope, receive, answer)
         finally:
             self._requests -= 1
+            raw: dict[str, Any] = scope  # type: ignore[assignment] # a TypedDict
+            route, seconds = raw.get("path_template", ""), time.perf_counter() - started
+            self._observer.served(scope["method"], route, status, seconds)
+            if span is not None:
+                span.end(route, status, state["request_id"])
             if _log.isEnabledFor(logging.INFO):
-                _record(scope, state, status, time.perf_counter() - started)
+                _record(raw, state, status, seconds)
+
+    def _begin(self, scope: HTTPScope, state: dict[str, Any]) -> tuple[bytes, RequestSpan | None]:
+        """Take from the head what says to what the request belongs."""
+        offered, parents, vendors = b"", [], []
+        for name, value in scope["headers"]:
+            if name == b"x-request-id":
+                offered = offered or value
+            elif name == b"traceparent":
+                parents.append(value)
+            elif name == b"tracestate":
+                vendors.append(value)
+        request_id = offered if _REQUEST_ID.fullmatch(offered) else secrets.token_hex(12).encode()
+        state["request_id"] = request_id.decode()
+        parent = trace_context(parents, vendors) if parents else None
+        span = None
+        if self._tracer is not None:
+            span = self._tracer.begin(scope["method"], parent)
+            state["trace_id"] = span.trace_id
+        elif parent is not None:
+            state["trace_id"] = parent.trace_id
+        return request_id, span
 
 
 def _busy(most: int) -> Reply:
@@ -76,6 +105,11 @@ def _record(scope: Any, state: dict[str, Any], status: int, seconds: float) -> N
         "status": status,
         "duration_ms": milliseconds,
     }
+    if (trace_id := state.get("trace_id")) is not None:
+        fields["trace_id"] = trace_id
+    for name in ("machine_id", "execution_id"):
+        if (value := state.get(name) or scope.get("path_params", {}).get(name)) is not None:
+            fields[name] = value[:_SHOWN_ID]
     if (caller := state.get("caller")) is not None:
         fields["organization_id"] = caller.organization_id
         fields["key_id"] = caller.key_id

@@ -54,6 +54,10 @@ class Call:
         """Let others go first, in the midst of a long answer."""
         await self.turnstile.step_back(self.caller.organization_id)
 
+    def note(self, **ids: str) -> None:
+        """Have ids that only the answer tells stand in the request's line of the log."""
+        self.scope["state"].update(ids)
+
     def header(self, name: str) -> str | None:
         """Return a header's value, None when it is absent or empty."""
         value = self.headers.get(name.lower().encode("latin-1"))

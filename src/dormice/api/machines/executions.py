@@ -47,6 +47,7 @@ class ExecutionRoutes:
         order = execution_order(body, services.limits, services.defaults)
         idempotency = call.idempotency(body, required=True)
         made = await self._executions.create(call.caller, call.path["machine_id"], order, idempotency, wait_ms=wait)
+        call.note(execution_id=made.id)
         return json_reply(wire.execution(made, services.limits))
 
     async def page(self, call: Call) -> ASGIApp:

@@ -38,6 +38,7 @@ class SqliteStore:
         self._writer = writer
         self._reader = reader
         self._held = held
+        self.commits = writer.commits
         self.machines: MachineStore = SqliteMachines(writer, reader)
         self.executions: ExecutionStore = SqliteExecutions(writer, reader, sealer)
         self.keys: KeyStore = SqliteKeys(writer, reader)

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import apsw
 
-from dormice.store.interface import StoreUnavailable
+from dormice.store.interface import Commits, StoreUnavailable
 from dormice.store.sqlite.connection import ours
 
 T = TypeVar("T")
@@ -49,6 +49,7 @@ class Writer:
     def __init__(self, db: apsw.Connection) -> None:
         """Take over the connection. Must be called, as all methods, on the thread of the running event loop."""
         self._db = db
+        self.commits = Commits()
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._queued = 0
@@ -137,6 +138,7 @@ class Writer:
 
     def _commit(self, batch: Sequence[_Job]) -> list[Any]:
         """Return each job's result or _Failure, durable; a lost transaction fails them all."""
+        began = monotonic()
         try:
             self._db.execute("BEGIN IMMEDIATE")
             if len(batch) == 1:
@@ -148,7 +150,11 @@ class Writer:
             with suppress(apsw.Error):
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-            return [_Failure(ours(error)) for _ in batch]
+            failure = ours(error)
+            self.commits.failed += isinstance(failure, StoreUnavailable)
+            return [_Failure(failure) for _ in batch]
+        self.commits.seconds.observe(monotonic() - began)
+        self.commits.operations.observe(len(batch))
         return results
 
     def _apply(self, operation: Callable[[apsw.Connection], Any]) -> Any:

@@ -1,0 +1,93 @@
+"""What is counted while the server runs, in plain numbers: whoever shows them reads them here."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Never
+
+from dormice.domain.execution import ErrorCode, Execution, ExecutionState
+from dormice.domain.machine import Machine, Phase
+from dormice.engine.observer import Observer
+from dormice.histogram import SECONDS, Histogram
+
+METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+OTHER = "other"
+"""In place of a method or a route that is none of ours: a client can choose them at will."""
+LAG_EVERY_SECONDS = 0.5
+_RUN_SECONDS = (*SECONDS, 300.0, 1800.0, 7200.0)
+_SECOND_US = 1_000_000
+
+
+class Counts(Observer):
+    """Everything that has happened since the server began. Used on the event loop's thread only."""
+
+    def __init__(self) -> None:
+        self.created_executions = 0
+        self.ends: dict[tuple[ExecutionState, ErrorCode | None], int] = {}
+        """How many executions ended in a state, for a reason."""
+        self.start = Histogram(SECONDS)
+        """Seconds from creation to start."""
+        self.run = Histogram(_RUN_SECONDS)
+        """Seconds from start to end."""
+        self.stdout_bytes = 0
+        self.stderr_bytes = 0
+        self.transitions: dict[tuple[Phase, Phase], int] = {}
+        self.machine_start = Histogram(SECONDS)
+        """Seconds from the order to start to the guest's first answer."""
+        self.requests: dict[tuple[str, str, int], Histogram] = {}
+        """Seconds to the end of the answer, by method, route and status."""
+        self.loop_lag = Histogram(SECONDS)
+        """Seconds that a timer of the event loop was late."""
+
+    # The engine's observer.
+
+    def created(self, execution: Execution) -> None:  # noqa: ARG002 - how many is all that counts
+        """Count it."""
+        self.created_executions += 1
+
+    def started(self, execution: Execution) -> None:
+        """Take how long that took."""
+        if execution.started_at is not None:
+            self.start.observe((execution.started_at - execution.created_at) / _SECOND_US)
+
+    def wrote(self, stdout_bytes: int, stderr_bytes: int) -> None:
+        """Add it up."""
+        self.stdout_bytes += stdout_bytes
+        self.stderr_bytes += stderr_bytes
+
+    def finished(self, execution: Execution) -> None:
+        """Count it, and take how long it ran."""
+        end = execution.state, execution.error_code
+        self.ends[end] = self.ends.get(end, 0) + 1
+        if execution.started_at is not None and execution.completed_at is not None:
+            self.run.observe((execution.completed_at - execution.started_at) / _SECOND_US)
+
+    def machine_moved(self, before: Machine, after: Machine) -> None:
+        """Count a change of phase, and take how long a start took."""
+        if before.phase is after.phase:
+            return
+        move = before.phase, after.phase
+        self.transitions[move] = self.transitions.get(move, 0) + 1
+        if move == (Phase.STARTING, Phase.RUNNING):
+            self.machine_start.observe((after.last_transition_at - before.last_transition_at) / _SECOND_US)
+
+    # The API's.
+
+    def served(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Take a request whose answer has been sent; status 0: its client left before."""
+        key = method, route, status
+        histogram = self.requests.get(key)
+        if histogram is None:
+            key = method if method in METHODS else OTHER, route or OTHER, status
+            histogram = self.requests.get(key)
+            if histogram is None:
+                histogram = self.requests[key] = Histogram(SECONDS)
+        histogram.observe(seconds)
+
+    async def watch_loop(self) -> Never:
+        """See how late the event loop is, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_EVERY_SECONDS
+            await asyncio.sleep(LAG_EVERY_SECONDS)
+            self.loop_lag.observe(max(loop.time() - due, 0))
