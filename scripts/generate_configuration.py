@@ -29,6 +29,12 @@ _LIMITS = """
 | limit | variable | default | meaning |
 |---|---|---|---|
 """
+_TRACES = """
+## Traces
+
+`OTEL_EXPORTER_OTLP_ENDPOINT` (or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`) names a collector, and has spans exported to it; the other variables of the OpenTelemetry
+SDK hold too: [operations.md](operations.md#traces).
+"""
 _DEFAULTS = """
 ## What a machine gets when the create body does not say
 
@@ -61,6 +67,7 @@ def page() -> str:
     for name, default, text in fields("config.py", "Settings"):
         option = "–" if name == "api_key" else f"`--{name.replace('_', '-')}`"
         parts.append(f"| {option} | `DORMICE_{name.upper()}` | `{default}` | {text} |\n")
+    parts.append(_TRACES)
     parts.append(_LIMITS)
     for name, default, text in fields("domain/limits.py", "Limits"):
         parts.append(f"| `{name}` | `DORMICE_LIMIT_{name.upper()}` | {default} | {text} |\n")

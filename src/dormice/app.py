@@ -145,7 +145,7 @@ def _tracing() -> Tracing | None:
         return None
     try:
         from dormice.telemetry.tracing import Tracing  # noqa: PLC0415 - an extra, and nobody else has to load it
-    except ModuleNotFoundError as missing:
+    except ImportError as missing:
         wanted = " or ".join(config.COLLECTOR_VARIABLES)
         raise SettingsError(f"{wanted} is set, and {missing.name} is not installed: dormice[otel] has it") from None
     return Tracing(version("dormice"))

@@ -71,15 +71,16 @@ class _Figures(Collector):
         yield _gauge("dormice_build_info", "The running version.", "version", [(self._version, 1)])
         parts = [(name, float(ready)) for name, (ready, _) in self._parts().items()]
         yield _gauge("dormice_part_ready", "Whether a part is ready, as /readyz tells.", "part", parts)
-        yield from self._of_executions()
-        yield from self._of_machines()
+        census = self._census()
+        yield from self._of_executions(census)
+        yield from self._of_machines(census)
         yield from self._of_store()
         yield from self._of_requests()
         text = "How late a timer of the server's event loop was, measured twice a second."
         yield _histogram("dormice_event_loop_lag_seconds", text, self._counts.loop_lag)
 
-    def _of_executions(self) -> Iterator[Metric]:
-        counts, census = self._counts, self._census()
+    def _of_executions(self, census: Census) -> Iterator[Metric]:
+        counts = self._counts
         rows = [(state.value, census.executions.get(state, 0)) for state in _OPEN]
         yield _gauge("dormice_executions_open", "Executions that have not ended.", "status", rows)
         age = GaugeMetricFamily(
@@ -99,8 +100,8 @@ class _Figures(Collector):
         output.add_metric(["stderr"], counts.stderr_bytes)
         yield output
 
-    def _of_machines(self) -> Iterator[Metric]:
-        counts, census = self._counts, self._census()
+    def _of_machines(self, census: Census) -> Iterator[Metric]:
+        counts = self._counts
         rows = [(phase.value, census.machines.get(phase, 0)) for phase in Phase if phase is not Phase.DESTROYED]
         yield _gauge("dormice_machines", "Machines that are not destroyed.", "phase", rows)
         moves = CounterMetricFamily(
