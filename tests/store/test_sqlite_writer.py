@@ -84,6 +84,27 @@ async def test_what_comes_while_the_writer_is_busy_shares_one_commit(counted: Co
     assert counted.commits == 2
 
 
+async def test_commits_are_counted_and_what_an_operation_refuses_is_no_failure(counted: Counted) -> None:
+    def refuse(_db: apsw.Connection) -> None:
+        raise ValueError("this is not for the store")
+
+    def break_off(_db: apsw.Connection) -> None:
+        raise apsw.FullError("the disk is full")
+
+    async with Busy(counted):
+        answers = asyncio.gather(*map(counted.insert, range(100)))
+    await answers
+    figures = counted.writer.commits
+    assert (sum(figures.seconds.counts), sum(figures.operations.counts), figures.operations.total) == (2, 2, 101)
+    with pytest.raises(ValueError, match="not for the store"):
+        await counted.writer.run(refuse)
+    assert figures.failed == 0
+    with pytest.raises(StoreUnavailable):
+        await counted.writer.run(break_off)
+    assert figures.failed == 1
+    assert sum(figures.operations.counts) == 2
+
+
 async def test_a_batch_has_a_limit(counted: Counted) -> None:
     async with Busy(counted):
         answers = asyncio.gather(*map(counted.insert, range(2 * BATCH_LIMIT)))
