@@ -13,6 +13,7 @@ import apsw
 from dormice.store.interface import StoreUnavailable
 from dormice.store.sqlite import statements
 
+_SCHEMA = statements.read("schema.sql")  # while we may still read the code, which may be root's alone
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x646F726D
 """`dorm`, in the header of the file: tells our file from any other."""
@@ -125,7 +126,7 @@ def _prepare(db: apsw.Connection) -> None:
     """Make the tables of a new file."""
     db.execute("BEGIN IMMEDIATE")
     if not db.pragma("schema_version"):
-        db.execute(statements.read("schema.sql"))
+        db.execute(_SCHEMA)
         db.pragma("application_id", APPLICATION_ID)
         db.pragma("user_version", SCHEMA_VERSION)
     db.execute("COMMIT")
