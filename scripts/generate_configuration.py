@@ -41,6 +41,22 @@ _DEFAULTS = """
 | field | variable | default |
 |---|---|---|
 """
+_RETENTION = """
+## How long things are kept
+
+**Finished executions** with their output, and **destroyed machines** once they have no executions, can be read for `keep_finished_hours`;
+then they are deleted and answer 404. What has not ended is never touched. The default is 30 days. The services that people know keep the
+records of what ended for days to months (Temporal 3 days, AWS Step Functions and GitHub Actions 90 days), and none keeps them for ever
+unless asked to. Here one execution may hold 32 MiB of output on a disk that machines share, so for ever would mean a full disk some day;
+30 days is also the longest that one execution may run. For records that must last, set 0 (for ever) or copy the output when it is there.
+
+It is never shorter than `idempotency_hours`: as long as a key counts, a repeated request gets what the first one made.
+
+Deletion goes in pieces of about a millisecond, the longest ended first, and takes a tenth of the store's time at most. The **file does not
+shrink**: SQLite fills the free pages with what comes next, so it stays as large as the most that was ever kept at once. (Shrinking by itself,
+`auto_vacuum`, would make every commit dearer for a file that grows again anyway.) To give the space back to the host, stop the server and run
+`sqlite3 DATA_DIR/server/dormice.sqlite3 VACUUM`.
+"""
 
 
 def fields(path: str, class_name: str) -> Iterator[tuple[str, str, str]]:
@@ -71,6 +87,7 @@ def page() -> str:
     parts.append(_LIMITS)
     for name, default, text in fields("domain/limits.py", "Limits"):
         parts.append(f"| `{name}` | `DORMICE_LIMIT_{name.upper()}` | {default} | {text} |\n")
+    parts.append(_RETENTION)
     parts.append(_DEFAULTS)
     for name, default, _ in fields("domain/limits.py", "MachineDefaults"):
         parts.append(f"| `{name}` | `DORMICE_DEFAULT_{name.upper()}` | {default} |\n")

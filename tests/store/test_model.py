@@ -322,6 +322,20 @@ class StoreMachine(RuleBasedStateMachine):
         self.do(self.store.executions.trim_stdin(execution, offset))
         expected.trimmed = max(expected.trimmed, min(offset, len(expected.stdin)))
 
+    @rule(age=st.integers(0, 30))
+    def delete_finished(self, age: int) -> None:
+        before = self.world.now - age * 1_000
+        while self.do(self.store.delete_finished(before)):
+            pass
+        due = [one for one, record in self.records.items() if (record.completed_at or before) < before]
+        for one in due:
+            assert self.expected.pop(one).terminal
+            gone = self.records.pop(one)
+            assert self.do(self.store.executions.get(gone.organization_id, gone.machine_id, one)) is None
+            assert self.do(self.store.executions.entries(gone, after=0, limit=100, max_bytes=1 << 20)) == []
+        if not self.expected:  # something to do something to
+            self.create(0, awake=True, boot=None, env={}, key="none", request="r")
+
     @rule()
     def reopen(self) -> None:
         """What was answered is what was stored."""

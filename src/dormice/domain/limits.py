@@ -47,6 +47,9 @@ class Limits:
     idempotency_key_bytes: int = 255
     idempotency_hours: int = 24
     idempotency_in_flight_ms: int = 1_000
+    keep_finished_hours: int = 720
+    """How long a finished execution with its output, and a destroyed machine, can be read; 0 is for ever. Never shorter than
+    `idempotency_hours`: a key that still counts finds what it made."""
     retry_after_ms: int = 250
     """The hint in `wake_in_progress` and for requests that may be sent again."""
     page_default: int = 50

@@ -22,6 +22,7 @@ from dormice.engine.machines import Machines
 from dormice.engine.observer import Observer
 from dormice.engine.reaper import Reaper
 from dormice.engine.reconciler import Reconciler
+from dormice.engine.retention import Retention
 from dormice.engine.runner import Runner
 from dormice.engine.service import serve
 from dormice.engine.stdin import StdinFeeder
@@ -104,6 +105,7 @@ class Engine:
             limits=limits,
             observer=observer,
         )
+        self._retention = Retention(store=store, clock=clock, limits=limits)
         self.machines = Machines(
             store=store.machines,
             board=board,
@@ -150,6 +152,7 @@ class Engine:
             ("runner", self._runner.turn),
             ("stdin feeder", self._feeder.turn),
             ("reaper", self._reaper.turn),
+            ("retention", self._retention.turn),
             ("health", self._check_health),
         ):
             self._group.create_task(serve(name, turn, self.health.failing), name=name)

@@ -245,11 +245,21 @@ class Executions:
                 break
         if execution.last_sequence <= after:
             return execution, []
-        return execution, await self._store.entries(execution, after=after, limit=limit, max_bytes=max_bytes)
+        entries = await self._store.entries(execution, after=after, limit=limit, max_bytes=max_bytes)
+        if not entries:
+            await self._check_kept(execution)
+        return execution, entries
 
     async def output(self, execution: Execution, stream: Stream, *, start: int, end: int) -> bytes:
-        """Return kept bytes of a stream, start <= offset < end."""
-        return await self._store.output(execution, stream, start=start, end=end)
+        """Return kept bytes of a stream, start <= offset < end. Raises NotFound when the execution was deleted meanwhile."""
+        data = await self._store.output(execution, stream, start=start, end=end)
+        if not data:
+            await self._check_kept(execution)
+        return data
+
+    async def _check_kept(self, execution: Execution) -> None:
+        if await self._store.get(execution.organization_id, execution.machine_id, execution.id) is None:
+            raise NotFound(_NO_SUCH_EXECUTION)
 
     async def write_stdin(
         self, caller: Caller, machine_id: str, execution_id: str, *, offset: int, data: bytes, eof: bool

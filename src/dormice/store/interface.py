@@ -345,6 +345,15 @@ class Store(Protocol):
         """Delete claims past their keep_until, a bounded number at a time; return how many."""
         ...
 
+    async def delete_finished(self, before: Micros) -> int:
+        """Delete executions that ended before that moment, with all that belongs to them, the longest ago first; then machines
+        that were destroyed before it and have no executions.
+
+        A bounded piece at a time, which takes milliseconds; return how many rows it took, 0 when nothing is left to delete. An
+        execution goes from every read at once, however long its log. A key that made it goes on saying so for its time.
+        """
+        ...
+
     async def check(self) -> None:
         """Raises StoreUnavailable when a commit cannot be made just now."""
         ...

@@ -123,10 +123,11 @@ def _configure(db: apsw.Connection, path: Path) -> None:
 
 
 def _prepare(db: apsw.Connection) -> None:
-    """Make the tables of a new file."""
+    """Make the tables of a new file, and the indexes that one of an earlier release lacks."""
     db.execute("BEGIN IMMEDIATE")
     if not db.pragma("schema_version"):
         db.execute(_SCHEMA)
         db.pragma("application_id", APPLICATION_ID)
         db.pragma("user_version", SCHEMA_VERSION)
+    db.execute(statements.read("additions.sql"))
     db.execute("COMMIT")

@@ -35,11 +35,13 @@ def merged(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
 
 
 def entries(db: apsw.Connection, execution: Execution, after: int, limit: int, max_bytes: int) -> list[LogEntry]:
-    """Entries above a sequence, until `max_bytes` of output are there."""
+    """Entries above a sequence, until `max_bytes` of output are there; none beyond what retention has begun to delete."""
     found: list[LogEntry] = []
     size = 0
     for row in db.execute(_SQL["after"], (execution.number, after, limit)):
         entry = rows.entry(row)
+        if entry.sequence != after + len(found) + 1:
+            break
         found.append(entry)
         size += len(entry.data)
         if size >= max_bytes:
@@ -48,8 +50,12 @@ def entries(db: apsw.Connection, execution: Execution, after: int, limit: int, m
 
 
 def output(db: apsw.Connection, execution: Execution, stream: Stream, start: int, end: int) -> bytes:
-    """The kept bytes of a stream between two offsets."""
+    """The kept bytes of a stream between two offsets; none beyond what retention has begun to delete."""
     pieces: list[bytes] = []
+    at = start
     for offset, data in db.execute(_SQL["output"], (execution.number, stream.value, start, end)):
+        if offset > at:
+            break
         pieces.append(data[max(0, start - offset) : max(0, end - offset)])
+        at = offset + len(data)
     return b"".join(pieces)

@@ -20,7 +20,7 @@ from dormice.store.interface import (
     StoreUnavailable,
 )
 from dormice.store.sealing import Sealer
-from dormice.store.sqlite import idempotency, statements
+from dormice.store.sqlite import idempotency, retention, statements
 from dormice.store.sqlite.connection import driver_errors, exclusive, open_writer
 from dormice.store.sqlite.executions import SqliteExecutions
 from dormice.store.sqlite.keys import SqliteKeys
@@ -64,6 +64,9 @@ class SqliteStore:
 
     async def prune_idempotency(self, now: Micros) -> int:
         return await self._writer.run(partial(idempotency.prune, now=now))
+
+    async def delete_finished(self, before: Micros) -> int:
+        return await self._writer.run(partial(retention.delete_finished, before=before))
 
     async def check(self) -> None:
         await self._writer.run(_touch)
