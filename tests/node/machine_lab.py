@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -46,6 +46,10 @@ class OneImage:
     def resolve(self, name: str) -> Image:
         del name
         return self.image
+
+    def held(self, user: Path) -> AbstractContextManager[None]:
+        del user
+        return nullcontext()
 
 
 class IsolatedNetworks:

@@ -106,6 +106,12 @@ class Cgroups:
             for directory in (*reversed(self._unified.parents[:depth]), self._unified):
                 (directory / "cgroup.subtree_control").write_text(enable)
 
+    def leave(self) -> None:
+        """Remove the parents that hold no machine."""
+        for directory in (self._unified, *self._roots, *self._others):
+            with contextlib.suppress(OSError):  # in use, or never made
+                directory.rmdir()
+
     def names(self) -> set[str]:
         """The machines that have a directory in any hierarchy."""
         parents = [parent for parent in (self._unified, *self._roots) if parent.is_dir()]

@@ -62,6 +62,11 @@ class Disks:
                 self._pool_gib = size_gib
                 self._take(size_gib, image)
 
+    @property
+    def machines(self) -> Path:
+        """The directory of the machines' disks, and of the files that name the versions of images under them."""
+        return self._images
+
     def base(self, machine_id: str) -> str | None:
         """The version of the image that the disk's overlay was made on; None as long as there is no disk."""
         if not self._path(machine_id).exists():

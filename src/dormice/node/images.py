@@ -5,9 +5,10 @@
         .versions/<name>@<id>/    rootfs/ and image.json; never changed once published
         .building-*               a build under way, or what a killed one left (the next build removes it)
         .lock                     held by whoever builds, imports or removes
+        .users/                   which versions are in use (image_use.py)
 
 A rebuild publishes a new version and turns the symlink, so machines keep the files they were started on. Versions that
-no machine uses go away with `prune_images`.
+no machine uses go away with `dormice gc`.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
+from dormice.node import image_use
 from dormice.node.ports import Image
 from dormice.node.runtime import RuntimeFailure
 
@@ -36,8 +38,8 @@ Progress = Callable[[str], None]
 """Called with one line of plain text whenever a build has news."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_VERSIONS = ".versions"
-_BUILDING = ".building-"
+VERSIONS = ".versions"
+BUILDING = ".building-"
 
 
 class ImageFailure(Exception):
@@ -67,12 +69,16 @@ class Images:
         if not _NAME.fullmatch(plain) or "/" in name:
             raise RuntimeFailure("IMAGE_NOT_FOUND", f"not an image name: {name!r}")
         try:
-            version = (self._dir / _VERSIONS / name if at else self._dir / name).resolve(strict=True)
+            version = (self._dir / VERSIONS / name if at else self._dir / name).resolve(strict=True)
             record = _read_record(version)
         except FileNotFoundError:
             hint = "dormice image build" if name == "default" else "dormice image import"
             raise RuntimeFailure("IMAGE_NOT_FOUND", f"there is no image {name!r} on this node; try `{hint}`") from None
         return Image(version / "rootfs", record.environment, version.name)
+
+    def held(self, user: Path) -> AbstractContextManager[None]:
+        """Protect what is chosen in the block, and written into a `.base` file of `user`, from deletion. Raises OSError."""
+        return image_use.held(self._dir, user) if self._dir.is_dir() else nullcontext()
 
 
 def list_images(images_dir: Path) -> list[ImageRecord]:
@@ -84,7 +90,7 @@ def list_images(images_dir: Path) -> list[ImageRecord]:
 
 
 def remove_image(images_dir: Path, name: str) -> None:
-    """Forget the image `name`. Its files stay until `prune_images`. Raises ImageFailure when there is none."""
+    """Forget the image `name`. Its files stay until `dormice gc`. Raises ImageFailure when there is none."""
     check_name(name)
     with _lock(images_dir, _silent):
         try:
@@ -93,16 +99,16 @@ def remove_image(images_dir: Path, name: str) -> None:
             raise ImageFailure(f"there is no image {name!r}") from None
 
 
-def prune_images(images_dir: Path, in_use: Collection[Path]) -> list[Path]:
-    """Delete the versions that neither carry a name nor are the `Image.rootfs` of a path in `in_use`."""
-    removed = []
-    with _lock(images_dir, _silent):
-        named = {link.resolve() for link in images_dir.iterdir() if link.is_symlink()}
-        for version in (images_dir / _VERSIONS).iterdir():
-            if version.resolve() not in named and version / "rootfs" not in in_use:
-                shutil.rmtree(version)
-                removed.append(version)
-    return removed
+@contextmanager
+def exclusively(images_dir: Path) -> Iterator[bool]:
+    """Whether nobody builds, imports or removes; if so, nobody does in this block."""
+    with (images_dir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 @contextmanager
@@ -110,9 +116,9 @@ def building(images_dir: Path, name: str, progress: Progress) -> Iterator[Path]:
     """A private directory to unpack `name` in. One build at a time: waits for another one under way."""
     check_name(name)
     with _lock(images_dir, progress):
-        for left_over in images_dir.glob(f"{_BUILDING}*"):
+        for left_over in images_dir.glob(f"{BUILDING}*"):
             shutil.rmtree(left_over)
-        work = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=images_dir))
+        work = Path(tempfile.mkdtemp(prefix=BUILDING, dir=images_dir))
         try:
             yield work
         finally:
@@ -122,7 +128,7 @@ def building(images_dir: Path, name: str, progress: Progress) -> Iterator[Path]:
 def publish(images_dir: Path, name: str, rootfs: Path, *, source: str, environment: Mapping[str, str]) -> ImageRecord:
     """Make `rootfs` (inside a `building` directory) the current version of `name`, at once or not at all."""
     now = datetime.now(UTC)
-    version = images_dir / _VERSIONS / f"{name}@{now:%Y%m%d%H%M%S}-{secrets.token_hex(3)}"
+    version = images_dir / VERSIONS / f"{name}@{now:%Y%m%d%H%M%S}-{secrets.token_hex(3)}"
     record = ImageRecord(
         name=name,
         source=source,
@@ -165,7 +171,7 @@ def _size_on_disk(root: Path) -> int:
 def _lock(images_dir: Path, progress: Progress) -> Iterator[None]:
     images_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
     images_dir.chmod(0o700)
-    (images_dir / _VERSIONS).mkdir(mode=0o700, exist_ok=True)
+    (images_dir / VERSIONS).mkdir(mode=0o700, exist_ok=True)
     with (images_dir / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

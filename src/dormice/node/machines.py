@@ -201,6 +201,7 @@ class ContainerRuntime:
             self._refilling.cancel()
         await self._in_thread(self._pool_executor.shutdown, cancel_futures=True)
         await self._in_thread(self._slots.close)
+        await self._in_thread(self._cgroups.leave)
         self._executor.shutdown()
         self._launcher.close()
         self._oci.close()
@@ -276,9 +277,10 @@ class ContainerRuntime:
 
     def _image(self, machine_id: str, name: str) -> Image:
         """The very files that the machine's disk was made on; for a new machine, the current ones of that name."""
-        version = self._disks.base(machine_id)
-        image = self._images.resolve(version or name)
-        if not version:
+        if version := self._disks.base(machine_id):
+            return self._images.resolve(version)
+        with self._images.held(self._disks.machines):
+            image = self._images.resolve(name)
             self._disks.set_base(machine_id, image.version)
         return image
 

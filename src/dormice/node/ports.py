@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -43,6 +44,12 @@ class ImageSource(Protocol):
 
     def resolve(self, name: str) -> Image:
         """The image called `name`, or one of its versions. Blocking; raises RuntimeFailure `IMAGE_NOT_FOUND` when there is none."""
+        ...
+
+    def held(self, user: Path) -> AbstractContextManager[None]:
+        """No version is deleted in this block, and afterwards none that a `.base` file in the directory `user` names. Blocking;
+        raises OSError.
+        """
         ...
 
 

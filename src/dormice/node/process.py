@@ -99,6 +99,7 @@ class ProcessRuntime:
     async def destroy(self, machine_id: str) -> None:
         await self.end(machine_id)
         await asyncio.to_thread(shutil.rmtree, self._disk(machine_id), ignore_errors=True)
+        self._output(machine_id).unlink(missing_ok=True)
 
     async def resize(self, machine_id: str, spec: MachineSpec) -> None:
         file = self._record(machine_id)
@@ -124,6 +125,10 @@ class ProcessRuntime:
     def _disk(self, machine_id: str) -> Path:
         return self._disks / machine_id
 
+    def _output(self, machine_id: str) -> Path:
+        """What the guest itself says."""
+        return self._disks / f"{machine_id}.log"
+
     def _socket(self, machine_id: str) -> Path:
         return self._run / f"{machine_id}.sock"
 
@@ -146,7 +151,7 @@ class ProcessRuntime:
             listener = stack.enter_context(socket.socket(socket.AF_UNIX))
             listener.bind(str(path))
             listener.listen()
-            output = _opened(stack, disk.with_name(f"{machine_id}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            output = _opened(stack, self._output(machine_id), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             nothing = _opened(stack, Path(os.devnull), os.O_RDONLY)
             wanted = {0: nothing, 1: output, 2: output, 3: listener.fileno()}
             if cgroup is not None:
