@@ -14,7 +14,7 @@ import socket
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -34,7 +34,9 @@ from dormice.engine.clock import SystemClock
 from dormice.engine.engine import Engine
 from dormice.engine.keys import new_secret
 from dormice.engine.observer import Observer, Observers
+from dormice.node import leftovers
 from dormice.node.dns import Forwarder
+from dormice.node.host_leftovers import Found, Leftover
 from dormice.node.images import Images, list_images
 from dormice.node.machines import ContainerRuntime, ContainerSettings
 from dormice.node.network import Networks
@@ -44,6 +46,7 @@ from dormice.node.runtime import Runtime, RuntimeFailure
 from dormice.store.interface import StoreUnavailable
 from dormice.store.sealing import Sealer
 from dormice.store.sqlite import SqliteStore
+from dormice.store.sqlite.survey import survey
 from dormice.supervisor import LIFELINE, supervise
 from dormice.telemetry.counts import Counts
 from dormice.telemetry.logs import log_to_stderr
@@ -373,6 +376,44 @@ def _image_names(directory: Path) -> list[str]:
 
 def _any_image() -> list[str]:
     return ["default"]
+
+
+# What crashes leave
+
+
+def collect(settings: Settings, handle: Callable[[Leftover], None], *, dry_run: bool) -> list[str]:
+    """Hand what crashes have left of this instance to `handle`, which removes it, or not (`dry_run`: no lock is taken).
+
+    Returns what was left alone, and why. Raises SettingsError, OSError.
+    """
+    instance = leftovers.Instance(
+        data_dir=settings.data,
+        run_dir=settings.run,
+        images_dir=settings.images,
+        name=settings.instance,
+        network=settings.machine_network(),
+    )
+    with ExitStack() as held:
+        host = Found()
+        if not leftovers.node_runs(instance):
+            if not dry_run and instance.lock.parent.is_dir():
+                held.enter_context(_locked(instance.lock, "`dormice node`"))
+            host = leftovers.of_host(instance)
+        for leftover in host.leftovers:
+            handle(leftover)
+    files = leftovers.of_files(instance, partial(_machines_of_store, settings))
+    for leftover in files.leftovers:
+        handle(leftover)
+    return [*host.notes, *files.notes]
+
+
+def _machines_of_store(settings: Settings) -> leftovers.Machines | None:
+    try:
+        live, since = survey(settings.data / "server" / "dormice.sqlite3")
+    except StoreUnavailable as error:
+        log.debug("the store cannot be asked: %s", error)
+        return None
+    return leftovers.Machines(live, since // 1000)
 
 
 # Both

@@ -28,6 +28,7 @@ COMMANDS = {
     "image": Command("image", "Build, import, list and remove the images of machines on this host"),
     "limits": Command("limits", "Show every limit and default of the server"),
     "doctor": Command("doctor", "Say what this host lacks to run machines, and how to get it"),
+    "gc": Command("gc", "Remove what crashes have left on this host"),
     "demo": Command("demo", "Show it all once, on a server of its own that is gone afterwards"),
     "completion": Command("completion", "Print the completion script of a shell"),
     "version": Command("version", "Print the version"),

@@ -13,14 +13,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dormice.config import Settings
     from dormice.node.doctor import Check, Place
+    from dormice.node.host_leftovers import Leftover
 
 _COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
-_OPTIONS = ("data_dir", "image_dir", "run_dir", "user", "instance", "network", "guest")
+OPTIONS = ("data_dir", "image_dir", "run_dir", "user", "instance", "network", "guest")
 
 
 def declare(parser: Parser) -> None:
     parser.epilog = "Exit code: 0 if machines can run here, else 1. The options are those of `dormice up`."
-    for name in _OPTIONS:
+    for name in OPTIONS:
         parser.add_argument(f"--{name.replace('_', '-')}", help=argparse.SUPPRESS)
     json_option(parser)
     parser.set_defaults(run=run)
@@ -31,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dormice.config import SettingsError, from_environment  # noqa: PLC0415 - loaded when needed
     from dormice.node.doctor import can_run, examine  # noqa: PLC0415 - loaded when needed
 
-    given = {name: getattr(arguments, name) for name in _OPTIONS if getattr(arguments, name) is not None}
+    given = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
     try:
         place = _place(from_environment(**given))
     except SettingsError as error:
@@ -63,7 +64,16 @@ def _place(settings: Settings) -> Place:
         user=settings.user,
         instance=settings.instance,
         network=settings.machine_network(),
+        leftovers=lambda: _leftovers(settings),
     )
+
+
+def _leftovers(settings: Settings) -> list[Leftover]:
+    from dormice.app import collect  # noqa: PLC0415 - loaded when needed
+
+    found: list[Leftover] = []
+    collect(settings, found.append, dry_run=True)
+    return found
 
 
 def _print(check: Check, *, as_json: bool) -> None:

@@ -112,6 +112,10 @@ class Cgroups:
             with contextlib.suppress(OSError):  # in use, or never made
                 directory.rmdir()
 
+    def exists(self) -> bool:
+        """Whether there is any parent."""
+        return any(directory.is_dir() for directory in (self._unified, *self._roots, *self._others))
+
     def names(self) -> set[str]:
         """The machines that have a directory in any hierarchy."""
         parents = [parent for parent in (self._unified, *self._roots) if parent.is_dir()]
@@ -192,12 +196,7 @@ class Cgroups:
         """Remove the machine's directories and all below them, waiting for the last of the dead. Raises OSError (EBUSY)."""
         deadline = time.monotonic() + timeout
         for directory in (*self._directories(name), *(root / name for root in self._others)):
-            pause = 0.001
-            while not _remove_tree(directory):
-                if time.monotonic() > deadline:
-                    raise OSError(errno.EBUSY, "processes remain", str(directory))
-                time.sleep(pause)
-                pause = min(pause * 2, 0.05)
+            remove_tree(directory, deadline - time.monotonic())
 
     def _directories(self, name: str) -> list[Path]:
         return [self._unified / name, *(root / name for root in self._roots)]
@@ -226,11 +225,21 @@ def _limit_v1_memory(directory: Path, limit: int) -> None:
         _write(directory / "memory.kmem.tcp.limit_in_bytes", limit // _SOCKET_SHARE)
 
 
-def _remove_tree(directory: Path) -> bool:
+def remove_tree(directory: Path, timeout: float = 5.0) -> None:
+    """Remove a cgroup and its children, waiting for the last of the dead. Raises OSError (EBUSY)."""
+    deadline, pause = time.monotonic() + timeout, 0.001
+    while not _removed(directory):
+        if time.monotonic() > deadline:
+            raise OSError(errno.EBUSY, "processes remain", str(directory))
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+
+
+def _removed(directory: Path) -> bool:
     """Remove a cgroup and its children, deepest first. False when something in it still lives."""
     try:
         for entry in list(os.scandir(directory)):
-            if entry.is_dir(follow_symlinks=False) and not _remove_tree(Path(entry.path)):
+            if entry.is_dir(follow_symlinks=False) and not _removed(Path(entry.path)):
                 return False
         directory.rmdir()
     except FileNotFoundError:

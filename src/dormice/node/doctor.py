@@ -12,7 +12,8 @@ import pwd
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Network
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from dormice.node import firewall, nftables, uplink
 from dormice.node.dns import Resolvers
+from dormice.node.host_leftovers import Leftover
 from dormice.node.images import DEFAULT_IMAGES_DIR, Images
 from dormice.node.netlink import forget_flows
 from dormice.node.network import DEFAULT_NETWORK
@@ -71,6 +73,8 @@ class Place:
     user: str = "dormice"
     instance: str = "dormice"
     network: IPv4Network = field(default=DEFAULT_NETWORK)
+    leftovers: Callable[[], Sequence[Leftover]] = list
+    """What `dormice gc` would remove. Raises OSError."""
 
 
 def examine(place: Place) -> Iterator[Check]:
@@ -284,6 +288,18 @@ def _user(place: Place) -> Check:
     return _ok("server's user", place.user)
 
 
+def _leftovers(place: Place) -> Check:
+    try:
+        found = place.leftovers()
+    except OSError as error:
+        return Check("leftovers", Status.WARN, f"cannot be listed: {error}", "sudo dormice gc --dry-run")
+    if not found:
+        return _ok("leftovers", "crashes have left nothing")
+    kinds = ", ".join(f"{count} x {kind}" for kind, count in Counter(one.kind for one in found).items())
+    size = sum(one.size for one in found) >> 20
+    return Check("leftovers", Status.WARN, f"crashes have left {kinds} ({size} MiB)", "dormice gc")
+
+
 _CHECKS: tuple[Callable[[Place], Check], ...] = (
     _root,
     _kernel,
@@ -307,6 +323,7 @@ _CHECKS: tuple[Callable[[Place], Check], ...] = (
     _guest,
     _image,
     _user,
+    _leftovers,
 )
 
 

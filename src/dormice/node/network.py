@@ -295,7 +295,7 @@ class Networks:
         with RouteSocket() as host:
             host.delete_address(LOOPBACK_INDEX, self.gateway)
             host.delete_unreachable(self.network)
-        if self._guarding and _holders() == 1:
+        if self._guarding and holders() == 1:
             uplink.set_forwarding(on=False)
             nftables.unload(nftables.GUARD)
         nftables.forget_docker(self._prefix)
@@ -385,9 +385,18 @@ def _new_namespace() -> tuple[int, RouteSocket]:
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC), inside
 
 
-def _holders() -> int:
+def holders() -> int:
     """How many nodes use networks on this host, this one included."""
-    return Path("/proc/thread-self/net/unix").read_text(errors="replace").count(f"@{_HOLDER}")
+    return _sockets().count(f"@{_HOLDER}")
+
+
+def holds_name(name: str) -> bool:
+    """Whether a node that runs holds the name."""
+    return f"@{_HOLDER}{name}" in _sockets().split()
+
+
+def _sockets() -> str:
+    return Path("/proc/thread-self/net/unix").read_text(errors="replace")
 
 
 def _interfaces() -> list[str]:

@@ -35,6 +35,11 @@ _MARK = "DORMICE_MACHINE"
 """In the environment of every command: how they are found where there is no cgroup to ask."""
 
 
+def cgroup_name(run: Path) -> str:
+    """The name of the cgroup of all machines whose sockets are in the directory `run`."""
+    return f"dormice-{sha256(bytes(run.resolve())).hexdigest()[:12]}"
+
+
 class ProcessRuntime:
     """Implements `Runtime` with plain processes."""
 
@@ -57,7 +62,7 @@ class ProcessRuntime:
         self._disks.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._run.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._use_cgroups:
-            self._cgroups = _own_cgroup(f"dormice-{sha256(bytes(self._run.resolve())).hexdigest()[:12]}")
+            self._cgroups = _own_cgroup(cgroup_name(self._run))
         for file in self._run.glob("*.json"):
             running = self._adopt(file)
             if running is None:
@@ -93,7 +98,8 @@ class ProcessRuntime:
         running = self._machines.pop(machine_id, None)
         if running is not None:
             os.close(running.pidfd)
-        for file in (self._socket(machine_id), self._record(machine_id)):
+        record = self._record(machine_id)
+        for file in (self._socket(machine_id), record, record.with_suffix(".new")):
             file.unlink(missing_ok=True)
 
     async def destroy(self, machine_id: str) -> None:
