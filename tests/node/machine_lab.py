@@ -6,7 +6,9 @@ import asyncio
 import itertools
 import os
 import shutil
+import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -268,6 +270,13 @@ async def machine(
             yield running, opened
     finally:
         await runtime.end(machine_id)
+
+
+async def crash(data: Path, run: Path, machine_id: str, step: str) -> None:
+    """Have a node of this lab's directories start a machine, and kill it at a step (see crashing_node.py)."""
+    arguments = ["-m", "tests.node.crashing_node", str(data), str(run), machine_id, step]
+    node = await asyncio.create_subprocess_exec(sys.executable, *arguments)
+    assert await asyncio.wait_for(node.wait(), 60) == -signal.SIGKILL
 
 
 async def readable(fd: int) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
-import sys
 from pathlib import Path
 
 import pytest
-from tests.node.machine_lab import lab, machine, needs_machines, new_machine_id, shell
+from tests.node.machine_lab import crash, lab, machine, needs_machines, new_machine_id, shell
 
 pytestmark = needs_machines
 
@@ -28,19 +25,13 @@ _WHILE_IT_RUNS = ["MachineRoot.unmount", "Cgroups.kill"]
 _WHILE_IT_ENDS = ["Cgroups.remove", "Disks.wait_released", "ContainerRuntime._remove"]
 
 
-async def _crash(data: Path, run: Path, machine_id: str, step: str) -> None:
-    arguments = ["-m", "tests.node.crashing_node", str(data), str(run), machine_id, step]
-    node = await asyncio.create_subprocess_exec(sys.executable, *arguments)
-    assert await asyncio.wait_for(node.wait(), 60) == -signal.SIGKILL
-
-
 @pytest.mark.parametrize("step", _BEFORE_IT_RUNS + _WHILE_IT_RUNS + _WHILE_IT_ENDS)
 async def test_a_node_killed_at_any_step_is_mended_by_the_next(tmp_path: Path, step: str) -> None:
     machine_id = new_machine_id()
     async with lab(tmp_path) as made:
         async with made.opened() as runtime, machine(runtime, machine_id=machine_id) as (_, inside):
             await inside.run("echo kept > /root/file && sync")
-        await _crash(made.data, made.run, machine_id, step)
+        await crash(made.data, made.run, machine_id, step)
         async with made.opened() as _:
             pass
         runtime = made.runtime()

@@ -132,7 +132,7 @@ def _end_cgroups(name: str) -> None:
 def _mounts(run_dir: Path, alive: dict[str, Record]) -> Iterator[Leftover]:
     for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
         point = Path(line.split(" ")[4])
-        if run_dir in point.parents and point.relative_to(run_dir).parts[0] not in alive:
+        if run_dir in point.parents and not alive.keys() & set(point.parts):
             yield Leftover("mount", str(point), partial(syscalls.umount2, point, syscalls.MNT_DETACH))
 
 
@@ -156,7 +156,7 @@ def _networks(owners: Path, name: str, network: IPv4Network, alive: dict[str, Re
     used = set()
     for owner in sorted(owners.glob("dm-*")):
         if owner.name in alive:
-            used.add(str(owner.readlink()))
+            used.add(str(owner.readlink()) if owner.is_symlink() else "")
         else:
             yield Leftover("network record", str(owner), partial(owner.unlink, missing_ok=True))
     for interface in sorted(found for _, found in socket.if_nameindex() if found.startswith(f"{name}-")):
