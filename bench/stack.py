@@ -137,7 +137,6 @@ def stack(name: str, *, driver: str = "container", data_dir: Path | None = None,
             _remove_machines(address, key)
             child.send_signal(signal.SIGTERM)
             child.wait(90)
-            _remove_cgroups(f"bn{name}")
 
 
 @contextmanager
@@ -184,13 +183,6 @@ def _remove_machines(address: tuple[str, int], key: str) -> None:
         while items := connection.ask(reach.request("GET", "/v1/machines?limit=100")).json()["items"]:
             for machine in items:
                 reach.delete_machine(connection, machine["machine_id"])
-
-
-def _remove_cgroups(instance: str) -> None:
-    """Remove the parents of machines' cgroups, which a node keeps for its next start."""
-    for parent in (*Path("/sys/fs/cgroup").glob(instance), *Path("/sys/fs/cgroup").glob(f"*/{instance}")):
-        with contextlib.suppress(OSError):
-            parent.rmdir()
 
 
 def _free_port() -> int:

@@ -52,7 +52,7 @@ unless asked to. Here one execution may hold 32 MiB of output on a disk that mac
 
 It is never shorter than `idempotency_hours`: as long as a key counts, a repeated request gets what the first one made.
 
-Deletion goes in pieces of about a millisecond, the longest ended first, and takes a tenth of the store's time at most. The **file does not
+Deletion goes in pieces of a few milliseconds, the longest ended first, and takes a tenth of the store's time at most. The **file does not
 shrink**: SQLite fills the free pages with what comes next, so it stays as large as the most that was ever kept at once. (Shrinking by itself,
 `auto_vacuum`, would make every commit dearer for a file that grows again anyway.) To give the space back to the host, stop the server and run
 `sqlite3 DATA_DIR/server/dormice.sqlite3 VACUUM`.

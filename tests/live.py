@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import httpx
 
+from dormice.node.process import cgroup_name
 from tests.wait import wait_until
 
 IMAGE_DIR = Path(os.environ.get("DORMICE_TEST_IMAGE_DIR", "/var/lib/dormice/images"))
@@ -191,16 +192,20 @@ class Live:
         wait_until(lambda: not self.processes(), 10, "every machine is dead")
 
     def leftovers(self) -> list[str]:
-        """Return what is left of it on this host: processes, mounts, network interfaces."""
+        """Return what is left of it on this host: processes, mounts, interfaces, rules, addresses, cgroups."""
         found = [f"process {pid}: {_read(Path(f'/proc/{pid}/cmdline'))!r}" for pid in self.processes()]
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         found += [f"mount {line}" for line in mounts if f"{self.directory}/" in line]
         if self.driver == "container":
             links = (link.name for link in Path("/sys/class/net").iterdir())
             found += [f"interface {name}" for name in links if name.startswith(self.instance)]
-            groups = Path("/sys/fs/cgroup").glob(f"**/{self.instance}*")
-            found += [f"cgroup {path}" for path in groups if (path / "cgroup.procs").read_text().strip()]
-        return found
+            rules = subprocess.run(["nft", "list", "table", "inet", self.instance], capture_output=True, check=False)
+            found += ["packet rules"] if rules.returncode == 0 else []
+            addresses = subprocess.run(["ip", "-o", "address", "show", "dev", "lo"], capture_output=True, check=False)
+            found += ["address"] if f"lo:{self.instance}" in addresses.stdout.decode() else []
+        names = {self.instance, cgroup_name(self.directory / "run" / "process")}
+        # os.walk, unlike glob, minds nothing that others remove meanwhile.
+        return [*found, *(f"cgroup {path}" for path, _, _ in os.walk("/sys/fs/cgroup") if Path(path).name in names)]
 
 
 class Api(httpx.Client):
@@ -272,8 +277,6 @@ def running(directory: Path, driver: str, number: int, **extra: str) -> Iterator
     finally:
         live.stop()
     wait_until(lambda: not live.leftovers(), 10, f"nothing left, but there is {live.leftovers()}")
-    for group in Path("/sys/fs/cgroup").glob(f"**/{live.instance}"):
-        group.rmdir()  # the instance's own, which the next start would use; empty, or this fails
 
 
 def _free_port() -> int:

@@ -69,8 +69,10 @@ async def test_a_machine_runs_commands_in_a_directory_that_stays(runtime: Proces
     running = await runtime.start(MACHINE, uuid4(), SPEC)
     with connect(running) as link:
         assert link.run("/bin/cat", "file", cwd="/root").stdout == b"kept\n"
+    assert list((directory / "data/process").iterdir()) != []
     await runtime.destroy(MACHINE)
-    assert home not in map(str, (directory / "data/process").glob("*"))
+    assert list((directory / "data/process").iterdir()) == []
+    assert list((directory / "run/process").iterdir()) == []
 
 
 async def test_starting_is_idempotent_by_boot(runtime: ProcessRuntime) -> None:
@@ -103,6 +105,7 @@ async def test_a_new_node_removes_what_is_left_of_the_dead(runtime: ProcessRunti
     successor = ProcessRuntime(data_dir=directory / "data", run_dir=directory / "run", guest=GUEST)
     assert await successor.open() == []
     assert not _mine()
+    await successor.close()
 
 
 async def test_the_end_leaves_no_process_and_may_come_twice(runtime: ProcessRuntime) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.node import network_lab
 from tests.node.machine_lab import Lab, crash, lab, machine, new_machine_id, shell
+from tests.wait import wait_until
 
 from dormice.domain import ids
 from dormice.node.images import Images, building, publish
@@ -195,10 +196,15 @@ async def test_processes_that_no_record_explains_are_left_alone(tmp_path: Path) 
         assert (await inside.run("echo alive")).stdout == "alive\n"
 
 
+def settled_host() -> dict[str, str] | None:
+    state = network_lab.state_of_the_host()
+    return None if "DOWN" in state["ip -o link"] or "linkdown" in state["ip route"] else state
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="networks need root")
 async def test_interfaces_rules_and_addresses_of_the_dead_go(tmp_path: Path) -> None:
     with network_lab.host_with_internet():
-        before = network_lab.state_of_the_host()
+        before = wait_until(settled_host, 10, "its links are up")
         networks = Networks(tmp_path / "run", network=NETWORK, name="lktest", pool_size=0)
         await networks.open()
         await networks.acquire(new_machine_id())
@@ -209,7 +215,7 @@ async def test_interfaces_rules_and_addresses_of_the_dead_go(tmp_path: Path) -> 
         )
         for leftover in of_host(instance).leftovers:
             leftover.remove()
-        assert network_lab.state_of_the_host() == before
+        assert settled_host() == before
         assert of_host(instance).leftovers == []
         for made in networks._owned.values():
             assert not isinstance(made, int)
