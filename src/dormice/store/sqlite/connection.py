@@ -13,7 +13,9 @@ import apsw
 from dormice.store.interface import StoreUnavailable
 from dormice.store.sqlite import statements
 
-_SCHEMA = statements.read("schema.sql")  # while we may still read the code, which may be root's alone
+# Read while we may still read the code, which may be root's alone.
+_SCHEMA = statements.read("schema.sql")
+_ADDITIONS = statements.read("additions.sql")
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x646F726D
 """`dorm`, in the header of the file: tells our file from any other."""
@@ -129,5 +131,5 @@ def _prepare(db: apsw.Connection) -> None:
         db.execute(_SCHEMA)
         db.pragma("application_id", APPLICATION_ID)
         db.pragma("user_version", SCHEMA_VERSION)
-    db.execute(statements.read("additions.sql"))
+    db.execute(_ADDITIONS)
     db.execute("COMMIT")
