@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.node.machine_lab import SMALL, Lab, Shell, machine, needs_machines
 
+from dormice.node import quotas
 from dormice.node.machines import ContainerRuntime
 from dormice.node.runtime import MachineSpec, Running
 from dormice.protocol.guest import How
@@ -132,9 +133,30 @@ async def test_half_a_core_is_half_a_core(runtime: ContainerRuntime) -> None:
     assert share < 0.62
 
 
+async def test_one_machine_cannot_use_up_a_quota_of_the_whole_kernel(lab: Lab, runtime: ContainerRuntime) -> None:
+    """The host has room for the tasks, terminals and open files of a thousand machines."""
+    del runtime  # opened, which raises them
+    quota = {name: _sysctl(name) for name in quotas.HOST}
+    assert min(quota["kernel/pid_max"], quota["kernel/threads-max"]) >= 1_000 * 4096 > lab.pids_limit
+    assert quota["kernel/pty/max"] - _sysctl("kernel/pty/reserve") >= 1_000 * 256
+    assert quota["fs/file-max"] > os.sysconf("SC_PHYS_PAGES") * 4096 // 256
+
+
+def test_a_quota_is_raised_and_never_lowered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quotas, "SYSCTL", tmp_path)
+    (tmp_path / "low").write_text("5\n")
+    (tmp_path / "high").write_text("50\n")
+    quotas.raise_to({"low": 10, "high": 10, "missing": 10})
+    assert ((tmp_path / "low").read_text(), (tmp_path / "high").read_text()) == ("10", "50\n")
+
+
 async def test_terminals_are_counted_per_machine(inside: Shell) -> None:
     script = "import os\nn = 0\ntry:\n    while n < 400:\n        os.openpty(); n += 1\nexcept OSError: pass\nprint(n)"
     assert int((await inside.run(f"python3 -c '{script}'")).stdout) <= 256
+
+
+def _sysctl(name: str) -> int:
+    return int(Path("/proc/sys", name).read_text())
 
 
 def _free(path: Path) -> int:

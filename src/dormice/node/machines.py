@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 from uuid import UUID
 
-from dormice.node import cgroups, mounts, oci, records
+from dormice.node import cgroups, mounts, oci, quotas, records
 from dormice.node.cgroups import Cgroups, Limits
 from dormice.node.disks import Disks
 from dormice.node.launcher import Launcher
@@ -35,7 +35,7 @@ from dormice.node.oci import OciRuntime
 from dormice.node.ports import QUIET_SECONDS, Image, ImageSource, Network, NetworkProvider
 from dormice.node.records import Record
 from dormice.node.runtime import MachineSpec, Running, RuntimeFailure
-from dormice.node.slots import Slot, Slots, cgroup_name, raise_host_quotas
+from dormice.node.slots import Slot, Slots, cgroup_name
 
 _MACHINE_ID = re.compile(r"dm-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _END_TIMEOUT = 20.0
@@ -266,7 +266,7 @@ class ContainerRuntime:
         self._oci = OciRuntime.find(run / "oci", self._settings.oci_runtimes)
         self._settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._disks.open()
-        raise_host_quotas()
+        quotas.raise_to(quotas.HOST)
         self._slots = Slots(
             self._launcher,
             self._cgroups,

@@ -11,7 +11,6 @@ import os
 import threading
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
 
 from dormice.node.cgroups import Cgroups
 from dormice.node.launcher import Launcher, Standby
@@ -25,8 +24,6 @@ _INSIDE = {
     "max_inotify_instances": 1_024,
     "max_inotify_watches": 131_072,
 }
-_HOST = {"max_user_instances": 1_024, "max_user_watches": 131_072}
-"""The host's own quotas apply to each machine too: they must not be the smaller ones."""
 
 
 def cgroup_name(base: int) -> str:
@@ -112,11 +109,3 @@ class Slots:
                 raise RuntimeFailure("CAPACITY_EXCEEDED", "every uid range is taken", retryable=True)
             self._taken.add(base)
         return base
-
-
-def raise_host_quotas() -> None:
-    """Raise (never lower) the host's inotify quotas to what machines are promised."""
-    for name, wanted in _HOST.items():
-        file = Path("/proc/sys/fs/inotify") / name
-        if int(file.read_text()) < wanted:
-            file.write_text(str(wanted))
