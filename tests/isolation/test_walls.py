@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import socket
 import textwrap
 from pathlib import Path
 from uuid import uuid4
@@ -64,7 +65,9 @@ async def test_a_powerful_call_is_refused(inside: Shell, name: str) -> None:
     assert int(result) == errno.EPERM
 
 
-@pytest.mark.parametrize(("name", "number"), [("clone3", 435), ("io_setup", 206), ("one that no kernel has", 999)])
+@pytest.mark.parametrize(
+    ("name", "number"), [("clone3", 435), ("io_setup", 206), ("mbind", 237), ("one that no kernel has", 999)]
+)
 async def test_a_call_that_libraries_can_do_without_is_unknown(inside: Shell, name: str, number: int) -> None:
     del name
     assert int(await _python(inside, _CALL.format(number=number, arguments="0, 0"))) == errno.ENOSYS
@@ -143,6 +146,29 @@ async def test_process_1_is_not_stopped_by_a_signal_that_hides_its_sender(inside
 async def test_netlink_talks_of_the_machines_own_network_only(inside: Shell, protocol: int) -> None:
     script = f"import socket\ntry: socket.socket(16, 3, {protocol})\nexcept OSError as e: print(e.errno)"
     assert int(await _python(inside, script)) == errno.EPROTONOSUPPORT
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+@pytest.mark.parametrize("protocol", [33, 46, 115, 132, 136, 256, 262])
+async def test_no_socket_makes_the_host_load_a_protocol(inside: Shell, family: int, protocol: int) -> None:
+    script = "import socket\nfor kind in range(1, 7):\n"
+    script += f"    try: socket.socket({int(family)}, kind, {protocol})\n    except OSError as e: print(e.errno)"
+    assert set((await _python(inside, script)).split()) == {str(errno.EPROTONOSUPPORT)}
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "arguments"),
+    [
+        ("mmap", 9, "0, 1 << 21, 3, 0x40022, -1, 0"),
+        ("memfd_create", 319, "b'x', 4"),
+        ("shmget", 29, "0, 1 << 21, 0o5600"),
+    ],
+)
+async def test_the_huge_pages_of_the_host_are_not_for_machines(
+    inside: Shell, name: str, number: int, arguments: str
+) -> None:
+    del name
+    assert int(await _python(inside, _CALL.format(number=number, arguments=arguments))) == errno.ENOMEM
 
 
 async def test_secrets_of_the_kernel_are_masked(inside: Shell) -> None:

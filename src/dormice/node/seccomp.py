@@ -6,12 +6,15 @@ All others, also those of kernels yet to come, fail with ENOSYS, so that librari
 What is let through is what Debian's packages need (shells, compilers, Python, Node, Go, databases, sshd, strace, gdb).
 Tracing is allowed: a machine's root has no CAP_SYS_PTRACE and process 1 is not dumpable. `clone3` is allowed because the guest uses it;
 the guest refuses it to commands, whose flags a filter could not see. Old asynchronous I/O (io_setup) is missing because its quota,
-fs.aio-max-nr, is one for the whole kernel: a machine could use up that of its neighbours. Only the native architecture is let in.
+fs.aio-max-nr, is one for the whole kernel: a machine could use up that of its neighbours. mbind is missing because the policies it
+hangs on a file are counted by no cgroup, and huge pages because the host's pool of them is not either. Only the native architecture
+is let in.
 """
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 _FILES = """
@@ -26,9 +29,9 @@ _FILES = """
 """
 _MEMORY = """
     brk cachestat futex futex_requeue futex_wait futex_waitv futex_wake get_mempolicy get_robust_list madvise map_shadow_stack
-    mbind membarrier memfd_create memfd_secret migrate_pages mincore mlock mlock2 mlockall mmap move_pages mprotect mremap mseal
+    membarrier memfd_secret migrate_pages mincore mlock mlock2 mlockall move_pages mprotect mremap mseal
     msync munlock munlockall munmap pkey_alloc pkey_free pkey_mprotect process_madvise process_mrelease remap_file_pages
-    set_mempolicy set_mempolicy_home_node set_robust_list
+    set_mempolicy set_robust_list
 """
 _PROCESSES = """
     arch_prctl capget capset clone3 execve execveat exit exit_group fork getcpu getegid geteuid getgid getgroups getitimer getpgid
@@ -48,7 +51,7 @@ _WAITING = """
 _TALKING = """
     accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg recvmsg sendmmsg sendmsg sendto
     setsockopt shutdown socketpair mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink msgctl msgget msgrcv
-    msgsnd semctl semget semop semtimedop shmat shmctl shmdt shmget
+    msgsnd semctl semget semop semtimedop shmat shmctl shmdt
 """
 ALLOWED = frozenset(f"{_FILES} {_MEMORY} {_PROCESSES} {_WAITING} {_TALKING}".split())
 
@@ -65,7 +68,11 @@ REFUSED = frozenset(_REFUSED.split())
 _NEW_NAMESPACES = (0x0002_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000)
 """CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}; NEWTIME has no room in the flags of clone(2)."""
 
-_SOCKET_FAMILIES = {1: "AF_UNIX", 2: "AF_INET", 10: "AF_INET6"}
+_AF_UNIX = 1
+_INET_FAMILIES = (2, 10)
+_INET_PROTOCOLS = {0: "the type's own", 1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 255: "raw"}
+_OTHER_INET_PROTOCOLS = {33: "DCCP", 46: "RSVP", 115: "L2TP", 132: "SCTP", 136: "UDP-Lite", 256: "SMC", 262: "MPTCP"}
+"""A socket of one of these makes the host's kernel load a module that its administrator may never have meant to use."""
 _AF_NETLINK = 16
 _HIGHEST_KNOWN_FAMILY = 16
 
@@ -77,7 +84,10 @@ _HIGHEST_KNOWN_NETLINK_PROTOCOL = 22
 _PERSONALITIES = (0x0, 0x0040000, 0xFFFFFFFF)
 """Linux; without address randomization (gdb, sanitizers); a question."""
 
-_EPERM, _ENOSYS, _EPROTONOSUPPORT, _EAFNOSUPPORT = 1, 38, 93, 97
+_HUGE_PAGES = {"mmap": (3, 0x4_0000), "memfd_create": (1, 0x4), "shmget": (2, 0o4000)}
+"""Which argument of these calls has the flag that asks for huge pages, and the flag."""
+
+_EPERM, _ENOMEM, _ENOSYS, _EPROTONOSUPPORT, _EAFNOSUPPORT = 1, 12, 38, 93, 97
 
 _ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 
@@ -96,6 +106,20 @@ def _fail(names: list[str], errno: int, *arguments: Rule) -> Rule:
     return {"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno, "args": list(arguments)}
 
 
+def _ordinary_pages() -> Iterator[Rule]:
+    for name, (index, flag) in _HUGE_PAGES.items():
+        yield _allow(name, _argument(index, flag, "SCMP_CMP_MASKED_EQ", 0))
+        yield _fail([name], _ENOMEM, _argument(index, flag, "SCMP_CMP_MASKED_EQ", flag))
+
+
+def _inet() -> Iterator[Rule]:
+    for family in _INET_FAMILIES:
+        for protocol in _INET_PROTOCOLS:
+            yield _allow("socket", _argument(0, family), _argument(2, protocol))
+        for protocol in _OTHER_INET_PROTOCOLS:
+            yield _fail(["socket"], _EPROTONOSUPPORT, _argument(0, family), _argument(2, protocol))
+
+
 def _netlink() -> list[Rule]:
     family, highest = _argument(0, _AF_NETLINK), _HIGHEST_KNOWN_NETLINK_PROTOCOL
     others = [protocol for protocol in range(highest + 1) if protocol not in _NETLINK_PROTOCOLS]
@@ -108,8 +132,7 @@ def _netlink() -> list[Rule]:
 
 def profile(machine: str = platform.machine()) -> Rule:
     """The `linux.seccomp` object of an OCI configuration for a CPU type as `uname -m` names it."""
-    families = [_allow("socket", _argument(0, family)) for family in _SOCKET_FAMILIES]
-    unknown = [f for f in range(_AF_NETLINK) if f not in _SOCKET_FAMILIES]
+    unknown = [family for family in range(_AF_NETLINK) if family not in (_AF_UNIX, *_INET_FAMILIES)]
     no_family = [_fail(["socket"], _EAFNOSUPPORT, _argument(0, family)) for family in unknown]
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
@@ -121,7 +144,9 @@ def profile(machine: str = platform.machine()) -> Rule:
             _allow("clone", _argument(0, sum(_NEW_NAMESPACES), "SCMP_CMP_MASKED_EQ", 0)),
             *(_fail(["clone"], _EPERM, _argument(0, flag, "SCMP_CMP_MASKED_EQ", flag)) for flag in _NEW_NAMESPACES),
             *(_allow("personality", _argument(0, value)) for value in _PERSONALITIES),
-            *families,
+            *_ordinary_pages(),
+            _allow("socket", _argument(0, _AF_UNIX)),
+            *_inet(),
             *_netlink(),
             *no_family,
             _fail(["socket"], _EAFNOSUPPORT, _argument(0, _HIGHEST_KNOWN_FAMILY, "SCMP_CMP_GT")),
