@@ -323,8 +323,9 @@ async def _serve_node(settings: Settings) -> None:
                 networks = _networks(settings)
                 await networks.open()
                 opened.push_async_callback(networks.close)
-                runtime, names = _containers(settings, networks), partial(_image_names, settings.images)
-                live = await runtime.open()
+                containers, names = _containers(settings, networks), partial(_image_names, settings.images)
+                runtime, live = containers, await containers.open()
+                group.create_task(containers.guard_memory(), name="memory")
                 await networks.release_others({running.machine_id for running in live})
                 group.create_task(networks.run(), name="networks")
                 group.create_task(Forwarder(networks.gateway, networks.network).run(), name="dns")
@@ -349,7 +350,7 @@ def _networks(settings: Settings) -> Networks:
     )
 
 
-def _containers(settings: Settings, networks: Networks) -> Runtime:
+def _containers(settings: Settings, networks: Networks) -> ContainerRuntime:
     return ContainerRuntime(
         ContainerSettings(
             data_dir=settings.data / "node",

@@ -80,6 +80,7 @@ class IsolatedNetworks:
 def _bind_new_netns(path: Path) -> None:
     syscalls.unshare(CLONE_NEWNET)
     Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("0")
+    Path("/proc/sys/net/ipv4/ping_group_range").write_text("0 4294967294")
     with RouteSocket() as inside:
         inside.set_up(LOOPBACK_INDEX)
     syscalls.mount("/proc/thread-self/ns/net", path, "", syscalls.MS_BIND)

@@ -39,6 +39,8 @@ _CT_GET, _CT_DELETE = 0x101, 0x102
 _CTA_TUPLE_ORIG, _CTA_FILTER, _CTA_FILTER_ORIG_FLAGS, _CTA_FILTER_REPLY_FLAGS = 1, 25, 1, 2
 _CTA_TUPLE_IP, _CTA_IP_V4_SRC, _FILTER_BY_SOURCE = 1, 1, 1
 _TYPE_MASK = 0x3FFF
+_NETLINK_SOCK_DIAG, _BY_FAMILY = 4, 20
+_INET_DIAG_SKMEMINFO, _EVERY_STATE, _ANY_SOCKET, _DIAG_HEADER = 7, 0xFFFF_FFFF, bytes(48), 72
 _NFNLGRP_NFTABLES, _NFT_DELTABLE = 7, 0xA02
 _GONE = (errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL)
 
@@ -193,6 +195,27 @@ def forget_flows(source: IPv4Address) -> int:
         return len(tuples)
     finally:
         netlink.close()
+
+
+def waiting_in_inet_sockets() -> int:
+    """The bytes that wait in TCP and UDP sockets of the namespace the calling thread is in, errors and half messages included.
+
+    Raises OSError.
+    """
+    netlink = _Netlink(_NETLINK_SOCK_DIAG)
+    total = 0
+    try:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
+                wanted = struct.pack("=BBBxI", family, protocol, 1 << (_INET_DIAG_SKMEMINFO - 1), _EVERY_STATE)
+                for message in netlink.request(_BY_FAMILY, _NLM_DUMP, wanted + _ANY_SOCKET, "sockets"):
+                    for kind, value in _attributes(message[_DIAG_HEADER:]):
+                        if kind == _INET_DIAG_SKMEMINFO:
+                            received, _, sending = struct.unpack_from("=3I", value)
+                            total += received + sending
+    finally:
+        netlink.close()
+    return total
 
 
 class _Netlink:
