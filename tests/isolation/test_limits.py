@@ -117,6 +117,22 @@ async def test_a_full_disk_is_full_inside_and_nowhere_else(lab: Lab, inside: She
     assert (await inside.run("rm /root/big && echo x > /root/small && cat /root/small")).stdout == "x\n"
 
 
+async def test_a_disk_without_inodes_is_so_inside_and_nowhere_else(lab: Lab, inside: Shell) -> None:
+    before = os.statvfs(lab.data)
+    fill = "import os\ntry:\n    for n in range(1 << 20): os.mkdir(f'/root/many/{n}') if n % 50000 else os.makedirs(f'/root/many/{n}')"
+    full = await inside.run(f'python3 -c "{fill}\nexcept OSError as e: print(e.errno)"')
+    assert full.stdout == "28\n"
+    assert before.f_ffree - os.statvfs(lab.data).f_ffree < 1000
+    assert _free(lab.data) > before.f_bfree * before.f_frsize - 1.1 * (1 << 30)
+    assert (await inside.run("rm -rf /root/many && echo x > /root/small && cat /root/small")).stdout == "x\n"
+
+
+async def test_a_sparse_file_takes_no_room_of_the_host(lab: Lab, inside: Shell) -> None:
+    before = _free(lab.data)
+    assert (await inside.run("truncate -s 4T /root/sparse && stat -c %s /root/sparse")).stdout == f"{4 << 40}\n"
+    assert before - _free(lab.data) < 256 << 20
+
+
 async def test_deleted_files_give_their_room_back_to_the_host(lab: Lab, started: tuple[Running, Shell]) -> None:
     running, inside = started
     disk = lab.data / "disks/machines" / f"{running.machine_id}.ext4"

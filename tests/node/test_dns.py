@@ -242,6 +242,16 @@ async def test_one_machine_has_a_bounded_number_of_open_questions(tmp_path: Path
         assert await ask(query(), port) == reply(query())
 
 
+def test_greedy_machines_leave_a_few_questions_to_every_other() -> None:
+    forwarder = Forwarder(GATEWAY, LOOPBACK, per_source=4, in_total=8)
+    greedy = [f"127.0.1.{number}" for number in (1, 2)]
+    assert [forwarder.admit(source) for source in greedy * 5].count(True) == 8
+    assert [forwarder.admit("127.0.1.3") for _ in range(4)] == [True, True, False, False]
+    forwarder.finish("127.0.1.3")
+    assert forwarder.admit("127.0.1.3")
+    assert not forwarder.admit(greedy[0])
+
+
 async def test_nobody_but_machines_is_answered(tmp_path: Path) -> None:
     where = bound()
     async with (

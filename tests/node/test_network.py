@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TypeVar
@@ -74,6 +74,23 @@ async def test_a_machine_is_told_at_once_that_it_may_not_reach(
     with lab.listening(everywhere, "0.0.0.0", 80), refused():
         async with asyncio.timeout(2):
             await lab.connect(inside, target, 80)
+
+
+async def test_no_datagram_reaches_what_a_machine_may_not_reach(internet: lab.Namespace, networks: Networks) -> None:
+    _, inside = await machine(networks)
+    neighbour_network, neighbour = await machine(networks, "dm-b")
+    targets = {address: lab.bound(internet, address, 7000) for address in lab.DENIED}
+    targets |= {address: lab.bound(lab.THE_HOST, address, 7000) for address in (lab.HOST_PUBLIC, lab.HOST_PRIVATE)}
+    targets |= {str(networks.gateway): lab.bound(lab.THE_HOST, str(networks.gateway), 7000)}
+    targets |= {neighbour_network.address: lab.bound(neighbour, "0.0.0.0", 7000)}
+    with lab.bound(internet, lab.ELSEWHERE, 7000) as allowed, inside.socket(socket.SOCK_DGRAM) as client:
+        for address in (*targets, "203.0.113.255", "255.255.255.255", "224.0.0.1", lab.ELSEWHERE):
+            with suppress(OSError):  # told at once
+                client.sendto(b"x", (address, 7000))
+        assert await lab.receive(allowed) == b"x"
+    for target in targets.values():
+        with target, pytest.raises(BlockingIOError):
+            target.recv(1)
 
 
 async def test_machines_cannot_reach_each_other(networks: Networks) -> None:

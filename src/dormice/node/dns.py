@@ -25,6 +25,7 @@ _MAX_QUESTION = 4096
 _MAX_ANSWER = 65_535
 _MAX_NAME = 255
 _MAX_LABEL = 63
+_ALWAYS_ADMITTED = 2  # the questions of one getaddrinfo
 _STUB = "127.0.0.53"
 _STUB_UPSTREAM = Path("/run/systemd/resolve/resolv.conf")
 
@@ -122,7 +123,7 @@ class Forwarder:
     """Answers on UDP and TCP port 53 of the gateway for sources inside `machines`, and for nobody else.
 
     One machine may have `per_source` questions open, all together `in_total`; further ones are dropped, and the
-    machine's resolver asks again. `timeout` in seconds bounds each resolver, `patience` the whole question.
+    machine's resolver asks again. Sixteen machines could hold all of these open, so each other one may still ask two. `timeout` in seconds bounds each resolver, `patience` the whole question.
     """
 
     def __init__(
@@ -175,7 +176,8 @@ class Forwarder:
         address = ipaddress.ip_address(source)
         if address not in self._machines or address == self._gateway:
             return False
-        if self._open[source] >= self._per_source or self._open_in_total >= self._in_total:
+        allowed = self._per_source if self._open_in_total < self._in_total else _ALWAYS_ADMITTED
+        if self._open.get(source, 0) >= allowed:
             return False
         self._open[source] += 1
         self._open_in_total += 1

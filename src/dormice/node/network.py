@@ -26,7 +26,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Never
 
-from dormice.node import nftables, uplink
+from dormice.node import nftables, quotas, uplink
 from dormice.node.netlink import LOOPBACK_INDEX, RouteSocket, TableEvents, forget_flows
 from dormice.node.ports import QUIET_SECONDS, Network
 from dormice.node.runtime import RuntimeFailure
@@ -42,6 +42,7 @@ _INSIDE = "eth0"
 _HOST_MAC = bytes.fromhex("02646d000000")
 _FIRST_SLOT = 2  # 0 is the network's own address, 1 the gateway
 _PAUSE_AFTER_FAILURE = 1.0  # seconds
+_GREEDY_MACHINES = 512
 _SETTINGS_INSIDE = {
     "ipv6/conf/all/disable_ipv6": "1",
     "ipv6/conf/default/disable_ipv6": "1",
@@ -241,6 +242,8 @@ class Networks:
             _log.warning("%s; machines are alive, so the node goes on", clash)
         self._mtu = uplink.mtu()
         self._load_rules()
+        # The host's own connections are in the same table: those of many greedy machines must not fill it.
+        quotas.raise_to({"net/netfilter/nf_conntrack_max": _GREEDY_MACHINES * self._flows})
         nftables.pass_docker(self._prefix)
         if self._enable_forwarding:
             self._guarding = not uplink.forwarding() or nftables.loaded(nftables.GUARD)
