@@ -172,7 +172,7 @@ async def test_the_huge_pages_of_the_host_are_not_for_machines(
 
 
 async def test_secrets_of_the_kernel_are_masked(inside: Shell) -> None:
-    masked = "/proc/kcore /proc/keys /proc/kallsyms /proc/timer_list /proc/interrupts"
+    masked = "/proc/cmdline /proc/kcore /proc/keys /proc/kallsyms /proc/timer_list /proc/interrupts"
     assert (await inside.run(f"cat {masked}")).stdout == ""
     assert (await inside.run("ls /sys /sys/devices/system")).stdout.split() == [
         "/sys:", "devices", "/sys/devices/system:", "cpu",

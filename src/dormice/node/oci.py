@@ -41,6 +41,7 @@ NET_ADMIN, SYS_MODULE, SYS_BOOT, SYS_TIME, SYS_RAWIO, SYSLOG, BPF, PERFMON, MKNO
 _MASKED = (
     "/proc/acpi",
     "/proc/asound",
+    "/proc/cmdline",  # of the host's kernel; some hosts have passwords in it
     "/proc/config.gz",
     "/proc/interrupts",
     "/proc/iomem",
