@@ -36,7 +36,7 @@ from dormice.node.ports import QUIET_SECONDS, Image, ImageSource, Network, Netwo
 from dormice.node.records import Record
 from dormice.node.runtime import MachineSpec, Running, RuntimeFailure
 from dormice.node.slots import Slot, Slots, cgroup_name
-from dormice.node.uncounted import HostMemory, Suspect
+from dormice.node.uncounted import Suspect
 
 _MACHINE_ID = re.compile(r"dm-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _END_TIMEOUT = 20.0
@@ -45,7 +45,6 @@ _THREADS = 4
 _GUEST_NICE = -10
 """So that a machine full of busy commands still has one started, timed out or reported. Commands do not inherit it."""
 _BACKLOG = 16
-_NOBODY_FOUND_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
@@ -199,15 +198,8 @@ class ContainerRuntime:
         return self._cgroups.oom_kills(cgroup_name(known[1].uid_base)) if known else 0
 
     async def guard_memory(self) -> Never:
-        """While the host is short of memory, end the machines that hold more of it than they were promised and no cgroup counts."""
-        memory = HostMemory()
-        try:
-            while True:
-                headroom = memory.headroom()
-                found = headroom < 0 and await asyncio.to_thread(self._end_hoarders)
-                await asyncio.sleep(uncounted.pause(headroom) if headroom >= 0 or found else _NOBODY_FOUND_SECONDS)
-        finally:
-            memory.close()
+        """End the machines that hide memory of the host, while it is short of it. What ends them is seen as any death is."""
+        await uncounted.guard(self._suspects)
 
     async def close(self) -> None:
         if self._refilling is not None:
@@ -262,31 +254,12 @@ class ContainerRuntime:
         await self._networks.release(machine_id)
         await self._in_thread(self._remove, machine_id)
 
-    def _end_hoarders(self) -> bool:
-        """Whether there were any. Their deaths are noticed as any other."""
-        known = dict(self._running)
-        suspects = [
-            Suspect(machine_id, record.process.pid, record.spec.memory_mib << 20)
-            for machine_id, (_, record) in known.items()
+    def _suspects(self) -> list[Suspect]:
+        return [
+            Suspect(machine_id, record.process.pid, os.dup(running.pidfd), record.spec.memory_mib << 20)
+            for machine_id, (running, record) in self._running.items()
             if record.process
         ]
-        found = False
-        for suspect in uncounted.by_sockets(suspects):
-            running, record = known[suspect.machine_id]
-            try:
-                held = uncounted.held(suspect)
-            except OSError as error:
-                _log.warning("what %s holds cannot be told: %s", suspect.machine_id, error)
-                continue
-            # While process 1 lives, its pid was nobody else's.
-            if held > suspect.promised and not _wait_readable(running.pidfd, 0):
-                _log.warning(
-                    "the host is short of memory, and %s holds %d MiB in sockets, more than the %d MiB "
-                    "it was promised: it is ended", suspect.machine_id, held >> 20, record.spec.memory_mib,
-                )  # fmt: skip
-                self._cgroups.kill(cgroup_name(record.uid_base))
-                found = True
-        return found
 
     # On threads of the private mount namespace ----------------------------------------------------------------------
 

@@ -10,15 +10,21 @@ Not counted and not seen here: locks on files, 192 bytes each. Making them takes
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import re
-from collections.abc import Iterable
+import select
+import signal
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Never
 
 from dormice.node import netlink, syscalls
 
+_log = logging.getLogger(__name__)
 _CLONE_NEWNET = 0x4000_0000
 _FASTEST = (2 << 30) * (os.cpu_count() or 1)
 """Bytes per second, more than half as much again as one processor was measured to hide."""
@@ -29,11 +35,59 @@ LOW_SHARE, LOWEST, HIGHEST = 1 / 16, 256 << 20, 2 << 30
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A machine: its process 1 and the memory it was promised, in bytes."""
+    """A machine: its process 1, and the memory it was promised, in bytes."""
 
     machine_id: str
     pid: int
+    pidfd: int
+    """Of the same process, and the suspect's own: whoever takes the suspect closes it."""
     promised: int
+
+
+async def guard(suspects: Callable[[], list[Suspect]]) -> Never:
+    """While the host is short of memory, kill machines that hold more of it in sockets than they were promised. Ends when cancelled."""
+    memory = HostMemory()
+    try:
+        while True:
+            headroom = memory.headroom()
+            found = headroom < 0 and await asyncio.to_thread(_kill_hoarders, suspects())
+            await asyncio.sleep(pause(headroom) if headroom >= 0 or found else _LATEST)
+    finally:
+        memory.close()
+
+
+def _kill_hoarders(suspects: list[Suspect]) -> bool:
+    """Whether there were any."""
+    try:
+        return bool([suspect for suspect in by_sockets(suspects) if _kill_if_hoarder(suspect)])
+    finally:
+        for suspect in suspects:
+            os.close(suspect.pidfd)
+
+
+def _kill_if_hoarder(suspect: Suspect) -> bool:
+    try:
+        waiting = held(suspect)
+        # While its pidfd says that process 1 lives, the pid was nobody else's.
+        if waiting <= suspect.promised or _died(suspect.pidfd):
+            return False
+        signal.pidfd_send_signal(suspect.pidfd, signal.SIGKILL)  # and with it all that it is process 1 of
+    except OSError as error:
+        _log.warning("what %s holds in sockets cannot be told: %s", suspect.machine_id, error)
+        return False
+    sizes = waiting >> 20, suspect.promised >> 20
+    _log.warning(
+        "the host is short of memory: killed %s, which held %d MiB in sockets and was promised %d",
+        suspect.machine_id,
+        *sizes,
+    )
+    return True
+
+
+def _died(pidfd: int) -> bool:
+    poll = select.poll()  # not select(), which knows no fd above 1023
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class HostMemory:
