@@ -37,6 +37,8 @@ class Live:
     number: int
     """Tells this instance's networks and uids from those of others on this host."""
     extra: Mapping[str, str]
+    program: tuple[str, ...] = ("dormice.cli", "up")
+    """The module that is run, and its arguments."""
     api_key: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
@@ -79,7 +81,7 @@ class Live:
         self.port = self.port or _free_port()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "dormice.cli", "up"],
+                [sys.executable, "-m", *self.program],
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -119,9 +121,10 @@ class Live:
     def part(self, role: str) -> int:
         """Return the pid of the server or the node."""
         assert self.process is not None
-        return wait_until(lambda: self._find_part(role), 10, f"a process of the {role}")
+        return wait_until(lambda: self.find_part(role), 10, f"a process of the {role}")
 
-    def _find_part(self, role: str) -> int | None:
+    def find_part(self, role: str) -> int | None:
+        """Return the pid of the server or the node, if it is there just now."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for pid in children:
@@ -134,7 +137,7 @@ class Live:
         """Kill the server or the node as a crash would, and wait until it is gone. `up` starts it again."""
         pid = self.part(role)
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: self._find_part(role) not in (None, pid), 30, f"another {role}")
+        wait_until(lambda: self.find_part(role) not in (None, pid), 30, f"another {role}")
 
     def kill_all(self) -> None:
         """Kill supervisor, server and node at once; only machines are left."""
@@ -267,7 +270,13 @@ def new_key() -> dict[str, str]:
 @contextmanager
 def running(directory: Path, driver: str, number: int, **extra: str) -> Iterator[Live]:
     """Run a Dormice for as long as the block lasts; afterwards nothing of it may be left."""
-    live = Live(directory, driver, f"t{number}{os.getpid() % 46656:x}", number, extra)
+    with tended(Live(directory, driver, f"t{number}{os.getpid() % 46656:x}", number, extra)) as live:
+        yield live
+
+
+@contextmanager
+def tended(live: Live) -> Iterator[Live]:
+    """Start a Dormice, and end it with everything that it has made."""
     live.start()
     try:
         yield live

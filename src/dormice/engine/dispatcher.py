@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 
+from dormice.crash_points import CrashPoint, reached, reached_once_sent
 from dormice.domain.execution import Execution, ExecutionState, Outcome, StdinMode
 from dormice.domain.ids import execution_bytes
 from dormice.domain.limits import Limits
@@ -68,6 +69,7 @@ class Dispatcher:
                 stdin_open=execution.stdin_mode is not StdinMode.EMPTY,
             )
         )
+        reached_once_sent(CrashPoint.START_SENT)
         if execution.stdin_mode is not StdinMode.EMPTY:
             self._feeder.begin(live, execution)
 
@@ -167,6 +169,7 @@ class Dispatcher:
             raise RuntimeError(f"{live.machine.id} is attached without a boot")
         claimed = await self._store.claim(execution.id, boot_id, self._clock.now())
         if isinstance(claimed, Execution):
+            reached(CrashPoint.CLAIM_COMMITTED)
             live.place(claimed)
             try:
                 await self._start_stored(live, claimed)

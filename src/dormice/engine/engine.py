@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from dormice.crash_points import CrashPoint, reached
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.engine.board import Board
 from dormice.engine.census import Census, take_census
@@ -146,6 +147,7 @@ class Engine:
             if live is not None:
                 live.place(execution)
                 waiting += 1
+        reached(CrashPoint.ENGINE_LOADED)
         log.info("engine has %d machines and %d open executions", sum(1 for _ in self._board), waiting)
         for name, turn in (
             ("dispatcher", self._dispatcher.turn),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dormice.crash_points import CrashPoint, reached
 from dormice.domain.errors import Conflict, NotFound, RateLimited
 from dormice.domain.execution import Execution, ExecutionState, LogEntry, Stream
 from dormice.domain.ids import canonical_machine_id
@@ -131,6 +132,7 @@ class Executions:
             live.reserved -= direct
         match made:
             case Execution():
+                reached(CrashPoint.EXECUTION_COMMITTED)
                 live.place(made)
                 self._set_going(live, made, order)
                 self._observer.created(made)
@@ -210,6 +212,7 @@ class Executions:
         asked = await self._store.request_cancel(execution.id, now)
         if asked is None:
             raise NotFound(_NO_SUCH_EXECUTION)
+        reached(CrashPoint.CANCEL_COMMITTED)
         live = self._board.get(asked.machine_id)
         if live is not None:
             live.refresh(asked)
@@ -272,6 +275,7 @@ class Executions:
         taken: Any = await self._store.append_stdin(execution.id, offset, data, eof=eof, now=self._clock.now())
         match taken:
             case Execution():
+                reached(CrashPoint.STDIN_COMMITTED)
                 live = self._board.get(taken.machine_id)
                 if live is not None:
                     live.refresh(taken)

@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from dormice.crash_points import CrashPoint, reached, reached_once_sent
 from dormice.domain.errors import Conflict, Unavailable
 from dormice.domain.execution import Execution, Outcome
 from dormice.domain.limits import Limits
@@ -115,6 +116,7 @@ class Lifecycle:
                 return live.machine
             change = MachineChange(desired_state=DesiredState.RUNNING, reason="NoReadyHosts", retryable=True)
             return await self._advance(live, MachineEvent.NO_NODE, change, claim)
+        reached(CrashPoint.WAKE_DECIDED)
         boot_id = new_boot_id(self._clock)
         change = MachineChange(
             desired_state=DesiredState.RUNNING, reason="Starting", retryable=False, last_error="", boot_id=boot_id
@@ -124,11 +126,14 @@ class Lifecycle:
             return live.machine
         # The node begins while this is committed. Nothing runs on a boot that is not in the store; one that never gets there is stopped.
         self.send_start(replace(live.machine, boot_id=boot_id))
+        reached_once_sent(CrashPoint.WAKE_SENT)
         try:
-            return await self._advance(live, MachineEvent.START, change)
+            machine = await self._advance(live, MachineEvent.START, change)
         except BaseException:
             self.send_stop(live.machine, boot_id=boot_id, grace_ms=0)
             raise
+        reached(CrashPoint.WAKE_COMMITTED)
+        return machine
 
     def send_start(self, machine: Machine) -> None:
         """Tell the node to start the present boot; it does so once."""
@@ -160,6 +165,7 @@ class Lifecycle:
         change = MachineChange(desired_state=DesiredState.SLEEPING, reason="SleepRequested", retryable=False)
         event = MachineEvent.STOPPED if machine.phase in _UNSTARTED else MachineEvent.STOP
         machine = await self._close(live, event, change, guard.claim)
+        reached(CrashPoint.SLEEP_COMMITTED)
         if machine.phase is Phase.STOPPING:
             self.send_stop(machine)  # at once: what is committed happens, whatever becomes of this request
         await self._end_waiting(live, outcomes.interrupted("its machine was put to sleep", self._clock.now()))
@@ -169,6 +175,7 @@ class Lifecycle:
         """Put an idle machine to sleep. The caller has seen, under the lock, that nothing is open."""
         change = MachineChange(desired_state=DesiredState.SLEEPING, reason=reason, retryable=False)
         machine = await self._close(live, MachineEvent.STOP, change)
+        reached(CrashPoint.DOZE_COMMITTED)
         self.send_stop(machine)
         return machine
 
@@ -195,6 +202,7 @@ class Lifecycle:
         if machine.phase is not Phase.DESTROYING:
             change = MachineChange(desired_state=DesiredState.DESTROYED, reason="DeleteRequested", retryable=False)
             machine = await self._advance(live, MachineEvent.DESTROY, change, guard.claim)
+            reached(CrashPoint.DESTROY_COMMITTED)
         live.attached = False
         self.send_destroy(machine)
         return machine
@@ -252,6 +260,7 @@ class Lifecycle:
     async def _started(self, live: LiveMachine) -> None:
         if live.machine.phase is Phase.STARTING:
             await self._advance(live, MachineEvent.STARTED, MachineChange(reason=STEADY, retryable=False))
+            reached(CrashPoint.MACHINE_UP_COMMITTED)
             live.last_activity_at = self._clock.now()
 
     async def _ready(self, live: LiveMachine, *, claim: bool) -> list[Execution]:
@@ -264,6 +273,8 @@ class Lifecycle:
             )
         finally:
             live.reserved -= slots
+        if ready:
+            reached(CrashPoint.WAKE_CLAIMS_COMMITTED)
         for execution in ready:
             live.place(execution)
             self._feed.notify(execution.id)
@@ -290,8 +301,10 @@ class Lifecycle:
             change, event = MachineChange(reason=STEADY, retryable=False, last_error=""), MachineEvent.STOPPED
         live.attached = False
         await self._end_all(live, outcome, unclaimed=False)
+        reached(CrashPoint.BOOT_ENDED)
         change = replace(change, desired_state=DesiredState.RUNNING if live.open_executions else change.desired_state)
         await self._advance(live, event, change)
+        reached(CrashPoint.MACHINE_DOWN_COMMITTED)
         if live.machine.desired_state is DesiredState.RUNNING:
             await self.start(live)
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from dormice.crash_points import CrashPoint, reached
 from dormice.domain.errors import Conflict, Invalid, NotFound
 from dormice.domain.ids import canonical_machine_id
 from dormice.domain.limits import Limits, MachineDefaults
@@ -122,6 +123,7 @@ class Machines:
             self._in_flight.settle(claim)
         match made:
             case Machine():
+                reached(CrashPoint.MACHINE_COMMITTED)
                 self._reconciler.want_running(self._board.add(made))
                 return made
             case Replayed(resource_id=machine_id):

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from dormice.crash_points import CrashPoint, reached
 from dormice.domain.execution import Execution, Micros
 from dormice.domain.ids import execution_of
 from dormice.domain.machine import DesiredState, Phase
@@ -73,6 +74,7 @@ class Reconciler:
 
     def node_joined(self, hello: wire.NodeHello) -> None:
         """Compare what lives on the node with what should."""
+        reached(CrashPoint.NODE_JOINED)
         self._connection += 1
         self._node, self.node_left_at = hello, None
         seen = {machine.machine_id: UUID(bytes=machine.boot_id) for machine in hello.machines}
@@ -173,6 +175,7 @@ class Reconciler:
     ) -> None:
         if connection != self._connection:
             return
+        reached(CrashPoint.ATTACH_RECEIVED)
         machine = live.machine
         boot_id = UUID(bytes=message.boot_id)
         if machine.phase in (Phase.STARTING, Phase.RUNNING):
@@ -203,6 +206,7 @@ class Reconciler:
         machine = live.machine
         if UUID(bytes=message.boot_id) != machine.boot_id:
             return
+        reached(CrashPoint.MACHINE_END_RECEIVED)
         live.attached = False
         self._feeder.restart(live)
         await self._runner.settled(live)
@@ -218,6 +222,7 @@ class Reconciler:
             await self._lifecycle.down(live, message.reason, died=True)
 
     async def _destroyed(self, live: LiveMachine) -> None:
+        reached(CrashPoint.DESTROYED_RECEIVED)
         self._feeder.restart(live)
         await self._runner.settled(live)
         if live.machine.phase is Phase.DESTROYING:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable
 from uuid import UUID
 
+from dormice.crash_points import CrashPoint, reached, reached_once_sent
 from dormice.domain.execution import Chunk, Execution, Outcome, Stream
 from dormice.domain.ids import execution_bytes, execution_of
 from dormice.domain.limits import Limits
@@ -58,6 +59,7 @@ class Runner:
 
     def report(self, live: LiveMachine, message: Report) -> None:
         """Take a report of a guest. It is acknowledged once its commit is durable."""
+        reached(CrashPoint.REPORT_RECEIVED)
         pending = self._reports.of(live, execution_of(message.execution))
         self._work.set()
         match message:
@@ -152,6 +154,7 @@ class Runner:
         return chunk if len(chunk.data) <= room else Chunk(chunk.stream, chunk.offset, chunk.data[: max(room, 0)])
 
     def _committed(self, turn: Turn, before: Execution, done: Execution | LostRace) -> None:
+        reached(CrashPoint.REPORT_COMMITTED)
         live, execution_id = turn.pending.live, turn.execution_id
         if not turn.whole:
             self._reports.put_back(turn, len(turn.chunks))
@@ -169,6 +172,7 @@ class Runner:
         name = execution_bytes(execution.id)
         machine_id = live.machine.id
         if execution.terminal:
+            reached(CrashPoint.END_COMMITTED)
             self._gateway.post(wire.Forget(machine_id, name))
             self._feeder.end(execution.id)
             live.last_activity_at = self._clock.now()
@@ -178,6 +182,7 @@ class Runner:
             ends = [chunk.offset + len(chunk.data) for chunk in chunks if chunk.stream is stream]
             if ends:
                 self._gateway.send(wire.AckOutput(machine_id, name, stream.value, max(kept, *ends)))
+                reached_once_sent(CrashPoint.OUTPUT_ACKNOWLEDGED)
 
 
 def _outcome(execution: Execution, pending: Pending, now: int) -> Outcome:

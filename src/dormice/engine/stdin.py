@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from dormice.crash_points import CrashPoint, reached, reached_once_sent
 from dormice.domain.execution import Execution
 from dormice.domain.ids import execution_bytes
 from dormice.engine.board import LiveMachine
@@ -95,6 +96,7 @@ class StdinFeeder:
             return
         if course.written > course.trimmed:
             await self._store.trim_stdin(execution_id, course.written)
+            reached(CrashPoint.STDIN_TRIMMED)
             course.trimmed = course.written
         execution = course.live.claimed.get(execution_id)
         if execution is None or not course.live.attached or course.closed:
@@ -119,3 +121,4 @@ class StdinFeeder:
         eof = execution.stdin_eof and course.sent == execution.stdin_offset
         course.eof_sent = course.eof_sent or eof
         self._gateway.send(wire.WriteStdin(course.live.machine.id, execution_bytes(execution.id), offset, data, eof))
+        reached_once_sent(CrashPoint.STDIN_SENT)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Never, ParamSpec, TypeVar
 from uuid import UUID
 
+from dormice.crash_points import CrashPoint, reached
 from dormice.node import cgroups, mounts, oci, quotas, records, uncounted
 from dormice.node.cgroups import Cgroups, Limits
 from dormice.node.disks import Disks
@@ -356,6 +357,7 @@ class ContainerRuntime:
         finally:
             slot.close()
         self._filter = self._filter or self._oci.compiled_filter(machine_id)
+        reached(CrashPoint.MACHINE_LAUNCHED)
         pidfd, record = self._record_process(places, record, pid)
         places.root.unmount()
         return Running(machine_id, boot_id, places.socket, pidfd, image.environment), record

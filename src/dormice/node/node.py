@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from dormice.crash_points import CrashPoint, reached, reached_once_sent
 from dormice.node.guest_link import GuestLink, attach
 from dormice.node.runtime import MachineSpec, Running, Runtime, RuntimeFailure
 from dormice.outbox import Outbox
@@ -34,6 +35,12 @@ STEADY_SECONDS = 10.0
 """A guest that stays so long on the line may hang up and be called again at once."""
 ATTACH_TRIES = 5
 IMAGES_EVERY_SECONDS = 1.0
+_CRASH_POINTS: Mapping[type[wire.FromNode], tuple[CrashPoint, CrashPoint]] = {
+    wire.ExecutionStarted: (CrashPoint.STARTED_HEARD, CrashPoint.STARTED_PASSED_ON),
+    wire.Output: (CrashPoint.OUTPUT_HEARD, CrashPoint.OUTPUT_PASSED_ON),
+    wire.Exited: (CrashPoint.EXIT_HEARD, CrashPoint.EXIT_PASSED_ON),
+}
+"""Before and after a guest's report is passed on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,7 @@ class Node:
             machine_id = running.machine_id
             log.info("machine %s is alive and adopted", machine_id, extra={"machine_id": machine_id})
             self._watch(self._machine(machine_id), running)
+        reached(CrashPoint.ADOPTED)
 
     def close(self) -> None:
         """Hang up. Machines go on running."""
@@ -144,6 +152,7 @@ class Node:
         )
 
     def _welcome(self) -> None:
+        reached(CrashPoint.WELCOMED)
         if self._server is not None:
             self._server.send(wire.NodeImages(sorted(self._images())))
         for machine in list(self._machines.values()):
@@ -166,14 +175,20 @@ class Node:
             return
         match message:
             case wire.StartExecution():
+                reached(CrashPoint.EXECUTION_RECEIVED)
                 link.start(message)
+                reached_once_sent(CrashPoint.EXECUTION_WRITTEN)
             case wire.AckOutput():
+                reached(CrashPoint.ACKNOWLEDGEMENT_RECEIVED)
                 link.acknowledge(message)
             case wire.Forget():
+                reached(CrashPoint.FORGET_RECEIVED)
                 link.forget(message.execution)
             case wire.WriteStdin():
+                reached(CrashPoint.STDIN_RECEIVED)
                 link.write_stdin(message)
             case wire.CancelExecution():
+                reached(CrashPoint.CANCEL_RECEIVED)
                 link.send(guest.Cancel(message.execution, message.grace_ms))
 
     def _do_with_machine(
@@ -214,6 +229,7 @@ class Node:
         self._group.create_task(locked())
 
     async def _start(self, machine: _Machine, message: wire.StartMachine) -> None:
+        reached(CrashPoint.MACHINE_START_RECEIVED)
         boot_id = UUID(bytes=message.boot_id)
         if machine.running is not None and (machine.running.boot_id != boot_id or machine.died.is_set()):
             await self._end(machine, clean=False, reason="replaced by a newer boot")
@@ -230,15 +246,18 @@ class Node:
                     )
                 )
                 return
+            reached(CrashPoint.MACHINE_RECORDED)
             self._watch(machine, running)
         await self._attach(machine)
 
     async def _stop(self, machine: _Machine, message: wire.StopMachine) -> None:
         if machine.running is None or machine.running.boot_id.bytes != message.boot_id:
             return
+        reached(CrashPoint.STOP_RECEIVED)
         clean = message.grace_ms > 0 and await self._stop_guest(machine, message.grace_ms)
         if not clean and message.grace_ms > 0 and self._server is None and not machine.died.is_set():
             return  # the guest holds what no server has: the next one asks again
+        reached(CrashPoint.GUEST_STOPPED)
         reason = "" if clean else "killed: it did not stop in time"
         await _surely(machine.id, lambda: self._end(machine, clean=clean, reason=reason))
 
@@ -260,8 +279,11 @@ class Node:
         return False
 
     async def _destroy(self, machine: _Machine, machine_id: str) -> None:
+        reached(CrashPoint.DESTROY_RECEIVED)
         await _surely(machine.id, lambda: self._end(machine, clean=False, reason="deleted"))
+        reached(CrashPoint.DESTROY_HALF_WAY)
         await _surely(machine.id, lambda: self._runtime.destroy(machine_id))
+        reached(CrashPoint.MACHINE_DESTROYED)
         self._machines.pop(machine_id, None)
         self._say(wire.MachineDestroyed(machine_id))
 
@@ -283,6 +305,7 @@ class Node:
             machine.link = None
         self._unwatch(machine)
         await self._runtime.end(running.machine_id)
+        reached(CrashPoint.MACHINE_ENDED)
         machine.running = None
         self._say(wire.MachineEnded(running.machine_id, running.boot_id.bytes, clean, reason))
 
@@ -299,6 +322,7 @@ class Node:
     def _on_death(self, machine: _Machine, running: Running) -> None:
         asyncio.get_running_loop().remove_reader(running.pidfd)
         machine.died.set()
+        reached(CrashPoint.MACHINE_DIED)
         self._run(machine, self._bury(machine, running))
 
     async def _bury(self, machine: _Machine, running: Running) -> None:
@@ -335,11 +359,18 @@ class Node:
     def guest_welcomed(self, link: GuestLink) -> None:
         """Send to this link from now on."""
         machine = self._machine(link.running.machine_id)
+        reached(CrashPoint.GUEST_WELCOMED)
         machine.link, machine.attached_at = link, asyncio.get_running_loop().time()
 
     def guest_said(self, message: wire.FromNode) -> None:
         """Carry a guest's message to the server."""
-        self._say(message)
+        points = _CRASH_POINTS.get(type(message))
+        if points is None:
+            self._say(message)
+        else:
+            reached(points[0])
+            self._say(message)
+            reached_once_sent(points[1])
 
     def guest_heard(self) -> None:
         """Send what came together on together."""

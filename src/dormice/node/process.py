@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+from dormice.crash_points import CrashPoint, reached
 from dormice.node import records
 from dormice.node.records import Record
 from dormice.node.runtime import MachineSpec, Running, RuntimeFailure
@@ -87,6 +88,7 @@ class ProcessRuntime:
             pid = self._spawn(machine_id, boot_id, disk)
         except OSError as error:
             raise RuntimeFailure("OCI_RUNTIME_FAILED", f"the guest could not be started: {error}") from error
+        reached(CrashPoint.MACHINE_LAUNCHED)
         record = Record(boot_id, 0, spec, environment, records.identify(pid))
         records.write(self._record(machine_id), record)
         running = Running(machine_id, boot_id, self._socket(machine_id), os.pidfd_open(pid), environment)
