@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from base64 import b64decode
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -10,11 +11,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-import httpx
-
 from tests.faults.commands import Command, Echoes, Writes, lines
 from tests.faults.history import STREAMS, TERMINAL, Asked, Entry, History
 from tests.faults.stack import Victim
+from tests.faults.wire import NoAnswer, Request, Wire
 from tests.wait import others_run
 
 MARKS = "/root/marks"
@@ -22,7 +22,8 @@ MARKS = "/root/marks"
 ANSWER_SECONDS = 60.0
 """A client that has no answer for so long says that it never gets one."""
 SETTLE_SECONDS = 90.0
-AGAIN_SECONDS = 0.1
+AGAIN_SECONDS = 0.5
+POLL_MS = 10_000
 SEGMENT_BYTES = 16 << 10
 _DONE = {200, 202}
 _REFUSED = {404, 409}
@@ -52,13 +53,7 @@ class Load:
         self._random = random
         self._stopping = False
         self._clients: list[asyncio.Task[None]] = []
-        self._http = httpx.AsyncClient(
-            base_url=victim.live.base_url,
-            headers={"Authorization": f"Bearer {victim.live.api_key}"},
-            timeout=30,
-            trust_env=False,
-            limits=httpx.Limits(),
-        )
+        self._wire = Wire(victim.live.port, victim.live.api_key)
         self.in_flight = 0
         """Executions that were acknowledged and have not ended, as far as the clients know."""
         self.most_in_flight = 0
@@ -68,13 +63,13 @@ class Load:
 
     async def begin(self, *, clients: int, calm: int = 4, memory_mib: int = 256) -> None:
         """Make the machines and let the clients loose. A tenth of the clients sends work to machines that do not stay awake."""
-        made = [await self._make_machine(memory_mib, "never") for _ in range(calm + 2)]
-        dozing = await self._make_machine(memory_mib, "1s")
+        made = [await self.make_machine(memory_mib, "never") for _ in range(calm + 2)]
+        dozing = await self.make_machine(memory_mib, "1s")
         self.machines = Machines(tuple(made[:calm]), (dozing,), (made[calm],), (made[calm + 1],))
         self._history.disturbed |= {*self.machines.sleepy, *self.machines.mortal}
         few = max(clients // 20, 2)
         works = [
-            *[(self._busy, self.machines.calm)] * (clients - 2 * few - 5),
+            *[(self._busy, self.machines.calm)] * (clients - 2 * few - 6),
             *[(self._busy, self.machines.sleepy)] * few,
             *[(self._busy, self.machines.mortal)] * few,
             *[(self._now_and_then, self.machines.dozing)] * 2,
@@ -83,7 +78,8 @@ class Load:
             self._start(lambda work=work, machines=machines: work(machines))  # type: ignore[misc]
         self._start(lambda: self._put_to_sleep(self.machines.sleepy))
         self._start(lambda: self._kill(self.machines.mortal))
-        self._start(lambda: self._come_and_go(memory_mib))
+        for _ in range(2):
+            self._start(lambda: self._come_and_go(memory_mib))
 
     def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._clients.append(asyncio.get_running_loop().create_task(self._until_stopped(work)))
@@ -108,53 +104,61 @@ class Load:
             client.cancel()
         await asyncio.gather(*stuck, return_exceptions=True)
         self.check()
-        await self._http.aclose()
 
     # What clients do
 
     async def _busy(self, machines: tuple[str, ...]) -> None:
-        await self._run(self._random.choice(machines), self._command())
+        cancel_after = self._random.uniform(0, 1.5) if self._random.random() < 0.07 else None
+        await self.run(self._random.choice(machines), self._command(), cancel_after=cancel_after)
 
     async def _now_and_then(self, machines: tuple[str, ...]) -> None:
         await others_run(self._random.uniform(0, 2.5))
-        await self._run(self._random.choice(machines), Writes(1, 20, 0))
+        await self.run(self._random.choice(machines), Writes(1, 20, 0))
 
     async def _put_to_sleep(self, machines: tuple[str, ...]) -> None:
-        await others_run(self._random.uniform(1, 4))
-        await self._ask("POST", f"/v1/machines/{self._random.choice(machines)}/sleep", key=self._key("sleep"))
+        await others_run(self._random.uniform(0.5, 2))
+        await self.put_to_sleep(self._random.choice(machines))
+
+    async def put_to_sleep(self, machine_id: str) -> None:
+        """Put a machine to sleep, whatever it does."""
+        self._history.disturbed.add(machine_id)
+        await self._ask(Request("POST", f"/v1/machines/{machine_id}/sleep", key=self._key("sleep")))
 
     async def _kill(self, machines: tuple[str, ...]) -> None:
-        await others_run(self._random.uniform(1, 4))
+        await others_run(self._random.uniform(0.5, 2))
         self._victim.kill_machine(self._random.choice(machines))
 
     async def _come_and_go(self, memory_mib: int) -> None:
-        machine = await self._make_machine(memory_mib, "never", wait_ms=0)
+        machine = await self.make_machine(memory_mib, "never", wait_ms=0)
         if not machine:
             return
-        await asyncio.gather(*(self._run(machine, Writes(2, 5, 0.1)) for _ in range(2)))
+        await asyncio.gather(*(self.run(machine, Writes(2, 5, 0.1)) for _ in range(2)))
         self._history.disturbed.add(machine)
         self._history.unseen |= set() if self._victim.live.driver == "process" else {machine}
-        doomed = asyncio.get_running_loop().create_task(self._run(machine, Writes(10, 5, 0.2)))
+        doomed = asyncio.get_running_loop().create_task(self.run(machine, Writes(10, 5, 0.2)))
         await others_run(self._random.uniform(0, 0.5))
-        await self._ask("DELETE", f"/v1/machines/{machine}", key=self._key("delete"), params={"wait_ms": 20_000})
+        await self._ask(Request("DELETE", f"/v1/machines/{machine}", {"wait_ms": 20_000}, self._key("delete")))
         await doomed
 
-    async def _make_machine(self, memory_mib: int, autosleep: str, wait_ms: int = 20_000) -> str:
+    async def make_machine(self, memory_mib: int, autosleep: str, wait_ms: int = 20_000) -> str:
+        """Make a machine and return its id; with wait_ms, once it runs."""
         key = self._key("machine")
         made = self._history.machines_asked[key]
         body = {"memory_mib": memory_mib, "storage_gib": 1, "autosleep": autosleep}
-        options: dict[str, Any] = {"json": body, "params": {"wait_ms": wait_ms}}
-        if wait_ms == 0 and (answer := await self._ask_impatiently("/v1/machines", key, options)):
-            made.add(answer["machine_id"])
-        answer = await self._ask("POST", "/v1/machines", key=key, **options)
-        made |= {answer["machine_id"]} if answer else set()
-        return str(answer["machine_id"]) if answer else ""
+        request = Request("POST", "/v1/machines", {"wait_ms": wait_ms}, key, body)
+        if wait_ms == 0:
+            await self._walk_out(request)
+        answer = await self._ask(request)
+        if answer is None:
+            return ""
+        made.add(answer["machine_id"])
+        return str(answer["machine_id"])
 
     def _command(self) -> Command:
         random = self._random
         match random.choices(("stream", "short", "flood", "echo"), (60, 20, 5, 15))[0]:
             case "stream":
-                return Writes(random.randint(4, 14), random.randint(5, 20), random.uniform(0.15, 0.4))
+                return Writes(random.randint(4, 12), random.randint(5, 20), random.uniform(0.15, 0.35))
             case "short":
                 return Writes(1, random.randint(0, 3), 0)
             case "flood":
@@ -162,8 +166,8 @@ class Load:
             case _:
                 return Echoes(lines("standard", "in", range(random.randint(0, 5000))))
 
-    async def _run(self, machine_id: str, command: Command) -> None:
-        """Ask for an execution, and stay with it to its end."""
+    async def run(self, machine_id: str, command: Command, *, cancel_after: float | None = None) -> None:
+        """Ask for an execution, and stay with it to its end, which is asked for after so many seconds."""
         asked = Asked(self._key("run"), machine_id, command)
         self._history.asked[asked.token] = asked
         record = await self._create(asked)
@@ -175,10 +179,10 @@ class Load:
         try:
             if isinstance(command, Echoes):
                 await self._feed(path, command.stdin)
-            if self._random.random() < 0.07:
-                await others_run(self._random.uniform(0, 1.5))
+            if cancel_after is not None:
+                await others_run(cancel_after)
                 asked.cancelled = True
-                await self._ask("DELETE", path)
+                await self._ask(Request("DELETE", path))
             if self._random.random() < 0.1:
                 await self._follow(path, record["execution_id"])
             await self._wait(path)
@@ -192,21 +196,18 @@ class Load:
         body: dict[str, Any] = {"command": asked.command.argv(asked.token, marks)}
         if isinstance(asked.command, Echoes):
             body["stdin_open"] = True
-        elif self._random.random() < 0.15:
-            if record := await self._ask_impatiently(path, asked.token, {"json": body}):
-                asked.answered.append(record["execution_id"])
-            if self._random.random() < 0.2:
+        request = Request("POST", path, key=asked.token, body=body)
+        if self._random.random() < 0.15:
+            await self._walk_out(request)
+            if self._random.random() < 0.2 and not isinstance(asked.command, Echoes):
                 return None  # whether there is one, nobody was told
-        record = await self._ask("POST", path, key=asked.token, refused=asked, json=body)
+        record = await self._ask(request, refused=asked)
         if record is None:
-            if asked.machine_id in self._victims_awake():
-                await self._ask("POST", f"/v1/machines/{asked.machine_id}/wake", key=self._key("wake"))
+            if asked.machine_id in {*self.machines.sleepy, *self.machines.mortal}:  # a start of it has failed
+                await self._ask(Request("POST", f"/v1/machines/{asked.machine_id}/wake", key=self._key("wake")))
             return None
         asked.answered.append(record["execution_id"])
         return record
-
-    def _victims_awake(self) -> set[str]:
-        return {*self.machines.sleepy, *self.machines.mortal}
 
     async def _feed(self, path: str, data: bytes) -> None:
         """Write standard input segment by segment, a few bytes of each once more with the next."""
@@ -214,8 +215,8 @@ class Load:
         while True:
             segment = data[offset : offset + SEGMENT_BYTES]
             eof = offset + len(segment) == len(data)
-            params = {"offset": offset, "eof": str(eof).lower()}
-            if await self._ask("PUT", f"{path}/stdin", params=params, content=segment) is None or eof:
+            query: dict[str, str | int] = {"offset": offset, "eof": str(eof).lower()}
+            if await self._ask(Request("PUT", f"{path}/stdin", query, body=segment)) is None or eof:
                 return
             offset += max(len(segment) - 10, 1)
 
@@ -223,8 +224,12 @@ class Load:
         """Read the log as it grows, over as many connections as it takes."""
         told = self._history.followed[execution_id] = []
         while not (told and told[-1].state in TERMINAL):
-            params = {"cursor": told[-1].sequence if told else 0, "wait_ms": 5_000, "encoding": "base64"}
-            page = await self._ask("GET", f"{path}/events", params=params)
+            query: dict[str, str | int] = {
+                "cursor": told[-1].sequence if told else 0,
+                "wait_ms": POLL_MS,
+                "encoding": "base64",
+            }
+            page = await self._ask(Request("GET", f"{path}/events", query))
             if page is None:
                 return
             told += [_entry(item) for item in page["items"]]
@@ -232,7 +237,7 @@ class Load:
     async def _wait(self, path: str) -> None:
         deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
         while asyncio.get_running_loop().time() < deadline:
-            record = await self._ask("GET", path, params={"wait_ms": 5_000})
+            record = await self._ask(Request("GET", path, {"wait_ms": POLL_MS}))
             if record is None or record["status"] in TERMINAL:
                 return
 
@@ -241,35 +246,30 @@ class Load:
     def _key(self, kind: str) -> str:
         return f"{kind}-{self._random.getrandbits(48):012x}"
 
-    async def _ask(
-        self, method: str, path: str, *, key: str = "", refused: Asked | None = None, **options: Any
-    ) -> dict[str, Any] | None:
+    async def _ask(self, request: Request, refused: Asked | None = None) -> dict[str, Any] | None:
         """Ask until there is an answer. None if it is a refusal, which is written down in `refused`."""
-        headers = {"Idempotency-Key": key} if key else {}
+        what = f"{request.method} {request.path}"
         deadline = asyncio.get_running_loop().time() + ANSWER_SECONDS
         while asyncio.get_running_loop().time() < deadline:
-            with suppress(httpx.TransportError):
-                answer = await self._http.request(method, path, headers=headers, **options)
-                if answer.status_code in _DONE:
-                    return dict(answer.json())
-                if answer.status_code in _REFUSED:
+            with suppress(NoAnswer):
+                status, body = await self._wire.ask(request)
+                if status in _DONE:
+                    return dict(json.loads(body))
+                if status in _REFUSED:
                     if refused is not None:
-                        refused.refused = answer.text
+                        refused.refused = body.decode()
                     return None
-                if answer.status_code not in _COME_AGAIN:
-                    self._history.strange.append(f"{answer.status_code} to {method} {path}: {answer.text[:200]}")
+                if status not in _COME_AGAIN:
+                    self._history.strange.append(f"{status} to {what}: {body[:200].decode()}")
                     return None
-            await others_run(self._random.uniform(0.5, 1) * AGAIN_SECONDS)
-        self._history.strange.append(f"never to {method} {path}")
+            await others_run(self._random.uniform(0.2, 1) * AGAIN_SECONDS)
+        self._history.strange.append(f"never to {what}")
         return None
 
-    async def _ask_impatiently(self, path: str, key: str, options: dict[str, Any]) -> dict[str, Any] | None:
-        """Ask, and go away before the answer, most of the time."""
-        with suppress(httpx.TransportError, TimeoutError):
-            async with asyncio.timeout(self._random.uniform(0, 0.02)):
-                answer = await self._http.post(path, headers={"Idempotency-Key": key}, **options)
-                return dict(answer.json()) if answer.status_code in _DONE else None
-        return None
+    async def _walk_out(self, request: Request) -> None:
+        """Ask, and go away before the answer."""
+        with suppress(NoAnswer):
+            await self._wire.walk_out(request, self._random.uniform(0, 0.02))
 
 
 def _entry(item: dict[str, Any]) -> Entry:

@@ -16,7 +16,7 @@ from tests.wait import others_run, wait_until_async
 
 KEPT_LIMIT = 64 << 10
 """Bytes of each stream that the store keeps: few, so that many commands write more."""
-RUNNING_PER_MACHINE = 24
+RUNNING_PER_MACHINE = 40
 """Few, so that many executions wait in a queue and are claimed there."""
 ROLES = ("server", "node")
 STRIKE_SECONDS = 40.0

@@ -1,0 +1,70 @@
+"""Every crash point is reached under load, in server and node, one by one and two at once: no promise is broken."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from random import Random
+
+import pytest
+
+from dormice.crash_points import CrashPoint
+from tests.faults.evidence import collect
+from tests.faults.history import History, violations
+from tests.faults.load import Load
+from tests.faults.stack import KEPT_LIMIT, STRIKE_SECONDS, Victim
+from tests.wait import wait_until_async
+
+SEED = int(os.environ.get("DORMICE_FAULTS_SEED", str(int.from_bytes(os.urandom(4)))))
+AFTER_A_RESTART = {CrashPoint.ENGINE_LOADED, CrashPoint.NODE_JOINED, CrashPoint.ADOPTED, CrashPoint.WELCOMED}
+"""Reached only by a process that has come back."""
+ON_REAL_MACHINES = (
+    CrashPoint.EXECUTION_COMMITTED,
+    CrashPoint.WAKE_SENT,
+    CrashPoint.MACHINE_DOWN_COMMITTED,
+    CrashPoint.REPORT_COMMITTED,
+    CrashPoint.MACHINE_LAUNCHED,
+    CrashPoint.MACHINE_RECORDED,
+    CrashPoint.GUEST_STOPPED,
+    CrashPoint.DESTROY_HALF_WAY,
+)
+"""Those at which a container differs from a bare process, and some of each other kind."""
+
+
+async def _walk(victim: Victim, points: list[CrashPoint], *, clients: int, calm: int, memory_mib: int) -> History:
+    random = Random(SEED)
+    history = History(SEED, KEPT_LIMIT)
+    load = Load(victim, history, Random(random.getrandbits(64)))
+    await load.begin(clients=clients, calm=calm, memory_mib=memory_mib)
+    random.shuffle(points)
+    servers = [point for point in points if point.role == "server"]
+    nodes = [point for point in points if point.role == "node"]
+    while servers or nodes:
+        pair = [kind.pop() for kind in (servers, nodes) if kind]
+        load.check()
+        victim.arm(*pair)
+        if AFTER_A_RESTART.intersection(pair):
+            victim.kill(*{point.role for point in pair})
+        await wait_until_async(lambda pair=pair: _struck(victim, pair), STRIKE_SECONDS, f"{pair} with seed {SEED}")  # type: ignore[misc]
+    await load.end()
+    print(f"seed {SEED}: {len(history.asked)} executions, at most {load.most_in_flight} in flight")
+    await asyncio.to_thread(collect, victim, history)
+    return history
+
+
+async def _struck(victim: Victim, points: list[CrashPoint]) -> bool:
+    return all(victim.struck(point) for point in points)
+
+
+@pytest.mark.timeout(300)
+async def test_no_promise_is_broken_at_any_crash_point(victim: Victim) -> None:
+    history = await _walk(victim, list(CrashPoint), clients=200, calm=4, memory_mib=256)
+    assert violations(history) == []
+
+
+@pytest.mark.machines
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("victim", ["container"], indirect=True)
+async def test_no_promise_is_broken_on_real_machines(victim: Victim) -> None:
+    history = await _walk(victim, list(ON_REAL_MACHINES), clients=40, calm=2, memory_mib=128)
+    assert violations(history) == []
