@@ -13,6 +13,7 @@ import signal
 import socket
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -59,6 +60,10 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 1024
 DRAIN_SECONDS = 5
+HANDOVER_SECONDS = 8.0
+"""How long a role waits for an earlier one whose supervisor was killed, and which is about to end. Less than the supervisor gives a role to
+find out that it cannot work."""
+_LOOK_AGAIN_SECONDS = 0.05
 GARBAGE_OBJECTS = 50_000
 """How many new objects before the collector looks for cycles among them: a request makes hundreds, and no cycle."""
 
@@ -83,9 +88,12 @@ def up(settings: Settings) -> int:
 def server(settings: Settings) -> None:
     """Run the server until a signal. Raises SettingsError, StoreUnavailable."""
     log_to_stderr(settings.log_level)
-    prepared = _prepare_server(settings)
-    with _one_failure():
-        uvloop.run(_serve_server(prepared))
+    _check_server(settings)
+    for directory in (settings.data, settings.data / "server"):
+        _make_directory(directory)
+    lock = _locked(settings.data / "server" / "lock", "`dormice server`", patience=HANDOVER_SECONDS)
+    with lock, _one_failure():  # before it listens: the earlier one has the port too
+        uvloop.run(_serve_server(_prepare_server(settings)))
 
 
 def node(settings: Settings) -> None:
@@ -95,7 +103,8 @@ def node(settings: Settings) -> None:
     _make_directory(settings.data / "node")
     if os.geteuid() == 0 and settings.driver != "process":  # whose commands would inherit it
         privileges.take_precedence()
-    with _locked(settings.data / "node" / "lock", "`dormice node`"), _one_failure():
+    lock = _locked(settings.data / "node" / "lock", "`dormice node`", patience=HANDOVER_SECONDS)
+    with lock, _one_failure():
         uvloop.run(_serve_node(settings))
 
 
@@ -118,8 +127,6 @@ class _PreparedServer:
 def _prepare_server(settings: Settings) -> _PreparedServer:
     limits, defaults = _check_server(settings)
     directory = settings.data / "server"
-    for path in (settings.data, directory):
-        _make_directory(path)
     settings.run.mkdir(mode=0o711, parents=True, exist_ok=True)
     http, node_socket = _listen_http(settings), _listen_node(settings)
     secret = _admin_key(settings, limits)
@@ -473,14 +480,23 @@ def _give(directory: Path, uid: int, gid: int) -> None:
 
 
 @contextmanager
-def _locked(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock on the data directory. Raises SettingsError when another process has it."""
+def _locked(path: Path, what: str, *, patience: float = 0) -> Iterator[None]:
+    """Hold a lock on the data directory. Raises SettingsError when another process has it, and still has it after `patience` seconds."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    until = time.monotonic() + patience
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SettingsError(f"{path.parent} is in use by another {what}") from None
+        while not _lock(fd):
+            if time.monotonic() >= until:
+                raise SettingsError(f"{path.parent} is in use by another {what}")
+            time.sleep(_LOOK_AGAIN_SECONDS)
         yield
     finally:
         os.close(fd)
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
