@@ -6,6 +6,9 @@ import asyncio
 import logging
 import os
 import select
+import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -126,6 +129,22 @@ async def test_the_death_of_process_1_can_be_waited_for(runtime: ProcessRuntime,
     await asyncio.wait_for(died.wait(), 5)
     loop.remove_reader(running.pidfd)
     await runtime.start(MACHINE, uuid4(), SPEC)
+
+
+def test_a_process_that_nobody_has_reaped_is_dead() -> None:
+    """An adopted guest is not our child: init reaps it, whenever that looks."""
+    script = "import subprocess; child = subprocess.Popen(['sleep', '600']); print(child.pid, flush=True); input()"
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        pidfd = os.pidfd_open(pid)
+        assert process._alive(pidfd)
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        assert select.select([pidfd], [], [], 10)[0]
+        assert not process._alive(pidfd)
+        os.close(pidfd)
+        parent.communicate(b"\n")
 
 
 async def test_it_says_loudly_that_it_isolates_nothing(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
