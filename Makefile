@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 IMAGE_DIR ?= /var/lib/dormice/images
+MINUTES ?= 2
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help install system guest image demo test lint types unit bench sdks clean
+.PHONY: help install system guest image demo test lint types unit soak bench sdks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,6 +46,9 @@ sdks: $(VENV)/.installed ## what tests run besides: the foreign SDKs, the other 
 
 test: image sdks lint types ## all that CI runs
 	$(BIN)/pytest
+
+soak: install ## load and random kills for MINUTES=n, then the history checker; SEED=n takes a way again
+	$(BIN)/python -m tests.faults.soak $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(DRIVER),--driver $(DRIVER))
 
 bench: image ## us against peers and physical limits, side by side
 	$(BIN)/python -m bench

@@ -158,7 +158,7 @@ class Load:
         random = self._random
         match random.choices(("stream", "short", "flood", "echo"), (60, 20, 5, 15))[0]:
             case "stream":
-                return Writes(random.randint(4, 12), random.randint(5, 20), random.uniform(0.15, 0.35))
+                return Writes(random.randint(4, 12), random.randint(5, 20), random.uniform(0.1, 0.3))
             case "short":
                 return Writes(1, random.randint(0, 3), 0)
             case "flood":

@@ -12,14 +12,13 @@ from pathlib import Path
 from dormice.crash_points import VARIABLE, CrashPoint
 from dormice.node import records
 from tests.live import Live, tended
-from tests.wait import others_run, wait_until_async
+from tests.wait import others_run
 
 KEPT_LIMIT = 64 << 10
 """Bytes of each stream that the store keeps: few, so that many commands write more."""
 RUNNING_PER_MACHINE = 40
 """Few, so that many executions wait in a queue and are claimed there."""
 ROLES = ("server", "node")
-STRIKE_SECONDS = 40.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +44,6 @@ class Victim:
     def struck(self, point: CrashPoint) -> bool:
         """Whether an armed point has been reached."""
         return not (self._armed / point).exists()
-
-    async def strike(self, *points: CrashPoint) -> None:
-        """Arm points, and wait until all of them were reached."""
-        self.arm(*points)
-        await wait_until_async(self._none_armed, STRIKE_SECONDS, f"{', '.join(points)} reached")
-
-    async def _none_armed(self) -> bool:
-        return not any(self._armed.iterdir())
 
     def disarm(self) -> None:
         """Have nobody die any more."""

@@ -12,12 +12,16 @@ from dormice.crash_points import CrashPoint
 from tests.faults.evidence import collect
 from tests.faults.history import History, violations
 from tests.faults.load import Load
-from tests.faults.stack import KEPT_LIMIT, STRIKE_SECONDS, Victim
-from tests.wait import wait_until_async
+from tests.faults.stack import KEPT_LIMIT, ROLES, Victim
+from tests.wait import others_run
 
 SEED = int(os.environ.get("DORMICE_FAULTS_SEED", str(int.from_bytes(os.urandom(4)))))
 AFTER_A_RESTART = {CrashPoint.ENGINE_LOADED, CrashPoint.NODE_JOINED, CrashPoint.ADOPTED, CrashPoint.WELCOMED}
 """Reached only by a process that has come back."""
+AT_ONCE = 2
+"""How many points of each role are armed at a time: some take longer to be reached than others."""
+LOOK_SECONDS = 0.1
+WALK_SECONDS = 150.0
 ON_REAL_MACHINES = (
     CrashPoint.EXECUTION_COMMITTED,
     CrashPoint.WAKE_SENT,
@@ -37,23 +41,29 @@ async def _walk(victim: Victim, points: list[CrashPoint], *, clients: int, calm:
     load = Load(victim, history, Random(random.getrandbits(64)))
     await load.begin(clients=clients, calm=calm, memory_mib=memory_mib)
     random.shuffle(points)
-    servers = [point for point in points if point.role == "server"]
-    nodes = [point for point in points if point.role == "node"]
-    while servers or nodes:
-        pair = [kind.pop() for kind in (servers, nodes) if kind]
-        load.check()
-        victim.arm(*pair)
-        if AFTER_A_RESTART.intersection(pair):
-            victim.kill(*{point.role for point in pair})
-        await wait_until_async(lambda pair=pair: _struck(victim, pair), STRIKE_SECONDS, f"{pair} with seed {SEED}")  # type: ignore[misc]
+    async with asyncio.timeout(WALK_SECONDS):
+        await asyncio.gather(*(_strike_all(victim, load, role, points) for role in ROLES))
     await load.end()
     print(f"seed {SEED}: {len(history.asked)} executions, at most {load.most_in_flight} in flight")
     await asyncio.to_thread(collect, victim, history)
     return history
 
 
-async def _struck(victim: Victim, points: list[CrashPoint]) -> bool:
-    return all(victim.struck(point) for point in points)
+async def _strike_all(victim: Victim, load: Load, role: str, points: list[CrashPoint]) -> None:
+    """Arm the points of a role, a few at a time, until each was reached. What keeps one of them waiting is in the failure."""
+    waiting, armed = [point for point in points if point.role == role], set[CrashPoint]()
+    try:
+        while waiting or armed:
+            load.check()
+            armed = {point for point in armed if not victim.struck(point)}
+            if len(armed) < AT_ONCE and waiting:
+                armed.add(point := waiting.pop())
+                victim.arm(point)
+            elif armed and armed <= AFTER_A_RESTART:
+                victim.kill(*ROLES)
+            await others_run(LOOK_SECONDS)
+    except asyncio.CancelledError:
+        raise AssertionError(f"never reached: {sorted(armed)}, nor {waiting} (seed {SEED})") from None
 
 
 @pytest.mark.timeout(300)
