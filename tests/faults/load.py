@@ -21,7 +21,7 @@ MARKS = "/root/marks"
 """Where commands on real machines leave their marks."""
 ANSWER_SECONDS = 60.0
 """A client that has no answer for so long says that it never gets one."""
-SETTLE_SECONDS = 90.0
+SETTLE_SECONDS = 60.0
 AGAIN_SECONDS = 0.5
 POLL_MS = 10_000
 SEGMENT_BYTES = 16 << 10
@@ -91,7 +91,7 @@ class Load:
     def check(self) -> None:
         """Raise what a client has died of."""
         for client in self._clients:
-            if client.done():
+            if client.done() and not client.cancelled():
                 client.result()
 
     async def end(self) -> None:

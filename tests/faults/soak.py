@@ -24,9 +24,6 @@ from tests.faults.load import Load
 from tests.faults.stack import KEPT_LIMIT, Victim, victim
 from tests.wait import others_run
 
-PORTION = 0.7
-"""Of a container's load, against one of bare processes."""
-
 
 @dataclass(eq=False, slots=True)
 class Soak:
@@ -107,12 +104,12 @@ def main() -> int:
     with victim(directory, arguments.driver, 31) as made:
         soak = Soak(made, arguments.seed, arguments.clients)
         broken = asyncio.run(soak.run(arguments.minutes * 60))
-    print(soak.report())
-    for sentence in broken:
-        print(f"BROKEN: {sentence}")
-    if broken:
-        print(f"its log and data are left in {directory}")
-        return 1
+        print(soak.report())
+        for sentence in broken:
+            print(f"BROKEN: {sentence}")
+        if broken:
+            print(f"its log and data are left in {directory}", flush=True)
+            return 1
     rmtree(directory)
     return 0
 
