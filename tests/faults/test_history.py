@@ -79,13 +79,25 @@ def _fail_disturbed(history: History) -> None:
     _end(history, "failed", "spawn_failed")
 
 
+def _refuse(history: History) -> None:
+    history.asked["key"].refused = "409"
+
+
+def _keep_more(history: History) -> None:
+    history.kept_limit = CAP + 1
+
+
+def _damage(history: History) -> None:
+    history.integrity = ["row 5 missing"]
+
+
 BROKEN: dict[str, Callable[[History], Any]] = {
     "acknowledged and is lost (key key)": lambda h: h.asked["key"].answered.append("exec-2"),
     "is running for ever": lambda h: _end(h, "running"),
     "key key made two executions": lambda h: h.found.append(replace(h.found[0], id="exec-2")),
     "in the store and nobody had asked": lambda h: h.asked.clear(),
     "a command named other ran": lambda h: h.marks.update([("other", START)]),
-    "was refused by a machine that nobody had touched": lambda h: setattr(h.asked["key"], "refused", "409"),
+    "was refused by a machine that nobody had touched": _refuse,
     "took effect twice: 2 starts and 1 ends": lambda h: h.marks.update([("key", START)]),
     "took effect twice: 1 starts and 2 ends": lambda h: h.marks.update([("key", END)]),
     "succeeded without its effect: 1 starts and 0 ends": lambda h: h.marks.pop(("key", END)),
@@ -103,7 +115,7 @@ BROKEN: dict[str, Callable[[History], Any]] = {
     "has stdout at offset 30 where 20 was next": lambda h: _with_data(h, 2, OUT[:20]),
     "counts 50 bytes of stderr as kept, and 40 are": lambda h: _with_data(h, 3, ERR[:40]),
     "bytes of stdout, and": lambda h: _change(h, written=(len(OUT) - 1, len(ERR))),
-    "kept 50 of": lambda h: setattr(h, "kept_limit", CAP + 1),
+    "kept 50 of": _keep_more,
     "counts 220 and keeps 50 bytes of stderr, out of": lambda h: _change(h, written=(len(OUT), len(ERR) + 10)),
     "was told otherwise to one who followed it: 5 entries, unlike the log from entry 3 on": lambda h: h.followed[
         RUN
@@ -112,7 +124,7 @@ BROKEN: dict[str, Callable[[History], Any]] = {
     "machine dm-2 was acknowledged and is lost": lambda h: h.machines_asked["n"].add("dm-2"),
     "machine dm-2 was made and nobody was told": lambda h: h.machines.update({"dm-2": "running"}),
     "machine dm-1 is stopping for ever": lambda h: h.machines.update({MACHINE: "stopping"}),
-    "the database is not whole: row 5 missing": lambda h: setattr(h, "integrity", ["row 5 missing"]),
+    "the database is not whole: row 5 missing": _damage,
     "a request was answered 500": lambda h: h.strange.append("500 to GET /"),
 }
 
