@@ -47,10 +47,12 @@ class Machines:
 class Load:
     """The clients. Everything random is drawn from `random`."""
 
-    def __init__(self, victim: Victim, history: History, random: Random) -> None:
+    def __init__(self, victim: Victim, history: History, random: Random, *, leave: float = 0.2) -> None:
+        """`leave`: the share of those who went away before the answer and do not come back to ask again."""
         self._victim = victim
         self._history = history
         self._random = random
+        self._leave = leave
         self._stopping = False
         self._clients: list[asyncio.Task[None]] = []
         self._wire = Wire(victim.live.port, victim.live.api_key)
@@ -199,7 +201,7 @@ class Load:
         request = Request("POST", path, key=asked.token, body=body)
         if self._random.random() < 0.15:
             await self._walk_out(request)
-            if self._random.random() < 0.2 and not isinstance(asked.command, Echoes):
+            if self._random.random() < self._leave and not isinstance(asked.command, Echoes):
                 return None  # whether there is one, nobody was told
         record = await self._ask(request, refused=asked)
         if record is None:

@@ -83,10 +83,13 @@ async def case(victim: Victim, autosleep: str = "never") -> AsyncIterator[Case]:
     """Make a machine; at the end wait for all that it was asked, and see that no promise was broken."""
     seed = next(_seeds)
     history = History(seed, KEPT_LIMIT)
-    made = Case(victim, history, Load(victim, history, Random(seed)))
+    made = Case(victim, history, Load(victim, history, Random(seed), leave=0))
     made.machine = await made.load.make_machine(256, autosleep)
-    async with made.group:
-        yield made
+    try:
+        async with made.group:
+            yield made
+    finally:
+        victim.disarm()
     await asyncio.to_thread(collect, victim, history)
     others = {row.token for row in history.found if row.machine_id != made.machine}
     history.found = made.rows

@@ -18,7 +18,7 @@ from tests.wait import others_run
 SEED = int(os.environ.get("DORMICE_FAULTS_SEED", str(int.from_bytes(os.urandom(4)))))
 AFTER_A_RESTART = {CrashPoint.ENGINE_LOADED, CrashPoint.NODE_JOINED, CrashPoint.ADOPTED, CrashPoint.WELCOMED}
 """Reached only by a process that has come back."""
-AT_ONCE = 2
+AT_ONCE = 3
 """How many points of each role are armed at a time: some take longer to be reached than others."""
 LOOK_SECONDS = 0.1
 WALK_SECONDS = 150.0
