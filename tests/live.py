@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -194,6 +194,14 @@ class Live:
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not self.processes(), 10, "every machine is dead")
 
+    def abandon(self) -> None:
+        """Kill what a test that failed has left, machines too: they outlive their node."""
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if self.process is not None:
+            self.process.wait()
+
     def leftovers(self) -> list[str]:
         """Return what is left of it on this host: processes, mounts, interfaces, rules, addresses, cgroups."""
         found = [f"process {pid}: {_read(Path(f'/proc/{pid}/cmdline'))!r}" for pid in self.processes()]
@@ -277,14 +285,16 @@ def running(directory: Path, driver: str, number: int, **extra: str) -> Iterator
 @contextmanager
 def tended(live: Live) -> Iterator[Live]:
     """Start a Dormice, and end it with everything that it has made."""
-    live.start()
     try:
+        live.start()
         yield live
         if live.process is None:
             live.start()
         live.delete_machines()
-    finally:
         live.stop()
+    except BaseException:
+        live.abandon()
+        raise
     wait_until(lambda: not live.leftovers(), 10, f"nothing left, but there is {live.leftovers()}")
 
 

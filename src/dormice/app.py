@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import gc
 import logging
 import os
@@ -13,7 +12,6 @@ import signal
 import socket
 import stat
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -35,6 +33,7 @@ from dormice.engine.clock import SystemClock
 from dormice.engine.engine import Engine
 from dormice.engine.keys import new_secret
 from dormice.engine.observer import Observer, Observers
+from dormice.locks import HANDOVER_SECONDS, locked
 from dormice.node import leftovers
 from dormice.node.dns import Forwarder
 from dormice.node.host_leftovers import Found, Leftover
@@ -60,10 +59,6 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 1024
 DRAIN_SECONDS = 5
-HANDOVER_SECONDS = 8.0
-"""How long a role waits for an earlier one whose supervisor was killed, and which is about to end. Less than the supervisor gives a role to
-find out that it cannot work."""
-_LOOK_AGAIN_SECONDS = 0.05
 GARBAGE_OBJECTS = 50_000
 """How many new objects before the collector looks for cycles among them: a request makes hundreds, and no cycle."""
 
@@ -81,7 +76,7 @@ def up(settings: Settings) -> int:
     log_to_stderr(settings.log_level)
     _check_server(settings)
     _make_directory(settings.data)
-    with _locked(settings.data / "up.lock", "`dormice up`"):
+    with locked(settings.data / "up.lock", "`dormice up`"):
         return supervise(settings)
 
 
@@ -91,7 +86,7 @@ def server(settings: Settings) -> None:
     _check_server(settings)
     for directory in (settings.data, settings.data / "server"):
         _make_directory(directory)
-    lock = _locked(settings.data / "server" / "lock", "`dormice server`", patience=HANDOVER_SECONDS)
+    lock = locked(settings.data / "server" / "lock", "`dormice server`", patience=HANDOVER_SECONDS)
     with lock, _one_failure():  # before it listens: the earlier one has the port too
         uvloop.run(_serve_server(_prepare_server(settings)))
 
@@ -103,7 +98,7 @@ def node(settings: Settings) -> None:
     _make_directory(settings.data / "node")
     if os.geteuid() == 0 and settings.driver != "process":  # whose commands would inherit it
         privileges.take_precedence()
-    lock = _locked(settings.data / "node" / "lock", "`dormice node`", patience=HANDOVER_SECONDS)
+    lock = locked(settings.data / "node" / "lock", "`dormice node`", patience=HANDOVER_SECONDS)
     with lock, _one_failure():
         uvloop.run(_serve_node(settings))
 
@@ -405,7 +400,7 @@ def collect(settings: Settings, handle: Callable[[Leftover], None], *, dry_run: 
         host = Found()
         if not leftovers.node_runs(instance):
             if not dry_run and instance.lock.parent.is_dir():
-                held.enter_context(_locked(instance.lock, "`dormice node`"))
+                held.enter_context(locked(instance.lock, "`dormice node`"))
             host = leftovers.of_host(instance)
         for leftover in host.leftovers:
             handle(leftover)
@@ -477,26 +472,3 @@ def _give(directory: Path, uid: int, gid: int) -> None:
     directory.chmod(0o700)
     for entry in directory.iterdir():
         os.chown(entry, uid, gid, follow_symlinks=False)
-
-
-@contextmanager
-def _locked(path: Path, what: str, *, patience: float = 0) -> Iterator[None]:
-    """Hold a lock on the data directory. Raises SettingsError when another process has it, and still has it after `patience` seconds."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    until = time.monotonic() + patience
-    try:
-        while not _lock(fd):
-            if time.monotonic() >= until:
-                raise SettingsError(f"{path.parent} is in use by another {what}")
-            time.sleep(_LOOK_AGAIN_SECONDS)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
