@@ -15,13 +15,20 @@ from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
 
+from dormice.domain.errors import Unavailable
 from dormice.domain.execution import Chunk, Execution, LogEntry, Micros, Outcome, StdinMode, Stream
 from dormice.domain.machine import DesiredState, Machine, MachineEvent
 from dormice.histogram import SECONDS, Histogram
 
+RETRY_AFTER_MS = 1_000
+"""A disk that is full or a file that is locked stays so for a while."""
 
-class StoreUnavailable(Exception):
+
+class StoreUnavailable(Unavailable):
     """The disk is full, or the file is locked, corrupt or unreadable. The transaction left no trace."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retry_after_ms=RETRY_AFTER_MS)
 
 
 @dataclass(slots=True)

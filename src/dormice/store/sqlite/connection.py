@@ -38,7 +38,7 @@ def ours(error: Exception) -> Exception:
     """Return what a driver's error is to a caller of the port; any other error is returned as it is."""
     for kind, cause in _CAUSES.items():
         if isinstance(error, kind):
-            return StoreUnavailable(f"{cause} ({error})")
+            return StoreUnavailable(f"the store cannot be used: {cause} ({error})")
     if getattr(error, "extendedresult", None) == apsw.SQLITE_CONSTRAINT_FOREIGNKEY:
         return LookupError("the organization of this record does not exist")
     if isinstance(error, apsw.ConstraintError):

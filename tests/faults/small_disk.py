@@ -1,0 +1,65 @@
+"""File systems of a few MiB that a test can fill up, break and mend."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+
+_BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class SmallDisk:
+    """A mounted file system. What fills it lies beside what is used."""
+
+    mountpoint: Path
+
+    @property
+    def _filler(self) -> Path:
+        return self.mountpoint / "filler"
+
+    def fill(self) -> None:
+        """Take every block that is free, also those that are given back meanwhile."""
+        with self._filler.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"\xff" * _BLOCK)
+
+    def free(self) -> None:
+        """Give all of it back."""
+        self._filler.unlink(missing_ok=True)
+
+    def make_read_only(self) -> None:
+        """Do what the kernel does when ext4 meets an error (`errors=remount-ro`)."""
+        _run("mount", "-o", "remount,abort", str(self.mountpoint))
+
+
+@contextmanager
+def small_disk(kind: str, mountpoint: Path, mib: int) -> Iterator[SmallDisk]:
+    """Mount a new `tmpfs`, or `ext4` on a loop device."""
+    mountpoint.mkdir(parents=True, exist_ok=True)
+    image = mountpoint.with_name(f"{mountpoint.name}.img")
+    if kind == "tmpfs":
+        _run("mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(mountpoint))
+    else:
+        with image.open("wb") as file:
+            file.truncate(mib << 20)
+        _run("mkfs.ext4", "-q", "-m", "0", str(image))
+        _run("mount", "-o", "loop", str(image), str(mountpoint))
+    try:
+        yield SmallDisk(mountpoint)
+    finally:
+        _run("umount", str(mountpoint))
+        image.unlink(missing_ok=True)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True)
