@@ -9,6 +9,8 @@ from functools import lru_cache
 
 import msgspec
 
+from dormice.log_stream import LogStream
+
 _PLAIN = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _encoder = msgspec.json.Encoder(enc_hook=str)
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -40,7 +42,10 @@ def log_to_stderr(level: str) -> None:
     """Set logging up for a process."""
     # Nobody prints these, and finding them out takes longer than the rest of a record.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    handler = logging.StreamHandler(sys.stderr)
+    if sys.stderr is None:  # it was closed before we started
+        logging.basicConfig(handlers=[logging.NullHandler()], force=True)
+        return
+    handler = logging.StreamHandler(LogStream(sys.stderr.fileno()))
     handler.setFormatter(logging.Formatter(_PLAIN) if sys.stderr.isatty() else JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
