@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -25,21 +26,27 @@ from tests.wait import wait_until_async
 
 M = TypeVar("M")
 PATIENCE_SECONDS = 10.0
-SECOND_US = 1_000_000
+SECOND_NS = 1_000_000_000
 
 
 class MovedClock(SystemClock):
-    """The host's clock, which a test can put forward."""
+    """The host's clocks, moved by a test."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._ahead = 0
+        self._passed = self._set_by = 0
+        super().__init__(self.host, lambda: time.monotonic_ns() + self._passed)
 
-    def now(self) -> int:
-        return super().now() + self._ahead
+    def host(self) -> int:
+        """What the host's clock shows, in nanoseconds."""
+        return time.time_ns() + self._passed + self._set_by
 
     def forward(self, seconds: float) -> None:
-        self._ahead += int(seconds * SECOND_US)
+        """Let time pass."""
+        self._passed += int(seconds * SECOND_NS)
+
+    def set_by(self, seconds: float) -> None:
+        """Put the host's clock forward or back; no time passes."""
+        self._set_by += int(seconds * SECOND_NS)
 
 
 class ScriptedNode:

@@ -124,7 +124,7 @@ class Execution:
     timeout_ms: int | None
     created_at: Micros
     start_by: Micros
-    """The moment after which it may no longer start."""
+    """The moment after which it may no longer start, by the clock that deadlines go by."""
     started_at: Micros | None = None
     completed_at: Micros | None = None
     exit_code: int | None = None

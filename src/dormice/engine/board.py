@@ -20,7 +20,7 @@ class LiveMachine:
 
     machine: Machine
     last_activity_at: Micros
-    """What autosleep counts from: the last execution's end, wake or change."""
+    """What autosleep counts from, by the steady clock: the last execution's end, wake or change."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while the machine itself (phase, sizes, desires) is being changed."""
     attached: bool = False
@@ -112,11 +112,11 @@ class Board:
     def __iter__(self) -> Iterator[LiveMachine]:
         return iter(list(self._machines.values()))
 
-    def add(self, machine: Machine, last_activity_at: Micros | None = None) -> LiveMachine:
+    def add(self, machine: Machine, last_activity_at: Micros) -> LiveMachine:
         """Take in a machine (again: its row is refreshed)."""
         live = self._machines.get(machine.id)
         if live is None:
-            live = self._machines[machine.id] = LiveMachine(machine, last_activity_at or machine.last_activity_at)
+            live = self._machines[machine.id] = LiveMachine(machine, last_activity_at)
             organization = machine.organization_id
             self._of_organization[organization] = self._of_organization.get(organization, 0) + 1
         live.machine = machine

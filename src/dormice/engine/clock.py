@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Protocol
 from uuid import UUID
 
@@ -15,7 +16,11 @@ class Clock(Protocol):
     """Where the engine gets time and identifiers from."""
 
     def now(self) -> Micros:
-        """Return the present moment."""
+        """Return the present moment, for records."""
+        ...
+
+    def steady(self) -> Micros:
+        """Return the moment that deadlines are set and measured by: nobody puts it forward or back."""
         ...
 
     def random(self, count: int) -> bytes:
@@ -24,14 +29,29 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The host's clock and randomness. Never goes back, even when the host's clock does."""
+    """The host's clocks and randomness.
 
-    def __init__(self) -> None:
-        self._last = 0
+    What is recorded follows the host's clock when that is put forward; when it is put back, it goes on at half its pace until
+    both agree, so that what happened later is never recorded as earlier. Deadlines go by the time that has really passed since
+    this process began: a host clock that is set is no reason to put machines to sleep or to give anything up. They are kept in
+    the store as moments of the host's clock, as it would be had nobody set it; for the next process that is all there is.
+    """
+
+    def __init__(
+        self, wall: Callable[[], int] = time.time_ns, monotonic: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        self._wall, self._monotonic = wall, monotonic
+        self._recorded = wall()
+        self._looked_at = monotonic()
+        self._zero = self._recorded - self._looked_at
 
     def now(self) -> Micros:
-        self._last = max(self._last, time.time_ns() // 1000)
-        return self._last
+        before, self._looked_at = self._looked_at, self._monotonic()
+        self._recorded = max(self._wall(), self._recorded + (self._looked_at - before) // 2)
+        return self._recorded // 1000
+
+    def steady(self) -> Micros:
+        return (self._zero + self._monotonic()) // 1000
 
     def random(self, count: int) -> bytes:
         return os.urandom(count)

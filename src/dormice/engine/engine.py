@@ -140,7 +140,7 @@ class Engine:
         """Rebuild memory from the store, then start the services. Before the node may connect."""
         for machine in await self._store.machines.live():
             # When it was last used is not stored: our own start counts, so that no machine falls asleep too soon.
-            self._board.add(machine, self._clock.now())
+            self._board.add(machine, self._clock.steady())
         waiting = 0
         for execution in await self._store.executions.open():
             live = self._board.get(execution.machine_id)

@@ -107,7 +107,7 @@ class Executions:
             self._reconciler.want_running(live)  # the first step of its wake is committed together with the execution
         awake = live.awake
         direct = awake and live.attached and not live.queue and live.free_slots(self._limits.running_per_machine) > 0
-        now = self._clock.now()
+        start_timeout_ms = order.start_timeout_ms or self._limits.start_timeout_default_ms
         new = NewExecution(
             id=new_execution_id(self._clock),
             organization_id=caller.organization_id,
@@ -118,8 +118,8 @@ class Executions:
             stdin_mode=order.stdin_mode,
             stdin=order.stdin,
             timeout_ms=order.timeout_ms,
-            now=now,
-            start_by=now + 1000 * (order.start_timeout_ms or self._limits.start_timeout_default_ms),
+            now=self._clock.now(),
+            start_by=self._clock.steady() + start_timeout_ms * 1000,
             awake=awake,
             boot_id=live.machine.boot_id if direct else None,
         )
@@ -179,8 +179,8 @@ class Executions:
         return await self._ended(execution, wait_ms)
 
     async def _ended(self, execution: Execution, wait_ms: int) -> Execution:
-        deadline = self._clock.now() + wait_ms * 1000
-        while not (execution.terminal or self._feed.closing) and (left := deadline - self._clock.now()) > 0:
+        deadline = self._clock.steady() + wait_ms * 1000
+        while not (execution.terminal or self._feed.closing) and (left := deadline - self._clock.steady()) > 0:
             with self._feed.listen(execution.id) as hint:
                 execution = await self._reread(execution)
                 if execution.terminal:
@@ -236,11 +236,11 @@ class Executions:
     ) -> tuple[Execution, list[LogEntry]]:
         """Return the execution and its log above `after`; with wait_ms, waits for the first such entry."""
         execution = await self.get(caller, machine_id, execution_id)
-        deadline = self._clock.now() + wait_ms * 1000
+        deadline = self._clock.steady() + wait_ms * 1000
         while execution.last_sequence <= after and not execution.terminal:
             with self._feed.listen(execution.id) as hint:
                 execution = await self._reread(execution)
-                left = deadline - self._clock.now()
+                left = deadline - self._clock.steady()
                 if execution.last_sequence > after or execution.terminal or left <= 0:
                     break
                 execution = await hint.wait(left / 1_000_000) or await self._reread(execution)

@@ -40,7 +40,7 @@ class InFlight:
                 )
         else:
             self._first[slot] = asyncio.get_running_loop().create_future()
-        now = self._clock.now()
+        now = self._clock.steady()
         return IdempotencyClaim(
             scope=scope,
             key=idempotency.key,

@@ -226,7 +226,7 @@ class Lifecycle:
             autosleep_seconds=patch.autosleep_seconds,
         )
         machine = await self._advance(live, None, change, guard.claim)
-        live.last_activity_at = self._clock.now()
+        live.last_activity_at = self._clock.steady()
         self.send_sizes(machine)
         return machine
 
@@ -261,7 +261,7 @@ class Lifecycle:
         if live.machine.phase is Phase.STARTING:
             await self._advance(live, MachineEvent.STARTED, MachineChange(reason=STEADY, retryable=False))
             reached(CrashPoint.MACHINE_UP_COMMITTED)
-            live.last_activity_at = self._clock.now()
+            live.last_activity_at = self._clock.steady()
 
     async def _ready(self, live: LiveMachine, *, claim: bool) -> list[Execution]:
         machine, free = live.machine, live.free_slots(self._limits.running_per_machine) - len(live.queue)
@@ -362,7 +362,7 @@ class Lifecycle:
 
     def _ended(self, live: LiveMachine, execution: Execution) -> None:
         live.drop(execution.id)
-        live.last_activity_at = self._clock.now()
+        live.last_activity_at = self._clock.steady()
         self._feed.notify(execution.id)
         self._observer.finished(execution)
 

@@ -124,7 +124,7 @@ class Machines:
         match made:
             case Machine():
                 reached(CrashPoint.MACHINE_COMMITTED)
-                self._reconciler.want_running(self._board.add(made))
+                self._reconciler.want_running(self._board.add(made, self._clock.steady()))
                 return made
             case Replayed(resource_id=machine_id):
                 return await self.get(caller, machine_id)
@@ -141,8 +141,8 @@ class Machines:
         return await self._wait(machine, wait_ms)
 
     async def _wait(self, machine: Machine, wait_ms: int) -> Machine:
-        deadline = self._clock.now() + wait_ms * 1000
-        while not (settled(machine) or self._feed.closing) and (left := deadline - self._clock.now()) > 0:
+        deadline = self._clock.steady() + wait_ms * 1000
+        while not (settled(machine) or self._feed.closing) and (left := deadline - self._clock.steady()) > 0:
             with self._feed.listen(machine.id) as hint:
                 machine = await self._reread(machine)
                 if not settled(machine):

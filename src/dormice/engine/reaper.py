@@ -57,7 +57,7 @@ class Reaper:
 
     async def reap(self) -> None:
         """Do what is due now."""
-        now = self._clock.now()
+        now = self._clock.steady()
         left_at = self._reconciler.node_left_at
         lost = left_at is not None and now - left_at > self._limits.machine_lost_ms * 1000
         for live in self._board:
@@ -75,7 +75,8 @@ class Reaper:
         due = [e for e in (*live.queue.values(), *live.waking.values()) if e.start_by <= now]
         for first in range(0, len(due), _EXPIRE_TOGETHER):
             batch = due[first : first + _EXPIRE_TOGETHER]
-            ends = (self._store.executions.end_unstarted(execution.id, outcomes.expired(now)) for execution in batch)
+            moment = self._clock.now()
+            ends = (self._store.executions.end_unstarted(execution.id, outcomes.expired(moment)) for execution in batch)
             answers = await asyncio.gather(*ends, return_exceptions=True)
             for ended in answers:
                 if isinstance(ended, Execution):
@@ -98,7 +99,7 @@ class Reaper:
 
     async def _doze(self, live: LiveMachine) -> None:
         async with live.lock:
-            if self._idle(live, self._clock.now()):
+            if self._idle(live, self._clock.steady()):
                 machine_id = live.machine.id
                 log.info("machine %s is idle and goes to sleep", machine_id, extra={"machine_id": machine_id})
                 await self._lifecycle.doze(live, "Autosleep")

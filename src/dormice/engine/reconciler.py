@@ -55,8 +55,8 @@ class Reconciler:
         self._group = group
         self._mailboxes: dict[str, deque[Step]] = {}
         self._connection = 0
-        self.node_left_at: Micros | None = clock.now()
-        """When the node went away; None while it is there."""
+        self.node_left_at: Micros | None = clock.steady()
+        """When the node went away, by the steady clock; None while it is there."""
         self._node: wire.NodeHello | None = None
         self._images: frozenset[str] | None = None
 
@@ -88,7 +88,7 @@ class Reconciler:
     def node_left(self) -> None:
         """Nothing sent is certain to have arrived; the guests keep what they have."""
         self._connection += 1
-        self.node_left_at = self._clock.now()
+        self.node_left_at = self._clock.steady()
         log.warning("node is gone")
         for live in self._board:
             live.attached = False

@@ -175,7 +175,7 @@ class Runner:
             reached(CrashPoint.END_COMMITTED)
             self._gateway.post(wire.Forget(machine_id, name))
             self._feeder.end(execution.id)
-            live.last_activity_at = self._clock.now()
+            live.last_activity_at = self._clock.steady()
             self._dispatcher.pump(live)
             return
         for stream, kept in ((Stream.STDOUT, execution.stdout_kept), (Stream.STDERR, execution.stderr_kept)):

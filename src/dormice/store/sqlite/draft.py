@@ -36,6 +36,8 @@ class Draft:
 
     def __init__(self, execution: Execution) -> None:
         self._before = execution
+        self._earliest = execution.started_at or execution.created_at
+        """Nothing that happens is recorded as earlier: a host's clock may have gone back since."""
         self._state = execution.state
         self._sequence = execution.last_sequence
         self._kept = {Stream.STDOUT: execution.stdout_kept, Stream.STDERR: execution.stderr_kept}
@@ -48,9 +50,9 @@ class Draft:
 
     def happen(self, event: ExecutionEvent, at: Micros) -> None:
         """Move the state. Raises IllegalTransition."""
-        self._move(event, at)
         if event is ExecutionEvent.STARTED:
-            self._fields["started_at"] = at
+            self._earliest = self._fields["started_at"] = max(at, self._earliest)
+        self._move(event, at)
 
     def output(self, chunk: Chunk, at: Micros) -> None:
         """Append output. Bytes that are kept already are skipped; a gap raises ValueError."""
@@ -71,10 +73,11 @@ class Draft:
             follow(TRANSITIONS, self._state, outcome.event)  # what cannot be stays refused
             outcome = cancelled(outcome.completed_at, outcome)
         code = outcome.error_code
+        completed_at = max(outcome.completed_at, self._earliest)
         result = (outcome.exit_code, outcome.signal, code and code.value, outcome.error_message)
-        self._move(outcome.event, outcome.completed_at, *result)
+        self._move(outcome.event, completed_at, *result)
         self._fields.update(
-            completed_at=outcome.completed_at,
+            completed_at=completed_at,
             exit_code=outcome.exit_code,
             signal=outcome.signal,
             error_code=code,
@@ -103,7 +106,7 @@ class Draft:
 
     def _log(self, at: Micros, *values: Any) -> None:
         self._sequence += 1
-        self._entries.append((self._before.number, self._sequence, at, *values))
+        self._entries.append((self._before.number, self._sequence, max(at, self._earliest), *values))
 
     def _result(self) -> Execution:
         stdout, stderr = self._kept[Stream.STDOUT], self._kept[Stream.STDERR]
