@@ -13,7 +13,7 @@ import socket
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -84,11 +84,14 @@ def server(settings: Settings) -> None:
     """Run the server until a signal. Raises SettingsError, StoreUnavailable."""
     log_to_stderr(settings.log_level)
     _check_server(settings)
-    for directory in (settings.data, settings.data / "server"):
-        _make_directory(directory)
+    with _host_errors("the server"):
+        for directory in (settings.data, settings.data / "server"):
+            _make_directory(directory)
     lock = locked(settings.data / "server" / "lock", "`dormice server`", patience=HANDOVER_SECONDS)
     with lock, _one_failure():  # before it listens: the earlier one has the port too
-        uvloop.run(_serve_server(_prepare_server(settings)))
+        with _host_errors("the server"):
+            prepared = _prepare_server(settings)
+        uvloop.run(_serve_server(prepared))
 
 
 def node(settings: Settings) -> None:
@@ -110,7 +113,9 @@ def node(settings: Settings) -> None:
 class _PreparedServer:
     """What a server holds once it has given up root."""
 
+    home: Path
     directory: Path
+    """The same, as this process sees it."""
     secret: str
     http: socket.socket
     node: socket.socket
@@ -132,7 +137,7 @@ def _prepare_server(settings: Settings) -> _PreparedServer:
         _give(directory, uid, gid)
         directory = privileges.private_view(directory, settings.run / "server")
         privileges.drop(uid, gid)
-    return _PreparedServer(directory, secret, http, node_socket, limits, defaults, tracing)
+    return _PreparedServer(settings.data / "server", directory, secret, http, node_socket, limits, defaults, tracing)
 
 
 def _check_server(settings: Settings) -> tuple[Limits, MachineDefaults]:
@@ -164,8 +169,7 @@ def _account(settings: Settings) -> tuple[int, int]:
 
 
 async def _serve_server(prepared: _PreparedServer) -> None:
-    sealer = Sealer.load(prepared.directory / "sealing-key")
-    store = SqliteStore.open(prepared.directory / "dormice.sqlite3", sealer)
+    sealer, store = _open_store(prepared)
     counts, tracing = Counts(), prepared.tracing
     observer: Observer = counts
     if tracing is not None:
@@ -243,6 +247,17 @@ async def _serve_server(prepared: _PreparedServer) -> None:
             tracing.close()
 
 
+def _open_store(prepared: _PreparedServer) -> tuple[Sealer, SqliteStore]:
+    """Raises SettingsError: it names the directory by the name that people know, not by that of our private view."""
+    file = prepared.directory / "dormice.sqlite3"
+    try:
+        sealer = Sealer.load(prepared.directory / "sealing-key", make=not file.exists() or not file.stat().st_size)
+        return sealer, SqliteStore.open(file, sealer)
+    except (StoreUnavailable, OSError) as error:
+        full = "" if os.statvfs(prepared.directory).f_bavail else "the disk is full: "  # SQLite does not always know
+        raise SettingsError(f"the store in {prepared.home} cannot be opened: {full}{error}") from error
+
+
 class _HttpServer(uvicorn.Server):
     """uvicorn without its signal handlers: signals are ours."""
 
@@ -265,11 +280,16 @@ def _admin_key(settings: Settings, limits: Limits) -> str:
         config.check_key(secret, limits, str(path))
     if not path.exists() or path.read_text().strip() != secret:
         draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(f"{secret}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(path)
+        try:
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(f"{secret}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            draft.rename(path)
+        except OSError:
+            with suppress(OSError):
+                draft.unlink()
+            raise
     return secret
 
 
@@ -320,7 +340,8 @@ async def _serve_node(settings: Settings) -> None:
         async with AsyncExitStack() as opened, asyncio.TaskGroup() as group:
             if settings.driver == "process":
                 runtime, names = _processes(settings), _any_image
-                live = await runtime.open()
+                with _host_errors("the node"):
+                    live = await runtime.open()
             else:
                 networks = _networks(settings)
                 await networks.open()
@@ -434,6 +455,15 @@ def _one_failure() -> Iterator[None]:
         if isinstance(cause, SettingsError | RuntimeFailure | StoreUnavailable):
             raise cause from None
         raise
+
+
+@contextmanager
+def _host_errors(what: str) -> Iterator[None]:
+    """Say in one line why the host does not let it begin: a full disk, a file system that cannot be written. Raises SettingsError."""
+    try:
+        yield
+    except OSError as error:
+        raise SettingsError(f"{what} cannot begin: {error}") from error
 
 
 def _settle_garbage() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from dormice.store.interface import StoreUnavailable
 from dormice.store.sqlite.connection import open_reader, open_writer
+from dormice.store.sqlite.integrity import Watch
 from dormice.store.sqlite.writer import BATCH_LIMIT, Writer
 from tests.wait import others_run
 
@@ -28,7 +29,7 @@ class Counted:
         self.threads: list[threading.Thread] = []
         """Where each insert ran."""
         db.set_commit_hook(self.count)
-        self.writer = Writer(db)
+        self.writer = Writer(db, Watch(path))
         self.reader = open_reader(path)
 
     def count(self) -> bool:

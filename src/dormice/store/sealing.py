@@ -42,21 +42,23 @@ class Sealer:
         self._hash_key = self._derive("request-hash")
 
     @classmethod
-    def load(cls, path: Path) -> Sealer:
-        """Read the key file, made (0600, durable) when missing.
+    def load(cls, path: Path, *, make: bool = True) -> Sealer:
+        """Read the key file, made (0600, durable) when missing and there is nothing yet that was sealed with another.
 
-        Raises Unsealable when others could read it or it is not a key, OSError when it cannot be read or made.
+        Raises Unsealable when it may not be made, others could read it or it is not a key, OSError when it cannot be read or made.
         """
         try:
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
+            if not make:
+                raise Unsealable(f"{path.name} is missing, and the store was sealed with it: restore it") from None
             return cls(_make_key(path))
         with os.fdopen(file, "rb") as stream:
             if os.fstat(file).st_mode & 0o077:
-                raise Unsealable(f"{path} may be read by others: make its mode 0600")
+                raise Unsealable(f"{path.name} may be read by others: make its mode 0600")
             key = stream.read(KEY_BYTES + 1)
         if len(key) != KEY_BYTES:
-            raise Unsealable(f"{path} is not a sealing key of {KEY_BYTES} bytes")
+            raise Unsealable(f"{path.name} is not a sealing key of {KEY_BYTES} bytes")
         return cls(key)
 
     def seal(self, execution_id: str, kind: SecretKind, offset: int, secret: bytes) -> bytes:

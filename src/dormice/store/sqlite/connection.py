@@ -1,4 +1,4 @@
-"""Opening the file, and the one place where the driver's errors become ours."""
+"""Opening the file: ours, whole, and nobody else's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 import apsw
 
 from dormice.store.interface import StoreUnavailable
-from dormice.store.sqlite import statements
+from dormice.store.sqlite import integrity, statements
+from dormice.store.sqlite.driver import driver_errors
 
 # Read while we may still read the code, which may be root's alone.
 _SCHEMA = statements.read("schema.sql")
@@ -19,40 +20,6 @@ _ADDITIONS = statements.read("additions.sql")
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x646F726D
 """`dorm`, in the header of the file: tells our file from any other."""
-
-_CAUSES: dict[type[apsw.Error], str] = {
-    apsw.FullError: "the disk is full",
-    apsw.IOError: "reading or writing failed",
-    apsw.BusyError: "the file is locked",
-    apsw.LockedError: "the file is locked",
-    apsw.CorruptError: "the file is corrupt",
-    apsw.NotADBError: "the file is not a database",
-    apsw.ReadOnlyError: "the file is read-only",
-    apsw.CantOpenError: "the file cannot be opened",
-    apsw.PermissionsError: "the file may not be used",
-    apsw.ProtocolError: "the file is locked",
-}
-
-
-def ours(error: Exception) -> Exception:
-    """Return what a driver's error is to a caller of the port; any other error is returned as it is."""
-    for kind, cause in _CAUSES.items():
-        if isinstance(error, kind):
-            return StoreUnavailable(f"the store cannot be used: {cause} ({error})")
-    if getattr(error, "extendedresult", None) == apsw.SQLITE_CONSTRAINT_FOREIGNKEY:
-        return LookupError("the organization of this record does not exist")
-    if isinstance(error, apsw.ConstraintError):
-        return ValueError(f"a record contradicts itself or another one: {error}")
-    return error
-
-
-@contextmanager
-def driver_errors() -> Iterator[None]:
-    """Raise what a driver's error is to a caller of the port."""
-    try:
-        yield
-    except apsw.Error as error:
-        raise ours(error) from error
 
 
 @contextmanager
@@ -63,7 +30,7 @@ def exclusive(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StoreUnavailable(f"another server uses this store: {path} is locked") from None
+            raise StoreUnavailable(f"another server uses this store: {path.name} is locked") from None
         yield
     finally:
         os.close(file)
@@ -73,6 +40,7 @@ def open_writer(path: Path) -> apsw.Connection:
     """Open the file for writing, made when missing. Raises StoreUnavailable when it is not one of ours."""
     # SQLite gives the -wal and -shm files the mode of the main one.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    integrity.check_log(path)
     with driver_errors():
         db = _connect(path, apsw.SQLITE_OPEN_READWRITE)
         try:
@@ -81,6 +49,7 @@ def open_writer(path: Path) -> apsw.Connection:
             _configure(db, path)
             _prepare(db)
         except BaseException:
+            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # what is refused is left as it is
             db.close()
             raise
     return db
@@ -107,16 +76,20 @@ def _recognize(db: apsw.Connection, path: Path) -> None:
     application, version = db.pragma("application_id"), db.pragma("user_version")
     empty = not db.pragma("schema_version")
     if not empty and application != APPLICATION_ID:
-        raise StoreUnavailable(f"{path} is a database, but not one of Dormice")
+        raise StoreUnavailable(f"{path.name} is a database, but not one of Dormice")
     if version > SCHEMA_VERSION:
         raise StoreUnavailable(
-            f"{path} was written by a newer Dormice (schema {version}, this one knows {SCHEMA_VERSION})"
+            f"{path.name} was written by a newer Dormice (schema {version}, this one knows {SCHEMA_VERSION})"
         )
+    if not empty and version != SCHEMA_VERSION:
+        raise StoreUnavailable(f"{path.name} has schema {version}, and this Dormice knows only {SCHEMA_VERSION}")
+    if not empty:
+        integrity.check_file(db, path)
 
 
 def _configure(db: apsw.Connection, path: Path) -> None:
     if db.pragma("journal_mode", "wal") != "wal":
-        raise StoreUnavailable(f"{path}: this file system does not let SQLite keep a write-ahead log")
+        raise StoreUnavailable(f"{path.name}: this file system does not let SQLite keep a write-ahead log")
     db.pragma("synchronous", "FULL")
     db.pragma("foreign_keys", value=True)
     db.pragma("secure_delete", "FAST")

@@ -16,7 +16,8 @@ from typing import TypeVar
 import apsw
 
 from dormice.store.interface import StoreUnavailable
-from dormice.store.sqlite.connection import driver_errors, open_reader
+from dormice.store.sqlite.connection import open_reader
+from dormice.store.sqlite.integrity import Watch
 
 T = TypeVar("T")
 
@@ -29,7 +30,8 @@ _THREADS = 2
 class Reader:
     """Runs queries."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, watch: Watch) -> None:
+        self._watch = watch
         self._near = open_reader(path)
         self._far = [open_reader(path) for _ in range(_THREADS)]
         self._idle: SimpleQueue[apsw.Connection] = SimpleQueue()
@@ -41,8 +43,7 @@ class Reader:
     def point(self, query: Callable[[apsw.Connection], T]) -> T:
         """Run a short query here and now, on the event loop's thread. Raises StoreUnavailable."""
         self._check_open()
-        with driver_errors():
-            return query(self._near)
+        return self._run(query, self._near)
 
     async def read(self, query: Callable[[apsw.Connection], T], *, short: bool) -> T:
         """Run a query where it is cheaper. Raises StoreUnavailable."""
@@ -65,11 +66,17 @@ class Reader:
     def _scan(self, query: Callable[[apsw.Connection], T]) -> T:
         db = self._idle.get()
         try:
-            with driver_errors():
-                return query(db)
+            return self._run(query, db)
         finally:
             self._idle.put(db)
+
+    def _run(self, query: Callable[[apsw.Connection], T], db: apsw.Connection) -> T:
+        try:
+            return query(db)
+        except apsw.Error as error:
+            raise self._watch.ours(error) from error
 
     def _check_open(self) -> None:
         if self._closed:
             raise StoreUnavailable("the store is closed")
+        self._watch.check_reading()

@@ -21,8 +21,10 @@ from dormice.store.interface import (
 )
 from dormice.store.sealing import Sealer
 from dormice.store.sqlite import idempotency, retention, statements
-from dormice.store.sqlite.connection import driver_errors, exclusive, open_writer
+from dormice.store.sqlite.connection import exclusive, open_writer
+from dormice.store.sqlite.driver import driver_errors
 from dormice.store.sqlite.executions import SqliteExecutions
+from dormice.store.sqlite.integrity import Watch
 from dormice.store.sqlite.keys import SqliteKeys
 from dormice.store.sqlite.machines import SqliteMachines
 from dormice.store.sqlite.reader import Reader
@@ -55,9 +57,10 @@ class SqliteStore:
             opened.callback(db.close)
             with driver_errors():
                 _recognize_key(db, path, sealer)
-            reader = Reader(path)
+            watch = Watch(path)
+            reader = Reader(path, watch)
             held = opened.pop_all()
-        return cls(Writer(db), reader, sealer, held)
+        return cls(Writer(db, watch), reader, sealer, held)
 
     async def recall(self, claim: IdempotencyClaim) -> Replayed | KeyReused | None:
         return self._reader.point(partial(idempotency.find, claim=claim))
@@ -84,7 +87,7 @@ def _recognize_key(db: apsw.Connection, path: Path, sealer: Sealer) -> None:
     if known is None:
         db.execute(_SQL["set_value"], ("sealing_key", sealer.fingerprint()))
     elif known != sealer.fingerprint():
-        raise StoreUnavailable(f"the sealing key is not the one that {path} was written with")
+        raise StoreUnavailable(f"the sealing key is not the one that {path.name} was written with")
 
 
 def _touch(db: apsw.Connection) -> None:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import apsw
 
 from dormice.store.interface import Commits, StoreUnavailable
-from dormice.store.sqlite.connection import ours
+from dormice.store.sqlite.integrity import Watch
 
 T = TypeVar("T")
 
@@ -46,9 +46,10 @@ class _Failure:
 class Writer:
     """Runs operations, each a whole transaction to its caller, in the order in which they were given."""
 
-    def __init__(self, db: apsw.Connection) -> None:
+    def __init__(self, db: apsw.Connection, watch: Watch) -> None:
         """Take over the connection. Must be called, as all methods, on the thread of the running event loop."""
         self._db = db
+        self._watch = watch
         self.commits = Commits()
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
@@ -140,6 +141,7 @@ class Writer:
         """Return each job's result or _Failure, durable; a lost transaction fails them all."""
         began = monotonic()
         try:
+            self._watch.check_writing()
             self._db.execute("BEGIN IMMEDIATE")
             if len(batch) == 1:
                 results = [batch[0].operation(self._db)]
@@ -150,7 +152,7 @@ class Writer:
             with suppress(apsw.Error):
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-            failure = ours(error)
+            failure = self._watch.ours(error)
             self.commits.failed += isinstance(failure, StoreUnavailable)
             return [_Failure(failure) for _ in batch]
         self.commits.seconds.observe(monotonic() - began)
@@ -167,7 +169,7 @@ class Writer:
             if not db.in_transaction:
                 raise
             db.execute("ROLLBACK TO operation")
-            result = _Failure(ours(error))
+            result = _Failure(self._watch.ours(error))
         db.execute("RELEASE operation")
         return result
 
