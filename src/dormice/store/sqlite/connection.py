@@ -18,6 +18,8 @@ from dormice.store.sqlite.driver import driver_errors
 _SCHEMA = statements.read("schema.sql")
 _ADDITIONS = statements.read("additions.sql")
 SCHEMA_VERSION = 1
+BUSY_MS = 2_000
+"""How long the writer waits for another process that holds the file: a backup, somebody's shell."""
 APPLICATION_ID = 0x646F726D
 """`dorm`, in the header of the file: tells our file from any other."""
 
@@ -44,7 +46,7 @@ def open_writer(path: Path) -> apsw.Connection:
     with driver_errors():
         db = _connect(path, apsw.SQLITE_OPEN_READWRITE)
         try:
-            db.set_busy_timeout(2_000)
+            db.set_busy_timeout(BUSY_MS)
             _recognize(db, path)
             _configure(db, path)
             _prepare(db)

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import apsw
 
 from dormice.store.interface import Commits, StoreUnavailable
+from dormice.store.sqlite.connection import BUSY_MS
 from dormice.store.sqlite.integrity import Watch
 
 T = TypeVar("T")
@@ -94,14 +95,25 @@ class Writer:
             self._queue(job)
 
     def _commit_near(self) -> None:
-        if len(self._near) > 1:
+        if len(self._near) > 1 or (self._near and not self._begin_at_once()):
             self._queue_near()
         elif self._near:
             batch, self._near = self._near, []
             began = monotonic()
-            results = self._commit(batch)
+            results = self._commit(batch, begun=True)
             self._quick = monotonic() - began < QUICK_SECONDS
             _resolve(batch, results)
+
+    def _begin_at_once(self) -> bool:
+        """Begin a transaction, unless there is something to wait for or to report: another process may hold the file."""
+        self._db.set_busy_timeout(0)
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+        except apsw.Error:
+            return False
+        finally:
+            self._db.set_busy_timeout(BUSY_MS)
+        return True
 
     async def close(self) -> None:
         """Finish what is queued, then close the connection. Repeated calls wait for the same end."""
@@ -137,12 +149,13 @@ class Writer:
                 self._jobs.put(None)  # nothing follows the end: it is met again at the next turn
         return batch
 
-    def _commit(self, batch: Sequence[_Job]) -> list[Any]:
+    def _commit(self, batch: Sequence[_Job], *, begun: bool = False) -> list[Any]:
         """Return each job's result or _Failure, durable; a lost transaction fails them all."""
         began = monotonic()
         try:
             self._watch.check_writing()
-            self._db.execute("BEGIN IMMEDIATE")
+            if not begun:
+                self._db.execute("BEGIN IMMEDIATE")
             if len(batch) == 1:
                 results = [batch[0].operation(self._db)]
             else:
