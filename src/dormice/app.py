@@ -99,8 +99,10 @@ def node(settings: Settings) -> None:
     log_to_stderr(settings.log_level)
     _make_directory(settings.data)
     _make_directory(settings.data / "node")
-    if os.geteuid() == 0 and settings.driver != "process":  # whose commands would inherit it
-        privileges.take_precedence()
+    if settings.driver != "process":  # whose commands would inherit it
+        privileges.take_descriptors()
+        if os.geteuid() == 0:
+            privileges.take_precedence()
     lock = locked(settings.data / "node" / "lock", "`dormice node`", patience=HANDOVER_SECONDS)
     with lock, _one_failure():
         uvloop.run(_serve_node(settings))
@@ -131,6 +133,7 @@ def _prepare_server(settings: Settings) -> _PreparedServer:
     http, node_socket = _listen_http(settings), _listen_node(settings)
     secret = _admin_key(settings, limits)
     tracing = _tracing()
+    privileges.take_descriptors()
     if os.geteuid() == 0:
         uid, gid = _account(settings)
         privileges.take_precedence()

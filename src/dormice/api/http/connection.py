@@ -7,6 +7,7 @@ ends or is huge, a client that sends nothing or reads nothing, and errors of the
 from __future__ import annotations
 
 import asyncio
+import resource
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -22,6 +23,8 @@ HEAD_BYTES = 64 << 10
 STALL_SECONDS = 60.0
 """How long a client may not read a byte of what waits for it."""
 MOST_CONNECTIONS = 20_000
+OTHER_FILES = 64
+"""Descriptors that connections leave for the rest of the server: its store, its node, an answer to one connection too many."""
 
 
 class Connection(HttpToolsProtocol):
@@ -33,10 +36,11 @@ class Connection(HttpToolsProtocol):
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin; beyond MOST_CONNECTIONS answer 503 and close."""
+        """Begin; beyond MOST_CONNECTIONS, or what descriptors there are for, answer 503 and close."""
         super().connection_made(HeldHead(transport, self.loop))
-        if len(self.connections) > MOST_CONNECTIONS:
-            busy = Unavailable(f"{MOST_CONNECTIONS} connections are open: come again", retry_after_ms=1000)
+        most = _most_connections()
+        if len(self.connections) > most:
+            busy = Unavailable(f"{most} connections are open: come again", retry_after_ms=1000)
             self._refuse(describe(busy))
         else:
             self._await_head()
@@ -141,3 +145,9 @@ class Connection(HttpToolsProtocol):
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
+
+
+def _most_connections() -> int:
+    """How many there may be: without a descriptor for one more, the kernel's queue is all that a client would meet."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_CONNECTIONS if files == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, max(1, files - OTHER_FILES))
