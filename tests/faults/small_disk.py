@@ -27,11 +27,12 @@ class SmallDisk:
     def _filler(self) -> Path:
         return self.mountpoint / "filler"
 
-    def fill(self) -> None:
-        """Take every block that is free, also those that are given back meanwhile."""
+    def fill(self, *, but: int = 0) -> None:
+        """Take every block that is free, but for some; also those that are given back meanwhile."""
         with self._filler.open("ab", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(b"\xff" * _BLOCK)
+        os.truncate(self._filler, max(0, self._filler.stat().st_size - but * _BLOCK))
 
     def free(self) -> None:
         """Give all of it back."""

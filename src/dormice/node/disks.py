@@ -79,8 +79,12 @@ class Disks:
     def set_base(self, machine_id: str, version: str) -> None:
         """Remember the version, before the disk is made: an overlay means nothing on other files than its own."""
         new = self._base(machine_id).with_suffix(".new")
-        new.write_text(version)
-        new.rename(self._base(machine_id))
+        try:
+            new.write_text(version)
+            new.rename(self._base(machine_id))
+        except OSError:
+            new.unlink(missing_ok=True)
+            raise
 
     def delete(self, machine_id: str) -> None:
         self._path(machine_id).unlink(missing_ok=True)
@@ -180,22 +184,39 @@ class Disks:
     def _copy_template(self, size_gib: int, target: Path) -> None:
         template = self._template(size_gib)
         temporary = target.with_suffix(".new")
-        with template.open("rb") as source, temporary.open("wb") as copy:
-            _copy_sparse(source.fileno(), copy.fileno())
-            os.fsync(copy.fileno())
-        temporary.rename(target)
+        try:
+            with template.open("rb") as source, temporary.open("wb") as copy:
+                _copy_sparse(source.fileno(), copy.fileno())
+                os.fsync(copy.fileno())
+            temporary.rename(target)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
     def _template(self, size_gib: int) -> Path:
         template = self._templates / f"{size_gib}gib.ext4"
         if not template.exists():
             new = self._templates / f"{uuid4().hex}.new"
-            with new.open("wb") as file:
-                file.truncate(size_gib * GIB)
-            # mkfs knows a sparse file to be zeros: the kernel need not initialize inode tables later.
-            command = ["mkfs.ext4", "-q", "-F", "-m", "0", "-b", str(_BLOCK), "-E", "root_owner=0:0", str(new)]
-            subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-            new.rename(template)
+            try:
+                with new.open("wb") as file:
+                    file.truncate(size_gib * GIB)
+                _make_file_system(new)
+                new.rename(template)
+            except (OSError, RuntimeFailure):
+                new.unlink(missing_ok=True)
+                raise
         return template
+
+
+def _make_file_system(image: Path) -> None:
+    # mkfs knows a sparse file to be zeros: the kernel need not initialize inode tables later.
+    command = ["mkfs.ext4", "-q", "-F", "-m", "0", "-b", str(_BLOCK), "-E", "root_owner=0:0", str(image)]
+    done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True)
+    host = os.statvfs(image)
+    if done.returncode and not host.f_bavail:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(image))
+    if done.returncode:
+        raise RuntimeFailure("OCI_RUNTIME_FAILED", f"mkfs.ext4 failed: {done.stderr.decode(errors='replace')[-300:]}")
 
 
 def _copy_sparse(source: int, target: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -62,6 +63,8 @@ class Launcher:
         """
         with self._send({"verb": "userns", "base": base, "size": size, "settings": dict(settings)}) as answers:
             _, fds = _answer(answers)
+        if not fds:  # the kernel drops what there is no descriptor for
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return fds[0]
 
     def stand_by(self, cgroups: Sequence[Path], init: Path) -> Standby:

@@ -35,7 +35,7 @@ from dormice.node.mounts import MachineRoot, MountNamespace
 from dormice.node.oci import OciRuntime
 from dormice.node.ports import QUIET_SECONDS, Image, ImageSource, Network, NetworkProvider
 from dormice.node.records import Record
-from dormice.node.runtime import MachineSpec, Running, RuntimeFailure
+from dormice.node.runtime import MachineSpec, Running, RuntimeFailure, host_failure
 from dormice.node.slots import Slot, Slots, cgroup_name
 from dormice.node.uncounted import Suspect
 
@@ -160,8 +160,10 @@ class ContainerRuntime:
                 if running.boot_id == boot_id:
                     return running
                 raise RuntimeFailure("STILL_RUNNING", f"boot {running.boot_id} of the machine is alive", retryable=True)
-            network = await self._networks.acquire(machine_id)
+            if self._places(machine_id).directory.exists():
+                await self._clear(machine_id)  # what could not be removed when an earlier start failed
             try:
+                network = await self._networks.acquire(machine_id)
                 # Here and not on the thread: a private mount namespace does not get to see new mounts of every host.
                 netns = os.open(network.netns_path, os.O_RDONLY | os.O_CLOEXEC)
                 try:
@@ -169,10 +171,13 @@ class ContainerRuntime:
                 finally:
                     os.close(netns)
             except (RuntimeFailure, OSError, asyncio.CancelledError) as failure:
-                await self._clear(machine_id)
+                try:
+                    await self._clear(machine_id)
+                except (RuntimeFailure, OSError):
+                    _log.exception("what a failed start left of %s goes when it is started or deleted", machine_id)
                 if not isinstance(failure, OSError):
                     raise
-                raise RuntimeFailure("OCI_RUNTIME_FAILED", str(failure)) from failure
+                raise host_failure(failure) from failure
             self._running[machine_id] = running, record
         self._refill_soon()
         return running
@@ -334,9 +339,13 @@ class ContainerRuntime:
         self._disks.create(machine_id, spec.storage_gib)
         places.make()
         slot = self._slots.take()
+        record = Record(boot_id, slot.base, spec, dict(image.environment))
         try:
-            record = Record(boot_id, slot.base, spec, dict(image.environment))
             records.write(places.record, record)
+        except OSError:
+            self._slots.put_back(slot)  # without a record nobody would know of it
+            raise
+        try:
             self._cgroups.apply(slot.cgroup, self._limits(spec))
             device = self._mount_root(machine_id, image, network, slot)
             if self._settings.disk_bytes_per_second:
@@ -389,18 +398,18 @@ class ContainerRuntime:
                 os.close(delegated)
         pid = pid_file.read_text() if pid_file.exists() else ""
         if not pid:
-            raise RuntimeFailure("OCI_RUNTIME_FAILED", f"the OCI runtime started nothing: {_last_words(log)}")
+            raise _failed("the OCI runtime started nothing", log)
         return int(pid)
 
     def _record_process(self, places: _Places, record: Record, pid: int) -> tuple[int, Record]:
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
-            raise _ended_at_once(places) from None
+            raise _failed("process 1 ended at once", places.log) from None
         process = records.identify(pid)
         if process is None:
             os.close(pidfd)
-            raise _ended_at_once(places)
+            raise _failed("process 1 ended at once", places.log)
         with contextlib.suppress(OSError):  # dead, as its pidfd will tell, or not allowed here
             os.setpriority(os.PRIO_PROCESS, pid, _GUEST_NICE)
         record = Record(record.boot_id, record.uid_base, record.spec, record.environment, process)
@@ -451,12 +460,12 @@ class ContainerRuntime:
         return Limits(spec.vcpu, spec.memory_mib, self._settings.pids_limit)
 
 
-def _last_words(log: Path) -> str:
-    return log.read_text(errors="replace").strip()[-500:] if log.exists() else ""
-
-
-def _ended_at_once(places: _Places) -> RuntimeFailure:
-    return RuntimeFailure("OCI_RUNTIME_FAILED", f"process 1 ended at once: {_last_words(places.log)}")
+def _failed(what: str, log: Path) -> RuntimeFailure:
+    """What the OCI runtime's log says of it, unless there was no room to say it."""
+    words = log.read_text(errors="replace").strip()[-500:] if log.exists() else ""
+    if not os.statvfs(log.parent).f_bavail:
+        return RuntimeFailure("STORAGE_EXHAUSTED", f"the run directory is full: {what}: {words}", retryable=True)
+    return RuntimeFailure("OCI_RUNTIME_FAILED", f"{what}: {words}")
 
 
 def _fd_path(fd: int) -> Path:

@@ -7,6 +7,7 @@ after the next welcome, so the guests send again whatever was not acknowledged.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -131,7 +132,11 @@ class Node:
         """Tell the server which images there are, whenever that changes, until cancelled."""
         told: tuple[_ServerConnection, list[str]] | None = None
         while True:
-            server, names = self._server, sorted(await asyncio.to_thread(self._images))
+            try:
+                server, names = self._server, sorted(await asyncio.to_thread(self._images))
+            except OSError as error:
+                log.warning("the images cannot be looked at, which is tried again: %s", error)
+                server, names = None, []
             if server is not None and server.welcomed and told != (server, names):
                 server.send(wire.NodeImages(names))
                 told = server, names
@@ -154,7 +159,8 @@ class Node:
     def _welcome(self) -> None:
         reached(CrashPoint.WELCOMED)
         if self._server is not None:
-            self._server.send(wire.NodeImages(sorted(self._images())))
+            with contextlib.suppress(OSError):  # `watch_images` says it, and tells them once it can
+                self._server.send(wire.NodeImages(sorted(self._images())))
         for machine in list(self._machines.values()):
             if machine.running is not None and not machine.died.is_set():
                 self._run(machine, self._attach(machine))

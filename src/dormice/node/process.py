@@ -25,7 +25,7 @@ from uuid import UUID
 from dormice.crash_points import CrashPoint, reached
 from dormice.node import records
 from dormice.node.records import Record
-from dormice.node.runtime import MachineSpec, Running, RuntimeFailure
+from dormice.node.runtime import MachineSpec, Running, RuntimeFailure, host_failure
 
 log = logging.getLogger(__name__)
 
@@ -79,21 +79,27 @@ class ProcessRuntime:
             raise RuntimeFailure("STILL_RUNNING", f"boot {running.boot_id} of the machine is alive", retryable=True)
         await self.end(machine_id)
         disk = self._disk(machine_id)
-        disk.mkdir(mode=0o700, exist_ok=True)
         environment = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(disk),
             _MARK: machine_id,
         }
         try:
+            disk.mkdir(mode=0o700, exist_ok=True)
             pid = self._spawn(machine_id, boot_id, disk)
+            try:
+                pidfd = os.pidfd_open(pid)
+            except OSError:
+                os.kill(pid, signal.SIGKILL)  # our child, so it is still this one
+                await asyncio.to_thread(os.waitpid, pid, 0)
+                raise
+            running = Running(machine_id, boot_id, self._socket(machine_id), pidfd, environment)
+            self._machines[machine_id] = running
+            reached(CrashPoint.MACHINE_LAUNCHED)
+            records.write(self._record(machine_id), Record(boot_id, 0, spec, environment, records.identify(pid)))
         except OSError as error:
-            raise RuntimeFailure("OCI_RUNTIME_FAILED", f"the guest could not be started: {error}") from error
-        reached(CrashPoint.MACHINE_LAUNCHED)
-        record = Record(boot_id, 0, spec, environment, records.identify(pid))
-        records.write(self._record(machine_id), record)
-        running = Running(machine_id, boot_id, self._socket(machine_id), os.pidfd_open(pid), environment)
-        self._machines[machine_id] = running
+            await self.end(machine_id)
+            raise host_failure(error) from error
         return running
 
     async def end(self, machine_id: str) -> None:

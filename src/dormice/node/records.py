@@ -5,6 +5,7 @@ A record without a process is an intent: a start was under way. A record of befo
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from uuid import UUID
@@ -46,9 +47,11 @@ def identify(pid: int) -> ProcessIdentity | None:
 def write(file: Path, record: Record) -> None:
     """Replace the record; a reader sees the old one or the new one. No fsync: machines end with the host anyway."""
     new = file.with_suffix(".new")
+    data = msgspec.json.encode(record)
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, msgspec.json.encode(record))
+        if os.write(fd, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(new))
     finally:
         os.close(fd)
     new.rename(file)

@@ -6,11 +6,16 @@ guest's socket, and the node (`node.py`) does the talking.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+"""What other work of the host gives back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,13 @@ class RuntimeFailure(Exception):
         super().__init__(message)
         self.code = code
         self.retryable = retryable
+
+
+def host_failure(error: OSError) -> RuntimeFailure:
+    """Return what an error of the host means to whoever wants a machine."""
+    if error.errno in _FULL:
+        return RuntimeFailure("STORAGE_EXHAUSTED", f"the host has no room left: {error}", retryable=True)
+    return RuntimeFailure("OCI_RUNTIME_FAILED", str(error), retryable=error.errno in _EXHAUSTED)
 
 
 class Runtime(Protocol):

@@ -7,6 +7,7 @@ that starts the machine. Entering a cgroup takes the kernel ten milliseconds and
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections import deque
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from dormice.node.cgroups import Cgroups
 from dormice.node.launcher import Launcher, Standby
 from dormice.node.runtime import RuntimeFailure
+
+_log = logging.getLogger(__name__)
 
 RANGE_SIZE = 65_536
 _MOST_RANGES = 30_000
@@ -59,6 +62,8 @@ class Slots:
         self._pool_size = pool_size
         self._lock = threading.Lock()
         self._taken: set[int] = set()
+        self._unclean: set[int] = set()
+        """Of these, the ranges that something is left of which could not be removed."""
         self._ready: deque[Slot] = deque()
 
     def claim(self, base: int) -> None:
@@ -83,23 +88,46 @@ class Slots:
     def close(self) -> None:
         """Undo the slots that nobody took."""
         while self._ready:
-            slot = self._ready.popleft()
-            slot.close()
-            self._cgroups.kill(slot.cgroup)
-            self._cgroups.remove(slot.cgroup)
+            self.put_back(self._ready.popleft())
+        self._clean()
+
+    def put_back(self, slot: Slot) -> None:
+        """Undo a slot that nothing was started in."""
+        slot.close()
+        self._undo(slot.base)
 
     def _make(self) -> Slot:
+        self._clean()
         base = self._free_range()
         name = cgroup_name(base)
         try:
             self._cgroups.create(name, base)
             standby = self._launcher.stand_by(self._cgroups.entrances(name), self._cgroups.init_entrance(name))
-            return Slot(base, self._launcher.userns(base, RANGE_SIZE, _INSIDE), standby)
+            try:
+                return Slot(base, self._launcher.userns(base, RANGE_SIZE, _INSIDE), standby)
+            except (RuntimeFailure, OSError):
+                standby.close()
+                raise
         except (RuntimeFailure, OSError):
+            self._undo(base)
+            raise
+
+    def _undo(self, base: int) -> None:
+        """Remove what was made in a range and let it be used again; if that cannot be done now, before the next one is made."""
+        name = cgroup_name(base)
+        try:
             self._cgroups.kill(name)
             self._cgroups.remove(name)
+        except OSError:
+            _log.warning("what was made in %s is removed later", name, exc_info=True)
+            self._unclean.add(base)
+        else:
+            self._unclean.discard(base)
             self.release(base)
-            raise
+
+    def _clean(self) -> None:
+        for base in list(self._unclean):
+            self._undo(base)
 
     def _free_range(self) -> int:
         with self._lock:
