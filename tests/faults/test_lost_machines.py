@@ -1,0 +1,148 @@
+"""Machines whose host, node or process 1 goes away under them: outcomes are records, and what was asked for is done."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from random import randrange
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import StartLive
+from tests.live import TERMINAL, Api, Live, path_of
+from tests.wait import wait_until
+
+
+@pytest.fixture(scope="module", name="live", params=["process", pytest.param("container", marks=pytest.mark.machines)])
+def _live(request: pytest.FixtureRequest, start_live: StartLive) -> Iterator[Live]:
+    with start_live(request.param, DORMICE_LIMIT_CANCEL_GRACE_MS="300") as live:
+        yield live
+
+
+def _long() -> str:
+    """An argument of sleep that tells one from all others of this host."""
+    return f"{randrange(10_000, 100_000)}.{os.getpid()}"
+
+
+def _asleep(seconds: str) -> list[int]:
+    """The pids of all `sleep` with that argument, wherever they run."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[:2] == [b"sleep", seconds.encode()]:
+            found.append(int(entry.name))
+    return found
+
+
+def _tree(seconds: str) -> str:
+    """A command of four processes and a stopped one that have done what they can to escape."""
+    return (
+        f"setsid sleep {seconds} & (setsid sh -c 'sleep {seconds} & trap \"\" TERM; sleep {seconds}; :' &) ; "
+        f"sleep {seconds} & kill -STOP $!; echo grown; trap '' TERM; sleep {seconds}; :"
+    )
+
+
+def _grown(api: Api, machine: str, seconds: str, **body: Any) -> dict[str, Any]:
+    record = api.shell(machine, _tree(seconds), wait_ms=0, **body)
+    api.wait_for_output(record, b"grown\n")
+    wait_until(lambda: len(_asleep(seconds)) >= 4, 10, "the whole tree")
+    return record
+
+
+def _end_of(api: Api, record: dict[str, Any]) -> dict[str, Any]:
+    def ended() -> dict[str, Any] | None:
+        try:
+            answer = api.get(path_of(record))
+        except httpx.TransportError:
+            return None
+        return answer.json() if answer.status_code == 200 and answer.json()["status"] in TERMINAL else None
+
+    return wait_until(ended, 30, f"the end of {record}")
+
+
+def _process_1(live: Live, machine: str) -> int:
+    """The pid of a machine's guest on the host, from the node's record of it."""
+    run = live.directory / "run"
+    file = (
+        run / machine / "private" / "record.json" if live.driver == "container" else run / "process" / f"{machine}.json"
+    )
+    return int(json.loads(file.read_text())["process"]["pid"])
+
+
+def test_what_was_promised_is_kept_while_server_and_node_are_dead_or_right_afterwards(live: Live) -> None:
+    timed, cancelled, left = _long(), _long(), _long()
+    with live.client() as api:
+        machine = api.create_machine(autosleep="never")
+        assert api.shell(machine, f"setsid sleep {left} & true")["status"] == "succeeded"
+        (daemon,) = wait_until(lambda: _asleep(left), 5, "the daemon")
+        to_cancel = _grown(api, machine, cancelled)
+        to_time_out = _grown(api, machine, timed, timeout_ms=3_000)
+        os.kill(live.part("node"), signal.SIGSTOP)  # so that the guest does not hear of what follows
+        assert api.delete(path_of(to_cancel)).status_code == 200
+        live.kill_all()
+        assert len(_asleep(cancelled)) >= 4
+        wait_until(lambda: not _asleep(timed), 10, "the guest has killed all of it by itself")
+        live.start()
+
+        ended = _end_of(api, to_time_out)
+        assert (ended["status"], ended["error_code"]) == ("failed", "timeout")
+        assert api.output(ended) == b"grown\n"
+        assert _end_of(api, to_cancel)["status"] == "cancelled"
+        assert _asleep(cancelled) == []
+        assert api.shell(machine, "true")["status"] == "succeeded"
+        assert _asleep(left) == [daemon], "what was left running on purpose goes on"
+        api.delete(f"/v1/machines/{machine}", params={"wait_ms": 30_000})
+        assert _asleep(left) == []
+
+
+def test_the_death_of_process_1_ends_its_executions_and_no_others(live: Live) -> None:
+    seconds = _long()
+    with live.client() as api:
+        machine = api.create_machine(autosleep="never")
+        victim = _process_1(live, machine)
+        other = api.create_machine(autosleep="never")
+        api.shell(machine, "echo kept > ~/kept; sync")
+        spared = api.execute(other, "cat", stdin_open=True, wait_ms=0)
+        record = _grown(api, machine, seconds)
+        os.kill(victim, signal.SIGKILL)
+        ended = _end_of(api, record)
+        assert (ended["status"], ended["error_code"]) == ("failed", "machine_lost")
+        assert api.output(ended) == b"grown\n"
+        assert _asleep(seconds) == []
+        assert api.output(api.shell(machine, "cat ~/kept")) == b"kept\n"
+        assert api.get(path_of(spared)).json()["status"] in {"queued", "running"}
+        api.put(f"{path_of(spared)}/stdin", params={"offset": 0, "eof": "true"}, content=b"on").raise_for_status()
+        assert api.output(api.finished(spared)) == b"on"
+
+
+def test_a_host_that_was_started_again_has_lost_what_ran_and_nothing_else(live: Live) -> None:
+    seconds = _long()
+    with live.client() as api:
+        machine = api.create_machine(autosleep="never")
+        api.shell(machine, "echo kept > ~/kept; sync")
+        record = _grown(api, machine, seconds)
+        live.kill_all()
+        live.kill_machines()
+        _empty(live.directory / "run")
+        live.start()
+        ended = _end_of(api, record)
+        assert (ended["status"], ended["error_code"]) == ("failed", "machine_lost")
+        assert api.output(api.shell(machine, "cat ~/kept")) == b"kept\n"
+
+
+def _empty(run: Path) -> None:
+    """What is on a tmpfs is gone after a reboot."""
+    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+        if (mountpoint := line.split()[4]).startswith(f"{run}/"):
+            subprocess.run(["umount", mountpoint], check=True)
+    shutil.rmtree(run)
