@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dormice import log_stream
-from dormice.log_stream import LogStream
+from dormice.telemetry import log_stream
+from dormice.telemetry.log_stream import LogStream
 from tests.live import Live
 from tests.wait import wait_until
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import msgspec
 
-from dormice.log_stream import LogStream
+from dormice.telemetry.log_stream import LogStream
 
 _PLAIN = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _encoder = msgspec.json.Encoder(enc_hook=str)

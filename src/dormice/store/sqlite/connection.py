@@ -14,9 +14,7 @@ from dormice.store.interface import StoreUnavailable
 from dormice.store.sqlite import integrity, statements
 from dormice.store.sqlite.driver import driver_errors
 
-# Read while we may still read the code, which may be root's alone.
-_SCHEMA = statements.read("schema.sql")
-_ADDITIONS = statements.read("additions.sql")
+_ADDITIONS = statements.read("additions.sql")  # like the schema, while we may still read the code
 SCHEMA_VERSION = 1
 BUSY_MS = 2_000
 """How long the writer waits for another process that holds the file: a backup, somebody's shell."""
@@ -103,7 +101,7 @@ def _prepare(db: apsw.Connection) -> None:
     """Make the tables of a new file, and the indexes that one of an earlier release lacks."""
     db.execute("BEGIN IMMEDIATE")
     if not db.pragma("schema_version"):
-        db.execute(_SCHEMA)
+        db.execute(integrity.SCHEMA)
         db.pragma("application_id", APPLICATION_ID)
         db.pragma("user_version", SCHEMA_VERSION)
     db.execute(_ADDITIONS)

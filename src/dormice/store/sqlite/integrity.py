@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -16,11 +17,12 @@ from dormice.store.interface import StoreUnavailable
 from dormice.store.sqlite import statements
 from dormice.store.sqlite.driver import DAMAGED, ours
 
+SCHEMA = statements.read("schema.sql")  # while we may still read the code, which may be root's alone
 UNCHECKED = frozenset({"log"})
 """Holds nearly all of the bytes, and no row of it says anything of another one."""
 _WAL_HEADER_BYTES = 32
 _WAL_MAGIC = (0x377F0682, 0x377F0683)
-_SCHEMA = "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite%' ORDER BY name"
+_TABLES = "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite%' ORDER BY name"
 
 
 class Watch:
@@ -65,20 +67,22 @@ def check_log(path: Path) -> None:
 
 
 def check_file(db: apsw.Connection, path: Path) -> None:
-    """Refuse a file with other tables than ours or with damaged pages."""
-    found = db.execute(_SCHEMA).fetchall()
+    """Refuse a file that lacks a table or index of ours or has damaged pages. Another release may have added indexes."""
     with apsw.Connection(":memory:") as model:
-        model.execute(statements.read("schema.sql"))
-        wanted = model.execute(_SCHEMA).fetchall()
+        model.execute(SCHEMA)
+        wanted = model.execute(_TABLES).fetchall()
     model.close()
-    if found != wanted:
-        different = sorted({str(name) for _, name, _ in set(found) ^ set(wanted)})
-        raise StoreUnavailable(f"{path.name} is damaged: not as it was made are {', '.join(different)}")
+    if lacks := set(wanted) - set(db.execute(_TABLES)):
+        raise StoreUnavailable(f"{path.name} is damaged: not as it was made are {', '.join(sorted(map(_name, lacks)))}")
     for kind, name, _ in wanted:
         if kind == "table" and name not in UNCHECKED:
             says = db.execute(f"PRAGMA quick_check({name})").get
             if says != "ok":
                 raise StoreUnavailable(f"{path.name} is damaged: {name}: {str(says).splitlines()[-1]}")
+
+
+def _name(row: tuple[Any, ...]) -> str:
+    return str(row[1])
 
 
 def _identity(name: str) -> tuple[int, int] | None:
