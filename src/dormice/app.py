@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 import uvloop
 
-from dormice import config, privileges
+from dormice import config, directories, privileges
 from dormice.api.app import create_app
 from dormice.api.http.connection import Connection
 from dormice.api.services import Services
@@ -75,7 +75,7 @@ def up(settings: Settings) -> int:
     """Run server and node on this host until a signal. Returns the exit code. Raises SettingsError."""
     log_to_stderr(settings.log_level)
     _check_server(settings)
-    _make_directory(settings.data)
+    directories.make_directory(settings.data)
     with locked(settings.data / "up.lock", "`dormice up`"):
         return supervise(settings)
 
@@ -84,12 +84,12 @@ def server(settings: Settings) -> None:
     """Run the server until a signal. Raises SettingsError, StoreUnavailable."""
     log_to_stderr(settings.log_level)
     _check_server(settings)
-    with _host_errors("the server"):
+    with directories.host_errors("the server"):
         for directory in (settings.data, settings.data / "server"):
-            _make_directory(directory)
+            directories.make_directory(directory)
     lock = locked(settings.data / "server" / "lock", "`dormice server`", patience=HANDOVER_SECONDS)
     with lock, _one_failure():  # before it listens: the earlier one has the port too
-        with _host_errors("the server"):
+        with directories.host_errors("the server"):
             prepared = _prepare_server(settings)
         uvloop.run(_serve_server(prepared))
 
@@ -97,8 +97,8 @@ def server(settings: Settings) -> None:
 def node(settings: Settings) -> None:
     """Run the node until a signal. Raises SettingsError, RuntimeFailure."""
     log_to_stderr(settings.log_level)
-    _make_directory(settings.data)
-    _make_directory(settings.data / "node")
+    directories.make_directory(settings.data)
+    directories.make_directory(settings.data / "node")
     if settings.driver != "process":  # whose commands would inherit it
         privileges.take_descriptors()
         if os.geteuid() == 0:
@@ -137,7 +137,7 @@ def _prepare_server(settings: Settings) -> _PreparedServer:
     if os.geteuid() == 0:
         uid, gid = _account(settings)
         privileges.take_precedence()
-        _give(directory, uid, gid)
+        directories.give(directory, uid, gid)
         directory = privileges.private_view(directory, settings.run / "server")
         privileges.drop(uid, gid)
     return _PreparedServer(settings.data / "server", directory, secret, http, node_socket, limits, defaults, tracing)
@@ -343,7 +343,7 @@ async def _serve_node(settings: Settings) -> None:
         async with AsyncExitStack() as opened, asyncio.TaskGroup() as group:
             if settings.driver == "process":
                 runtime, names = _processes(settings), _any_image
-                with _host_errors("the node"):
+                with directories.host_errors("the node"):
                     live = await runtime.open()
             else:
                 networks = _networks(settings)
@@ -460,15 +460,6 @@ def _one_failure() -> Iterator[None]:
         raise
 
 
-@contextmanager
-def _host_errors(what: str) -> Iterator[None]:
-    """Say in one line why the host does not let it begin: a full disk, a file system that cannot be written. Raises SettingsError."""
-    try:
-        yield
-    except OSError as error:
-        raise SettingsError(f"{what} cannot begin: {error}") from error
-
-
 def _settle_garbage() -> None:
     """Spare the collector what lives as long as the process."""
     gc.collect()
@@ -490,18 +481,3 @@ def on_stop(act: Callable[[], None]) -> None:
             act()
 
         loop.add_reader(fd, gone)
-
-
-def _make_directory(path: Path) -> None:
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(f"cannot make {path}: {error}; set --data-dir") from None
-
-
-def _give(directory: Path, uid: int, gid: int) -> None:
-    """Make the server's directory and files the server's user's own."""
-    os.chown(directory, uid, gid)
-    directory.chmod(0o700)
-    for entry in directory.iterdir():
-        os.chown(entry, uid, gid, follow_symlinks=False)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dormice.config import SettingsError
+from dormice.directories import host_errors
 
 HANDOVER_SECONDS = 8.0
 """How long a role waits for an earlier one whose supervisor was killed, and which is about to end. Less than the supervisor gives a role to
@@ -20,7 +21,8 @@ _LOOK_AGAIN_SECONDS = 0.05
 @contextmanager
 def locked(path: Path, what: str, *, patience: float = 0) -> Iterator[None]:
     """Hold a lock on the data directory. Raises SettingsError when another process has it, and still has it after `patience` seconds."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with host_errors(what):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     until = time.monotonic() + patience
     try:
         while not _lock(fd):

@@ -7,7 +7,8 @@ from pathlib import Path
 from dormice.domain.execution import Micros
 from dormice.store.interface import StoreUnavailable
 from dormice.store.sqlite import statements
-from dormice.store.sqlite.connection import APPLICATION_ID, driver_errors, open_reader
+from dormice.store.sqlite.connection import APPLICATION_ID, open_reader
+from dormice.store.sqlite.driver import driver_errors
 
 _SQL = statements.load("survey.sql")
 
