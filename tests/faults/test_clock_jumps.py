@@ -13,6 +13,7 @@ from dormice.domain.limits import Limits
 from dormice.domain.machine import Phase
 from dormice.engine.clock import SystemClock
 from dormice.engine.orders import ExecutionOrder, Idempotency, MachineOrder
+from dormice.engine.retention import Retention
 from dormice.protocol import node as wire
 from tests.engine.scripted_node import MovedClock, ScriptedNode, Server, ended, serving
 
@@ -107,6 +108,22 @@ async def test_a_key_is_remembered_for_its_day(server: Server, clock: MovedClock
     clock.forward(25 * HOUR)
     await _look(server)
     assert (await server.engine.executions.create(server.caller, machine.id, TRUE, key)).id != first.id
+
+
+@pytest.mark.parametrize("jump", [1_000 * HOUR, -1_000 * HOUR])
+async def test_what_has_ended_is_kept_for_its_time(server: Server, clock: MovedClock, jump: float) -> None:
+    node = await server.node()
+    machine, _ = await server.machine(node)
+    before = await _done(server, node, machine.id, await server.execute(machine))
+    clock.set_by(jump)
+    after = await _done(server, node, machine.id, await server.execute(machine))
+    retention = Retention(store=server.engine._store, clock=clock, limits=Limits(keep_finished_hours=48))
+    clock.forward(47 * HOUR)
+    assert await retention.delete() == 0
+    for kept in (before, after):
+        assert (await server.engine.executions.get(server.caller, machine.id, kept.id)).terminal
+    clock.forward(5_000 * HOUR)
+    assert await retention.delete() > 0
 
 
 @jumps
