@@ -131,7 +131,7 @@ def test_a_second_server_on_the_same_data_is_refused(place: Path) -> None:
         try:
             file = place / "data" / "server" / "dormice.sqlite3"
             wait_until(file.exists, SECONDS, "the first has its store")
-            assert "another server" in refused(place, DORMICE_RUN_DIR=str(place / "run2"))
+            assert "is in use by another `dormice server`" in refused(place, DORMICE_RUN_DIR=str(place / "run2"))
         finally:
             first.terminate()
         assert first.stderr is not None
