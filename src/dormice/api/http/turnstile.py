@@ -13,7 +13,8 @@ class Turnstile:
     """Lets requests in at once while there are few, else one organization's after another's. Within one, first in first out."""
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._waiting: OrderedDict[str, deque[tuple[asyncio.Future[None], int]]] = OrderedDict()
+        """What waits, and how much of a turn it takes."""
         self._room = PER_TURN
         self._turn_due = False
 
@@ -22,17 +23,18 @@ class Turnstile:
         if self._room and not self._waiting:
             self._room -= 1
             self._await_turn()
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(organization_id, deque()).append(turn)
-        await turn
+        else:
+            await self._wait(organization_id, 1)
 
     async def step_back(self, organization_id: str) -> None:
         """Let the others go first, in the midst of long work, and then go on alone in its turn."""
+        await self._wait(organization_id, PER_TURN)
+
+    async def _wait(self, organization_id: str, share: int) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(organization_id, deque()).append((turn, share))
         self._await_turn()
-        self._room = 0
-        await self.enter(organization_id)
-        self._room = 0
+        await turn
 
     def _await_turn(self) -> None:
         if not self._turn_due:
@@ -42,13 +44,17 @@ class Turnstile:
     def _next_turn(self) -> None:
         self._turn_due = False
         self._room = PER_TURN
-        while self._room and self._waiting:
-            organization_id, queue = self._waiting.popitem(last=False)
-            turn = queue.popleft()
-            if queue:
-                self._waiting[organization_id] = queue  # behind the others
+        while self._waiting:
+            organization_id, queue = next(iter(self._waiting.items()))
+            turn, share = queue[0]
+            if share > self._room:
+                break
+            queue.popleft()
+            self._waiting.move_to_end(organization_id)
+            if not queue:
+                del self._waiting[organization_id]
             if not turn.done():  # its request was not given up
                 turn.set_result(None)
-                self._room -= 1
+                self._room -= share
         if self._room < PER_TURN:
             self._await_turn()
