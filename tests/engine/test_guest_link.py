@@ -15,6 +15,7 @@ from dormice.node.guest_link import GuestLink, attach
 from dormice.node.runtime import Running
 from dormice.protocol import guest
 from dormice.protocol import node as wire
+from tests.wait import wait_until_async
 
 BOOT = UUID(int=7, version=4)
 X = bytes(range(16))
@@ -73,7 +74,7 @@ class Guest:
         self._writer.close()
 
 
-def exited() -> guest.Exited:
+def exited(kept: int = 3) -> guest.Exited:
     return guest.Exited(
         execution=X,
         how=guest.How.SIGNALLED,
@@ -81,9 +82,9 @@ def exited() -> guest.Exited:
         errno=0,
         started_at=1,
         ended_at=2,
-        stdout_total=3,
+        stdout_total=kept,
         stderr_total=0,
-        stdout_kept=3,
+        stdout_kept=kept,
         stderr_kept=0,
         flags=guest.End(0),
     )
@@ -105,6 +106,48 @@ async def test_a_guest_is_told_to_forget_only_what_has_ended(tmp_path: Path) -> 
     assert [type(message) for message in listener.said] == [wire.Attached]
     link.close()
     await process.ends()
+    server.close()
+
+
+@pytest.mark.parametrize("further", [b"", b"more"])
+async def test_output_goes_on_where_the_server_had_come_to_before(further: bytes, tmp_path: Path) -> None:
+    """It had more of a stream than the new connection has brought so far; the guest then skips what lies between."""
+    process, listener = Guest(), Listener()
+    path = tmp_path / "guest.sock"
+    server = await asyncio.start_unix_server(lambda *pair: process.called.put_nowait(pair), path)
+    calling = asyncio.ensure_future(attach(Running("dm-1", BOOT, path, -1), 1, listener, lambda: 0))
+    await process.answer()
+    assert isinstance(await process.hear(), guest.Hello)
+    process.say(guest.Welcome(BOOT.bytes, (X,)), guest.Output(X, Stream.STDOUT, 0, b"abc"))
+    link = await calling
+    link.acknowledge(wire.AckOutput("dm-1", X, 1, 100))
+    assert await process.hear() == guest.Ack(X, Stream.STDOUT, 100)
+    if further:
+        process.say(guest.Output(X, Stream.STDOUT, 100, further))
+    process.say(exited(kept=100 + len(further)))
+
+    async def heard() -> bool:
+        return bool(listener.lies) or isinstance(listener.said[-1], wire.Exited)
+
+    await wait_until_async(heard, PATIENCE_SECONDS, "the end is heard")
+    link.close()
+    assert listener.lies == []
+    await process.ends()
+    server.close()
+
+
+async def test_output_skips_nothing_else(tmp_path: Path) -> None:
+    process, listener = Guest(), Listener()
+    path = tmp_path / "guest.sock"
+    server = await asyncio.start_unix_server(lambda *pair: process.called.put_nowait(pair), path)
+    calling = asyncio.ensure_future(attach(Running("dm-1", BOOT, path, -1), 1, listener, lambda: 0))
+    await process.answer()
+    process.say(guest.Welcome(BOOT.bytes, (X,)), guest.Output(X, Stream.STDOUT, 0, b"abc"))
+    link = await calling
+    link.acknowledge(wire.AckOutput("dm-1", X, 1, 100))
+    process.say(guest.Output(X, Stream.STDOUT, 99, b"x"))
+    await process.ends()
+    assert listener.lies == ["output at offset 99, 3 was next"]
     server.close()
 
 

@@ -21,6 +21,7 @@ from dormice.protocol.guest import (
     Pong,
     Stale,
     Started,
+    Stdin,
     StdinState,
     Welcome,
     encode,
@@ -83,6 +84,19 @@ def test_everything_unacknowledged_is_sent_again_in_order(guest: GuestProcess) -
             assert (output.offset, output.data) == (3, b"def\n")
             with pytest.raises(TimeoutError):
                 link.receive(timeout=0.05)
+
+
+def test_what_was_acknowledged_before_it_could_be_sent_again_is_skipped(guest: GuestProcess) -> None:
+    """A node that is new may have a server that is not: it has more than the new connection brought so far."""
+    size = 240_000
+    with guest.connect() as first:
+        execution = first.start("/bin/sh", "-c", f"head -c {size} /dev/zero; read line; printf more", stdin_open=True)
+        first.until(Output, lambda frame: frame.offset + len(frame.data) == size)
+    with guest.connect(hello=False, receive_buffer=4096) as second:
+        second.send(Hello(second.epoch), Ack(execution, Stream.STDOUT, size), Stdin(execution, 0, b"x\n"))
+        skipped = second.until(Output, lambda frame: frame.offset >= size)
+        assert (skipped.offset, skipped.data) == (size, b"more")
+        assert second.until(Exited).stdout_kept == size + 4
 
 
 def test_a_frame_cut_by_a_lost_connection_is_dropped(guest: GuestProcess) -> None:

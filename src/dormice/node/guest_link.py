@@ -63,6 +63,14 @@ class _Known:
     disowned: bool = False
     """The server has no use for it: what comes is acknowledged here, and its end forgotten at once."""
 
+    def goes_on_at(self, stream: Stream, offset: int) -> bool:
+        """Whether the stream may go on, or end, at `offset`.
+
+        The server may have more than this connection brought, from the one before. Once the guest reads so, it skips it.
+        """
+        expected = self.next_offset[stream]
+        return expected is None or offset == expected or offset == self.acknowledged.get(stream, 0) > expected
+
 
 class GuestLink(asyncio.Protocol):
     """Speaks the guest protocol on one connection. Made by `attach`."""
@@ -266,11 +274,10 @@ class GuestLink(asyncio.Protocol):
 
     def _follow(self, execution: bytes, stream: Stream, offset: int, size: int) -> _Known:
         known = self._find(execution)
-        expected = known.next_offset[stream]
-        if expected is None:
+        if known.next_offset[stream] is None:
             known.acknowledged.setdefault(stream, offset)
-        elif offset != expected:
-            raise guest.ProtocolViolation(f"output at offset {offset}, {expected} was next")
+        elif not known.goes_on_at(stream, offset):
+            raise guest.ProtocolViolation(f"output at offset {offset}, {known.next_offset[stream]} was next")
         known.next_offset[stream] = offset + size
         if offset + size - known.acknowledged.get(stream, 0) > guest.STREAM_WINDOW_BYTES:
             raise guest.ProtocolViolation("output beyond the window")
@@ -279,7 +286,7 @@ class GuestLink(asyncio.Protocol):
     def _exited(self, frame: guest.Exited) -> wire.Exited:
         known = self._find(frame.execution)
         for stream, kept in ((Stream.STDOUT, frame.stdout_kept), (Stream.STDERR, frame.stderr_kept)):
-            if known.next_offset[stream] not in (None, kept):
+            if not known.goes_on_at(stream, kept):
                 raise guest.ProtocolViolation(f"EXITED with {kept} bytes kept after another count was sent")
         known.exited = True
         return wire.Exited(
