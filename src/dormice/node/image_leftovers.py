@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from dormice.node.image_use import condemning, in_use
 from dormice.node.images import BUILDING, VERSIONS, exclusively
+from dormice.node.trees import remove_tree
 
 _CONDEMNED = ".condemned-"
 
@@ -31,7 +31,7 @@ def delete_version(images_dir: Path, user: Path, version: Path) -> bool:
                 return False
             if not version.name.startswith(_CONDEMNED):
                 version = version.rename(version.with_name(_CONDEMNED + version.name))
-        shutil.rmtree(version)
+        remove_tree(version)
     return True
 
 
@@ -47,5 +47,5 @@ def delete_half_built(images_dir: Path, directory: Path) -> bool:
     """Delete such a directory; False while a build is under way, whose own it may be. Raises OSError."""
     with exclusively(images_dir) as alone:
         if alone:
-            shutil.rmtree(directory)
+            remove_tree(directory)
         return alone

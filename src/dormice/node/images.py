@@ -17,7 +17,6 @@ import fcntl
 import os
 import re
 import secrets
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -30,6 +29,7 @@ import msgspec
 from dormice.node import image_use
 from dormice.node.ports import Image
 from dormice.node.runtime import RuntimeFailure
+from dormice.node.trees import opened, remove_tree, walk
 
 DEFAULT_IMAGES_DIR = Path("/var/lib/dormice/images")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -117,12 +117,12 @@ def building(images_dir: Path, name: str, progress: Progress) -> Iterator[Path]:
     check_name(name)
     with _lock(images_dir, progress):
         for left_over in images_dir.glob(f"{BUILDING}*"):
-            shutil.rmtree(left_over)
+            remove_tree(left_over)
         work = Path(tempfile.mkdtemp(prefix=BUILDING, dir=images_dir))
         try:
             yield work
         finally:
-            shutil.rmtree(work)
+            remove_tree(work)
 
 
 def publish(images_dir: Path, name: str, rootfs: Path, *, source: str, environment: Mapping[str, str]) -> ImageRecord:
@@ -159,11 +159,8 @@ def _read_record(version: Path) -> ImageRecord:
 
 
 def _size_on_disk(root: Path) -> int:
-    seen: dict[int, int] = {}
-    for _, dirs, files, dir_fd in os.fwalk(root):
-        for entry in (*dirs, *files):
-            status = os.stat(entry, dir_fd=dir_fd, follow_symlinks=False)
-            seen[status.st_ino] = status.st_blocks * 512
+    with opened(root) as fd:
+        seen = {entry.status.st_ino: entry.status.st_blocks * 512 for entry in walk(fd)}
     return sum(seen.values())
 
 

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 from dormice.node import host_leftovers, image_leftovers, image_use
 from dormice.node.host_leftovers import Found, Leftover
 from dormice.node.network import holds_name
+from dormice.node.trees import remove_tree
 
 _DRAFT = re.compile(r"api-key\.[0-9a-f]{8}")
 _DRAFT_SECONDS = 60
@@ -130,7 +130,7 @@ def _file(kind: str, path: Path) -> Leftover:
 def _remove_all(paths: list[Path]) -> None:
     for path in paths:
         if path.is_dir():
-            shutil.rmtree(path)
+            remove_tree(path)
         else:
             path.unlink(missing_ok=True)
 

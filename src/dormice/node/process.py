@@ -13,7 +13,6 @@ import fcntl
 import logging
 import os
 import select
-import shutil
 import signal
 import socket
 import time
@@ -26,6 +25,7 @@ from dormice.crash_points import CrashPoint, reached
 from dormice.node import records
 from dormice.node.records import Record
 from dormice.node.runtime import MachineSpec, Running, RuntimeFailure, host_failure
+from dormice.node.trees import remove_tree
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,8 @@ class ProcessRuntime:
 
     async def destroy(self, machine_id: str) -> None:
         await self.end(machine_id)
-        await asyncio.to_thread(shutil.rmtree, self._disk(machine_id), ignore_errors=True)
+        with contextlib.suppress(OSError):  # as far as it lets itself be removed by whoever we are
+            await asyncio.to_thread(remove_tree, self._disk(machine_id))
         self._output(machine_id).unlink(missing_ok=True)
 
     async def resize(self, machine_id: str, spec: MachineSpec) -> None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dormice.node.images import ImageFailure
+from dormice.node.trees import empty_tree, walk
 
 HIGHEST_ID = 65_535
 """Machines have 65,536 user ids; a file of any other owner would be nobody's."""
@@ -30,7 +31,7 @@ def finish_rootfs(rootfs: Path) -> None:
         for name, mode in _MOUNT_POINTS.items():
             _ensure_directory(name, mode, root)
         with _opened("dev", dir_fd=root) as dev:
-            _empty(dev)
+            empty_tree(dev)
         with _opened("etc", dir_fd=root) as etc:
             for name in ("machine-id", "hostname", "resolv.conf"):
                 _write(name, b"", etc)
@@ -54,16 +55,16 @@ def write_inside(rootfs: Path, path: str, content: bytes) -> None:
 
 def _strip(rootfs: Path) -> None:
     """Remove device nodes, sockets and attributes that mean something to overlayfs; refuse foreign owners."""
-    _check_owner(rootfs.lstat(), str(rootfs))
+    _check_owner(rootfs.lstat(), "/")
     _strip_attributes(str(rootfs))
-    for where, dirs, files, dir_fd in os.fwalk(rootfs):
-        for name in (*dirs, *files):
-            status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-            _check_owner(status, f"{where}/{name}")
-            if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode) or stat.S_ISSOCK(status.st_mode):
-                os.unlink(name, dir_fd=dir_fd)
+    with _opened(rootfs) as root:
+        for entry in walk(root):
+            _check_owner(entry.status, f"/{entry.path}")
+            mode = entry.status.st_mode
+            if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
+                os.unlink(entry.name, dir_fd=entry.directory)
             else:
-                _strip_attributes(f"/proc/self/fd/{dir_fd}/{name}")
+                _strip_attributes(f"/proc/self/fd/{entry.directory}/{entry.name}")
 
 
 def _check_owner(status: os.stat_result, path: str) -> None:
@@ -86,17 +87,6 @@ def _ensure_directory(name: str, mode: int, root: int) -> None:
         return
     with _opened(name, dir_fd=root) as made:
         os.fchmod(made, mode)
-
-
-def _empty(directory: int) -> None:
-    for _, dirs, files, dir_fd in os.fwalk(".", topdown=False, dir_fd=directory):
-        for name in files:
-            os.unlink(name, dir_fd=dir_fd)
-        for name in dirs:
-            if stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
-                os.rmdir(name, dir_fd=dir_fd)
-            else:
-                os.unlink(name, dir_fd=dir_fd)
 
 
 def _write(name: str, content: bytes, directory: int) -> None:
