@@ -10,11 +10,12 @@ import tarfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from dormice.node.debian import AptSource, host_sources
-from dormice.node.image_import import import_image
+from dormice.node.image_import import _kind, import_image
 from dormice.node.images import (
     ImageFailure,
     Images,
@@ -242,6 +243,43 @@ def test_what_is_no_archive_is_refused_in_words(content: bytes, tmp_path: Path) 
         import_image(tmp_path / "images", "mine", tmp_path / "absent", quiet)
     with pytest.raises(ImageFailure, match="oci-layout"):
         import_image(tmp_path / "images", "mine", tmp_path, quiet)
+
+
+def test_an_archive_is_not_believed(tmp_path: Path) -> None:
+    """Neither memory nor stack nor time of whoever reads it grows with what its headers claim."""
+    pax, far = tarfile.TarInfo("x"), tarfile.TarInfo("far")
+    pax.type = tarfile.XHDTYPE
+    nests = pax.tobuf(tarfile.USTAR_FORMAT) * 5_000
+    far.size = 1 << 70
+    pax.size = 1 << 28
+    for name, content, fault in (
+        ("claims", pax.tobuf(tarfile.USTAR_FORMAT) + bytes(1 << 28), "extension of 268435456 bytes"),
+        ("nests", nests, "neither an image nor"),
+        ("far", far.tobuf(tarfile.GNU_FORMAT), "ends too soon"),
+    ):
+        packed = tmp_path / name
+        packed.write_bytes(gzip.compress(content, 1))
+        with pytest.raises(ImageFailure, match=fault):
+            import_image(tmp_path / "images", "mine", packed, quiet)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
+def test_what_stands_before_what_tells_an_archives_kind_is_passed_over(kind: Literal[0, 1, 2], tmp_path: Path) -> None:
+    path = tmp_path / "image.tar"
+    blob, content = file("blobs/sha256/" + "x" * 64, b"b" * 1000)
+    deep = tarfile.TarInfo("blobs/" + "y" * 90 if kind == tarfile.USTAR_FORMAT else "blobs/" + "y" * 150)
+    huge = tarfile.TarInfo("sparse")
+    huge.pax_headers = {"size": "1024"} if kind == tarfile.PAX_FORMAT else {}
+    with tarfile.open(path, "w", format=kind) as tar:
+        tar.addfile(blob, io.BytesIO(content))
+        tar.addfile(special("way", tarfile.SYMTYPE, "z" * 99)[0])
+        tar.addfile(deep)
+    data = path.read_bytes().rstrip(b"\0")
+    data += bytes(-len(data) % 512)
+    if huge.pax_headers:  # the plain header says 0
+        data += huge.tobuf(kind) + b"s" * 1024
+    path.write_bytes(data + tarfile.TarInfo("oci-layout").tobuf(kind))
+    assert _kind(path) == "oci-archive"
 
 
 @pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "UPPER", "a" * 64, "default\n"])

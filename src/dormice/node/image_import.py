@@ -9,10 +9,11 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import re
 import shutil
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -26,6 +27,16 @@ _LAYOUT = "layout:image"
 _SYSTEM_DIRECTORIES = {"bin", "dev", "etc", "home", "lib", "lib64", "opt", "root", "sbin", "tmp", "usr", "var"}
 _NOT_CARRIED = {"TERM"}
 _BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
+_EXTENSIONS = {
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+}
+_EXTENSION_BYTES = 1 << 20
+_SIZE_RECORD = re.compile(rb"(?:^|\n)[0-9]+ size=([0-9]{1,18})\n")
+"""In a pax header: the size of what follows, where the plain header has no room for it."""
 
 
 def import_image(images_dir: Path, name: str, source: Path, progress: Progress) -> ImageRecord:
@@ -75,9 +86,9 @@ def _kind(path: Path) -> str:
             return "oci"
         raise ImageFailure(f"{path} is a directory without an oci-layout file")
     try:
-        with _uncompressed(path) as content, tarfile.open(fileobj=content, mode="r|") as archive:
-            for member in archive:
-                parts = PurePosixPath(member.name.lstrip("/")).parts
+        with _uncompressed(path) as archive:
+            for name in _names(archive):
+                parts = PurePosixPath(name.lstrip("/")).parts
                 if parts == ("oci-layout",):
                     return "oci-archive"
                 if parts == ("manifest.json",):
@@ -87,6 +98,47 @@ def _kind(path: Path) -> str:
     except _BROKEN as error:
         raise ImageFailure(f"{path} is no tar archive that can be read: {error}") from error
     raise ImageFailure(f"{path} holds neither an image nor the files of a system")
+
+
+def _names(archive: IO[bytes] | gzip.GzipFile) -> Iterator[str]:
+    """Yield the names in a tar archive's plain headers; none that we look for needs an extended one. Raises TarError.
+
+    The library reads whole archives too, but believes their headers: it takes what they claim into memory, nests as deep as
+    they do, and goes where they say, for ever.
+    """
+    size_to_come: int | None = None
+    while header := archive.read(tarfile.BLOCKSIZE):
+        if not any(header):
+            return
+        member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        if member.type in _EXTENSIONS:
+            if not 0 <= member.size <= _EXTENSION_BYTES:
+                raise tarfile.ReadError(f"a header with an extension of {member.size} bytes")
+            found = _SIZE_RECORD.search(archive.read(_whole_blocks(member.size)))
+            size_to_come = int(found[1]) if found else size_to_come
+            continue
+        yield member.name
+        more = member.type == tarfile.GNUTYPE_SPARSE and header[482]
+        while more:
+            more = _exactly(archive, tarfile.BLOCKSIZE)[504]
+        has_content = member.isreg() or member.type not in tarfile.SUPPORTED_TYPES
+        left = _whole_blocks(size_to_come if size_to_come is not None else member.size) if has_content else 0
+        size_to_come = None
+        while left:
+            left -= len(_exactly(archive, min(left, 1 << 20)))
+
+
+def _whole_blocks(size: int) -> int:
+    if size < 0:
+        raise tarfile.ReadError(f"a size of {size} bytes")
+    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def _exactly(archive: IO[bytes] | gzip.GzipFile, size: int) -> bytes:
+    data = archive.read(size)
+    if len(data) < size:
+        raise tarfile.ReadError("it ends too soon")
+    return data
 
 
 def _layout_of_files(work: Path, progress: Progress) -> None:
