@@ -41,6 +41,7 @@ _CTA_TUPLE_IP, _CTA_IP_V4_SRC, _FILTER_BY_SOURCE = 1, 1, 1
 _TYPE_MASK = 0x3FFF
 _NETLINK_SOCK_DIAG, _BY_FAMILY = 4, 20
 _INET_DIAG_SKMEMINFO, _EVERY_STATE, _ANY_SOCKET, _DIAG_HEADER = 7, 0xFFFF_FFFF, bytes(48), 72
+_HEADER_SIZE, _ATTRIBUTE_SIZE = 16, 4
 _NFNLGRP_NFTABLES, _NFT_DELTABLE = 7, 0xA02
 _GONE = (errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL)
 
@@ -163,10 +164,10 @@ class TableEvents:
                 found = True
                 continue
             offset = 0
-            while offset < len(data):
+            while offset + _HEADER_SIZE <= len(data):
                 length, kind = struct.unpack_from("=IH", data, offset)
                 found = found or kind == _NFT_DELTABLE
-                offset += _aligned(length)
+                offset += _stride(length, _HEADER_SIZE)
 
     def close(self) -> None:
         self._socket.close()
@@ -240,10 +241,10 @@ class _Netlink:
         while True:
             data = self._socket.recv(1 << 16)
             offset = 0
-            while offset < len(data):
+            while offset + _HEADER_SIZE <= len(data):
                 length, kind, _, sequence, _ = struct.unpack_from("=IHHII", data, offset)
-                body = data[offset + 16 : offset + length]
-                offset += _aligned(length)
+                body = data[offset + _HEADER_SIZE : offset + length]
+                offset += _stride(length, _HEADER_SIZE)
                 if sequence != self._sequence:
                     continue
                 if kind in (_NLMSG_ERROR, _NLMSG_DONE):
@@ -256,10 +257,10 @@ class _Netlink:
 
 def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
     offset = 0
-    while offset + 4 <= len(data):
+    while offset + _ATTRIBUTE_SIZE <= len(data):
         length, kind = struct.unpack_from("=HH", data, offset)
-        yield kind, data[offset + 4 : offset + length]
-        offset += _aligned(length)
+        yield kind, data[offset + _ATTRIBUTE_SIZE : offset + length]
+        offset += _stride(length, _ATTRIBUTE_SIZE)
 
 
 def _attr(kind: int, value: bytes) -> bytes:
@@ -269,6 +270,13 @@ def _attr(kind: int, value: bytes) -> bytes:
 
 def _nest(kind: int, value: bytes) -> bytes:
     return _attr(kind | _NLA_F_NESTED, value)
+
+
+def _stride(length: int, least: int) -> int:
+    """How far it is to what follows. Raises OSError where what is there claims to be shorter than its own header."""
+    if length < least:
+        raise OSError(errno.EBADMSG, "netlink: a length that cannot be")
+    return _aligned(length)
 
 
 def _aligned(length: int) -> int:
