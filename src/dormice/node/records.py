@@ -61,5 +61,5 @@ def read(file: Path) -> Record | None:
     """The record, or None when there is none that can be read."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=Record)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

@@ -280,7 +280,7 @@ def decode_to_node(data: bytes) -> ToNode:
     """Decode a server's message. Raises NodeProtocolViolation."""
     try:
         return _to_node.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise NodeProtocolViolation(str(error)) from None
 
 
@@ -288,5 +288,5 @@ def decode_from_node(data: bytes) -> FromNode:
     """Decode a node's message. Raises NodeProtocolViolation."""
     try:
         return _from_node.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise NodeProtocolViolation(str(error)) from None
