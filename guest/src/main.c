@@ -297,31 +297,41 @@ static void retry_removals(uint64_t *next)
     }
 }
 
+/* Does all that is due. Returns how long to wait for more to happen, in milliseconds as epoll_wait takes them. */
+static int turn(void)
+{
+    uint64_t next = 0;
+    guest.now = monotonic_time();
+    if (reap_due || guest.stopping)
+        reap_due = reap();
+    bool more = link_receive();
+    more |= streams_turn(&next);
+    executions_turn(&next);
+    stop_turn(&next);
+    more |= link_send();
+    if (off && guest.stopped)
+        _exit(0);
+    more |= reap_due;
+    retry_removals(&next);
+    collect_garbage();
+    if (!more)
+        spare_turn();
+    return more ? 0 : until(next);
+}
+
+static void look(int timeout)
+{
+    struct epoll_event events[EVENTS];
+    int count = epoll_wait(guest.epoll, events, EVENTS, timeout);
+    for (int index = 0; index < count; index++) {
+        struct source *source = events[index].data.ptr;
+        source->ready(source, events[index].events);
+    }
+}
+
 int main(int argc, char **argv)
 {
     prepare(argc, argv);
-    for (bool more;;) {
-        struct epoll_event events[EVENTS];
-        uint64_t next = 0;
-        guest.now = monotonic_time();
-        if (reap_due || guest.stopping)
-            reap_due = reap();
-        more = link_receive();
-        more |= streams_turn(&next);
-        executions_turn(&next);
-        stop_turn(&next);
-        more |= link_send();
-        if (off && guest.stopped)
-            _exit(0);
-        more |= reap_due;
-        retry_removals(&next);
-        collect_garbage();
-        if (!more)
-            spare_turn();
-        int count = epoll_wait(guest.epoll, events, EVENTS, more ? 0 : until(next));
-        for (int index = 0; index < count; index++) {
-            struct source *source = events[index].data.ptr;
-            source->ready(source, events[index].events);
-        }
-    }
+    for (;;)
+        look(turn());
 }
