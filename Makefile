@@ -7,7 +7,7 @@ IMAGE_DIR ?= /var/lib/dormice/images
 MINUTES ?= 2
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help install system guest image demo test lint types unit soak bench sdks clean
+.PHONY: help install system guest image demo test lint types unit soak fuzz verify-long bench sdks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,14 @@ test: image sdks lint types ## all that CI runs
 
 soak: install ## load and random kills for MINUTES=n, then the history checker; SEED=n takes a way again
 	$(BIN)/python -m tests.faults.soak $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(DRIVER),--driver $(DRIVER))
+
+FUZZERS := tests/fuzz tests/conformance/test_stateful.py
+fuzz: image sdks ## look for input that does harm, for MINUTES=n in all; SEED=n begins as a failure says
+	@seconds=$$(($(MINUTES) * 60 / $$($(BIN)/pytest --collect-only -q $(FUZZERS) | grep -c ::))); \
+	DORMICE_FUZZ_SECONDS=$$seconds DORMICE_FUZZ_SEED=$(or $(SEED),$$(date +%s)) $(BIN)/pytest --timeout 0 -v $(FUZZERS)
+
+verify-long: MINUTES = 30
+verify-long: fuzz soak ## the long versions of what `make test` does shortly, each for MINUTES=n
 
 bench: image ## us against peers and physical limits, side by side
 	$(BIN)/python -m bench
