@@ -68,7 +68,10 @@ def document(operations: Sequence[Operation], limits: Limits) -> Document:
     """Return the document."""
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, limits)
+        described = paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, limits)
+        for status, answer in operation.answers.items():
+            if links := _links(operation, answer, operations):
+                described["responses"][str(status)]["links"] = links
     return {
         "openapi": "3.1.0",
         "info": {
@@ -156,6 +159,19 @@ def _answer(answer: Answer) -> Document:
     for media_type in answer.media_types:
         content[media_type] = {"schema": _MEDIA.get(media_type, {"type": "string"})}
     return {"description": answer.description, "content": content}
+
+
+def _links(operation: Operation, answer: Answer, operations: Iterable[Operation]) -> Document:
+    """What can be done next with what was just made: the operations on an id that this one's path does not have."""
+    found = set(answer.body.__struct_fields__) & _IDS.keys() if answer.body is not None else set()
+    new = found.difference(_PATH_PARAMETER.findall(operation.path))
+    links = {}
+    for other in operations:
+        names = _PATH_PARAMETER.findall(other.path)
+        if new.intersection(names) and found.issuperset(names):
+            parameters = {name: f"$response.body#/{name}" for name in names}
+            links[other.id] = {"operationId": other.id, "parameters": parameters}
+    return links
 
 
 def _problem() -> Document:
