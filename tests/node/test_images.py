@@ -162,6 +162,13 @@ def test_a_crafted_archive_touches_nothing_outside(escape: str, first: bool, tmp
 
 
 @needs_root
+@pytest.mark.parametrize("name", ["etc/passwd", "etc/group", "etc/hosts", "etc/resolv.conf"])
+def test_a_pipe_in_place_of_a_file_holds_nobody_up(name: str, tmp_path: Path) -> None:
+    crafted = archive(tmp_path / "files.tar", file("bin/tool"), special(name, tarfile.FIFOTYPE))
+    assert import_image(tmp_path / "images", "mine", crafted, quiet).name == "mine"
+
+
+@needs_root
 def test_owners_that_no_machine_has_are_refused(tmp_path: Path) -> None:
     source = archive(tmp_path / "files.tar", *SYSTEM, file("home/far", b"", uid=70_000))
     with pytest.raises(ImageFailure, match="70000"):

@@ -15,7 +15,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 
@@ -26,6 +26,7 @@ from dormice.node.tools import run_tool
 _LAYOUT = "layout:image"
 _SYSTEM_DIRECTORIES = {"bin", "dev", "etc", "home", "lib", "lib64", "opt", "root", "sbin", "tmp", "usr", "var"}
 _NOT_CARRIED = {"TERM"}
+_DIGEST = re.compile(r"[a-z0-9]+:[0-9a-f]+")
 _BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
 _EXTENSIONS = {
     tarfile.XHDTYPE,
@@ -37,6 +38,26 @@ _EXTENSIONS = {
 _EXTENSION_BYTES = 1 << 20
 _SIZE_RECORD = re.compile(rb"(?:^|\n)[0-9]+ size=([0-9]{1,18})\n")
 """In a pax header: the size of what follows, where the plain header has no room for it."""
+
+
+class _Descriptor(msgspec.Struct):
+    digest: str
+
+
+class _Index(msgspec.Struct):
+    manifests: list[_Descriptor]
+
+
+class _Manifest(msgspec.Struct):
+    config: _Descriptor
+
+
+class _Asked(msgspec.Struct):
+    Env: list[str] | None = None
+
+
+class _Configuration(msgspec.Struct):
+    config: _Asked | None = None
 
 
 def import_image(images_dir: Path, name: str, source: Path, progress: Progress) -> ImageRecord:
@@ -56,15 +77,16 @@ def import_image(images_dir: Path, name: str, source: Path, progress: Progress) 
             wanted = f"{kind}:source:{tag}" if tag else f"{kind}:source"
             run_tool(["skopeo", "--insecure-policy", "copy", "--quiet", wanted, f"oci:{_LAYOUT}"], progress, cwd=work)
         progress("unpacking")
-        run_tool(["umoci", "unpack", "--image", _LAYOUT, "bundle"], progress, cwd=work)
-        rootfs = work / "bundle" / "rootfs"
+        # Raw: otherwise it reads /etc/passwd of the image, which may be a pipe that nobody ever writes to.
+        run_tool(["umoci", "raw", "unpack", "--image", _LAYOUT, "rootfs"], progress, cwd=work)
+        rootfs = work / "rootfs"
         finish_rootfs(rootfs)
         record = publish(
             images_dir,
             name,
             rootfs,
             source=f"{kind} {path.name}",
-            environment=_environment(work / "bundle" / "config.json"),
+            environment=_environment(work / "layout"),
         )
     progress(f"image {name} is ready: {record.size / 2**20:.0f} MiB")
     return record
@@ -171,12 +193,23 @@ def _uncompressed(path: Path) -> IO[bytes] | gzip.GzipFile:
     return path.open("rb")
 
 
-def _environment(config: Path) -> Mapping[str, str]:
-    """The environment that the image asks for, without what cannot be one."""
-    found: dict[str, Any] = msgspec.json.decode(config.read_bytes())
-    pairs = [entry.partition("=") for entry in found.get("process", {}).get("env") or []]
+def _environment(layout: Path) -> Mapping[str, str]:
+    """The environment that the only image of a layout asks for, without what cannot be one. Raises ImageFailure."""
+    try:
+        index = msgspec.json.decode((layout / "index.json").read_bytes(), type=_Index)
+        manifest = msgspec.json.decode(_blob(layout, index.manifests[0].digest), type=_Manifest)
+        asked = msgspec.json.decode(_blob(layout, manifest.config.digest), type=_Configuration).config
+    except (OSError, IndexError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ImageFailure(f"the image's configuration cannot be read: {error}") from error
+    pairs = [entry.partition("=") for entry in (asked.Env if asked is not None else None) or ()]
     return {
         key: value
         for key, separator, value in pairs
         if key and separator and "\0" not in key + value and key not in _NOT_CARRIED
     }
+
+
+def _blob(layout: Path, digest: str) -> bytes:
+    if not _DIGEST.fullmatch(digest):
+        raise ImageFailure(f"not a digest: {digest[:100]!r}")
+    return (layout / "blobs" / digest.replace(":", "/")).read_bytes()
