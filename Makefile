@@ -56,7 +56,10 @@ fuzz: image sdks ## look for input that does harm, for MINUTES=n in all; SEED=n 
 	DORMICE_FUZZ_SECONDS=$$seconds DORMICE_FUZZ_SEED=$(or $(SEED),$$(date +%s)) $(BIN)/pytest --timeout 0 -v $(FUZZERS)
 
 verify-long: MINUTES = 30
-verify-long: fuzz soak ## the long versions of what `make test` does shortly, each for MINUTES=n
+verify-long: fuzz soak ## the long versions of what `make test` does shortly: fuzz and soak for MINUTES=n each, leaks, schedules
+	$(MAKE) --no-print-directory soak DRIVER=container
+	DORMICE_LEAK_MACHINES=1000 DORMICE_LEAK_EXECUTIONS=10000 $(BIN)/pytest --timeout 0 tests/conformance/test_leaks.py -k leave_nothing
+	DORMICE_SIMULATE=0-20000 $(BIN)/pytest --timeout 0 tests/engine/test_simulation.py
 
 bench: image ## us against peers and physical limits, side by side
 	$(BIN)/python -m bench
