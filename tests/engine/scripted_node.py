@@ -25,6 +25,7 @@ from dormice.store.sqlite import SqliteStore
 from tests.wait import wait_until_async
 
 M = TypeVar("M")
+QUIET_SECONDS = 0.1
 PATIENCE_SECONDS = 10.0
 SECOND_NS = 1_000_000_000
 
@@ -75,9 +76,13 @@ class ScriptedNode:
         assert data, "the server hung up"
         return data
 
-    def heard(self, kind: type[M]) -> list[M]:
-        """What of a kind has arrived and was not taken yet."""
-        return [message for message in self._arrived if isinstance(message, kind)]
+    async def hears_nothing_of(self, kind: type[M]) -> None:
+        """Listen for a while; no message of a kind may be there or come."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(QUIET_SECONDS):
+                while True:
+                    self._arrived += map(wire.decode_to_node, self._framer.feed(await self._read()))
+        assert [message for message in self._arrived if isinstance(message, kind)] == []
 
     async def start_machine(self) -> wire.StartMachine:
         """Answer the next start of a machine."""

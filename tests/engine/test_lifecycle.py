@@ -10,11 +10,10 @@ import pytest
 from dormice.domain.errors import Conflict, Invalid, NotFound
 from dormice.domain.execution import ErrorCode, ExecutionState, Stream
 from dormice.domain.limits import Limits
-from dormice.domain.machine import DesiredState, Phase
+from dormice.domain.machine import DesiredState, Machine, Phase
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
 from dormice.protocol import node as wire
-from tests.engine.scripted_node import MovedClock, Server, ended, phase, serving
-from tests.wait import others_run
+from tests.engine.scripted_node import MovedClock, ScriptedNode, Server, ended, phase, serving
 
 TRUE = ExecutionOrder(command=("true",), cwd="/root")
 
@@ -43,7 +42,7 @@ async def test_an_open_execution_holds_its_machine_awake(server: Server, clock: 
     node.exited(start)
     done = await server.engine.executions.get(server.caller, machine.id, execution_id, wait_ms=5_000)
     assert done.state is ExecutionState.SUCCEEDED
-    assert node.heard(wire.StopMachine) == []
+    await node.hears_nothing_of(wire.StopMachine)
 
 
 async def test_a_thousand_posts_to_a_sleeping_machine_wake_it_once(server: Server) -> None:
@@ -64,7 +63,7 @@ async def test_a_thousand_posts_to_a_sleeping_machine_wake_it_once(server: Serve
     for execution in made:
         done = await server.engine.executions.get(server.caller, machine.id, execution.id, wait_ms=10_000)
         assert done.state is ExecutionState.SUCCEEDED
-    assert node.heard(wire.StartMachine) == []
+    await node.hears_nothing_of(wire.StartMachine)
 
 
 async def test_a_post_to_a_machine_that_is_falling_asleep_wakes_it_afterwards(server: Server) -> None:
@@ -170,7 +169,7 @@ async def test_executions_start_in_order_and_within_the_slots(tmp_path: Path, cl
         order = []
         running = [await node.hear(wire.StartExecution) for _ in range(2)]
         while running:
-            assert node.heard(wire.StartExecution) == []
+            await node.hears_nothing_of(wire.StartExecution)
             start = running.pop(0)
             order.append(start.argv[1])
             node.exited(start)
@@ -189,7 +188,7 @@ async def test_fifty_requests_with_one_key_make_one_execution(server: Server) ->
     assert len({execution.id for execution in made}) == 1
     node.exited(await node.hear(wire.StartExecution))
     await server.engine.executions.get(server.caller, machine.id, made[0].id, wait_ms=5_000)
-    assert node.heard(wire.StartExecution) == []
+    await node.hears_nothing_of(wire.StartExecution)
     with pytest.raises(Conflict) as refused:
         await server.engine.executions.create(
             server.caller, machine.id, TRUE, Idempotency("POST /executions", "one", b"other")
@@ -323,9 +322,50 @@ async def test_an_old_key_wakes_no_machine(server: Server) -> None:
     node.say(wire.MachineEnded(machine.id, up.boot_id, clean=True, reason=""))
     await phase(server, machine.id, Phase.SLEEPING)
     assert (await server.engine.executions.create(server.caller, machine.id, TRUE, key)).id == made.id
-    await others_run(0.05)  # a machine that is to be woken would be on its way by now
+    await node.hears_nothing_of(wire.StartMachine)
     assert (await server.engine.machines.get(server.caller, machine.id)).phase is Phase.SLEEPING
-    assert node.heard(wire.StartMachine) == []
+
+
+async def _asleep(
+    server: Server, node: ScriptedNode, machine: Machine, up: wire.StartMachine, key: Idempotency | None
+) -> None:
+    await server.engine.machines.sleep(server.caller, machine.id, revision=None, idempotency=key)
+    await node.hear(wire.StopMachine)
+    node.say(wire.MachineEnded(machine.id, up.boot_id, clean=True, reason=""))
+    await phase(server, machine.id, Phase.SLEEPING)
+
+
+async def test_an_old_wake_key_starts_nothing(server: Server) -> None:
+    node = await server.node()
+    machine, up = await server.machine(node)
+    key = Idempotency("POST /wake", "w", b"request")
+    await _asleep(server, node, machine, up, None)
+    await server.engine.machines.wake(server.caller, machine.id, revision=None, idempotency=key)
+    again = await node.start_machine()
+    await phase(server, machine.id, Phase.RUNNING)
+    await _asleep(server, node, machine, again, None)
+    answer = await server.engine.machines.wake(server.caller, machine.id, revision=None, idempotency=key)
+    assert answer.phase is Phase.SLEEPING
+    await node.hears_nothing_of(wire.StartMachine)
+
+
+async def test_an_old_sleep_key_ends_nothing(tmp_path: Path, clock: MovedClock) -> None:
+    async with serving(tmp_path, clock, Limits(running_per_machine=1)) as server:
+        node = await server.node()
+        machine, up = await server.machine(node)
+        key = Idempotency("POST /sleep", "s", b"request")
+        await _asleep(server, node, machine, up, key)
+        await server.engine.machines.wake(server.caller, machine.id, revision=None, idempotency=None)
+        await node.start_machine()
+        await phase(server, machine.id, Phase.RUNNING)
+        await server.execute(machine)
+        queued = await server.execute(machine)
+        await node.hear(wire.StartExecution)
+        answer = await server.engine.machines.sleep(server.caller, machine.id, revision=None, idempotency=key)
+        assert answer.phase is Phase.RUNNING
+        await node.hears_nothing_of(wire.StopMachine)
+        found = await server.engine.executions.get(server.caller, machine.id, queued)
+        assert found.state is ExecutionState.QUEUED
 
 
 async def test_a_guest_that_sends_more_than_is_kept_fills_no_store(tmp_path: Path, clock: MovedClock) -> None:

@@ -47,7 +47,7 @@ async def test_an_execution_that_the_guest_knows_is_not_started_again(server: Se
     node.exited(start)
     done = await server.engine.executions.get(server.caller, machine.id, execution_id, wait_ms=5_000)
     assert done.state is ExecutionState.SUCCEEDED
-    assert node.heard(wire.StartExecution) == []
+    await node.hears_nothing_of(wire.StartExecution)
 
 
 async def test_a_running_execution_that_its_guest_no_longer_knows_is_lost(server: Server) -> None:
@@ -112,7 +112,7 @@ async def test_a_cancel_while_the_node_is_away_ends_what_never_started(server: S
     node.attach(up)
     done = await server.engine.executions.get(server.caller, machine.id, execution_id, wait_ms=5_000)
     assert (done.state, done.started_at) == (ExecutionState.CANCELLED, None)
-    assert node.heard(wire.StartExecution) == []
+    await node.hears_nothing_of(wire.StartExecution)
 
 
 async def test_a_cancel_that_was_lost_is_sent_again(server: Server) -> None:

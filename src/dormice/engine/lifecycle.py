@@ -38,6 +38,10 @@ _STARTABLE = frozenset({Phase.ACCEPTED, Phase.PLACEMENT_PENDING, Phase.SLEEPING,
 _UNSTARTED = frozenset({Phase.ACCEPTED, Phase.PLACEMENT_PENDING})
 
 
+class AlreadyDone(Exception):
+    """The request is an old one, sent again: whatever it asked for was done then, and nothing follows from it now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Guard:
     """What a caller's change depends on: the revision that it saw, and its idempotency key."""
@@ -83,7 +87,7 @@ class Lifecycle:
         self._observer = observer
         self._limits = limits
 
-    # What callers want; the lock is held.
+    # What callers want; the lock is held. Each raises AlreadyDone for a key that has done it before.
 
     async def wake(self, live: LiveMachine, guard: Guard) -> Machine:
         """Start the machine if it is not up or on its way."""
@@ -121,18 +125,10 @@ class Lifecycle:
         change = MachineChange(
             desired_state=DesiredState.RUNNING, reason="Starting", retryable=False, last_error="", boot_id=boot_id
         )
-        if claim is not None:  # it may turn out to be an old request's, which starts nothing
-            self.send_start(await self._advance(live, MachineEvent.START, change, claim))
-            return live.machine
-        # The node begins while this is committed. Nothing runs on a boot that is not in the store; one that never gets there is stopped.
-        self.send_start(replace(live.machine, boot_id=boot_id))
-        reached_once_sent(CrashPoint.WAKE_SENT)
-        try:
-            machine = await self._advance(live, MachineEvent.START, change)
-        except BaseException:
-            self.send_stop(live.machine, boot_id=boot_id, grace_ms=0)
-            raise
+        machine = await self._advance(live, MachineEvent.START, change, claim)
         reached(CrashPoint.WAKE_COMMITTED)
+        self.send_start(machine)
+        reached_once_sent(CrashPoint.WAKE_SENT)
         return machine
 
     def send_start(self, machine: Machine) -> None:
@@ -338,7 +334,7 @@ class Lifecycle:
                 self._observer.machine_moved(machine, moved)
                 return moved
             case Replayed():
-                return machine
+                raise AlreadyDone
             case KeyReused():
                 raise reused(moved)
             case LostRace(current=current):

@@ -15,7 +15,7 @@ from dormice.engine.board import Board, LiveMachine
 from dormice.engine.clock import Clock, new_machine_id
 from dormice.engine.feed import Feed
 from dormice.engine.idempotency import InFlight, reused
-from dormice.engine.lifecycle import Guard, Lifecycle, illegal
+from dormice.engine.lifecycle import AlreadyDone, Guard, Lifecycle, illegal
 from dormice.engine.orders import Caller, Idempotency, MachineOrder, MachinePatch
 from dormice.engine.reconciler import Reconciler
 from dormice.engine.tasks import Tasks
@@ -281,6 +281,8 @@ class Machines:
         try:
             async with live.lock:
                 return await action
+        except AlreadyDone:
+            return live.machine
         finally:
             self._in_flight.settle(claim)
 
