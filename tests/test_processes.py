@@ -212,3 +212,33 @@ def test_up_waits_when_the_host_can_start_no_process(place: Path) -> None:
         finally:
             process.terminate()
         assert process.wait(SECONDS) == 0
+
+
+_BECOME_NOBODY = """
+import sys
+from pathlib import Path
+from dormice import privileges
+closed, data, view = map(Path, sys.argv[1:])
+sys.path.insert(0, str(closed / "code"))
+uid, gid = privileges.account("nobody", default="nobody")
+privileges.private_view(data, view)
+privileges.drop(uid, gid)
+import late_module
+print(late_module.WORD, (closed / "secret").exists())
+"""
+
+
+@ROOT_ONLY
+def test_code_that_only_root_can_reach_is_loaded_after_root_is_given_up_and_nothing_else_of_its_place(
+    place: Path,
+) -> None:
+    closed, data = place / "closed", place / "data"
+    for directory in (closed, closed / "code", data):
+        directory.mkdir()
+    (closed / "code" / "late_module.py").write_text("WORD = 'loaded'\n")
+    (closed / "secret").write_text("")
+    closed.chmod(0o700)
+    command = [sys.executable, "-c", _BECOME_NOBODY, str(closed), str(data), str(place / "view")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
+    assert done.stdout == "loaded False\n", done.stderr
+    assert (closed / "secret").exists()

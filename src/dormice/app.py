@@ -257,8 +257,15 @@ def _open_store(prepared: _PreparedServer) -> tuple[Sealer, SqliteStore]:
         sealer = Sealer.load(prepared.directory / "sealing-key", make=not file.exists() or not file.stat().st_size)
         return sealer, SqliteStore.open(file, sealer)
     except (StoreUnavailable, OSError) as error:
-        full = "" if os.statvfs(prepared.directory).f_bavail else "the disk is full: "  # SQLite does not always know
+        full = "the disk is full: " if _is_full(prepared.directory) else ""  # SQLite does not always know
         raise SettingsError(f"the store in {prepared.home} cannot be opened: {full}{error}") from error
+
+
+def _is_full(directory: Path) -> bool:
+    try:
+        return not os.statvfs(directory).f_bavail
+    except OSError:  # not even to be looked at: the run directory lies where the server's user may not go
+        return False
 
 
 class _HttpServer(uvicorn.Server):

@@ -8,6 +8,8 @@ import grp
 import os
 import pwd
 import resource
+import stat
+import sys
 from pathlib import Path
 
 from dormice.node import syscalls
@@ -53,7 +55,28 @@ def private_view(directory: Path, mount_point: Path) -> Path:
     syscalls.unshare(syscalls.CLONE_NEWNS)
     syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
     syscalls.mount(str(directory), mount_point, "", syscalls.MS_BIND)
+    _open_up({Path(place) for place in (*sys.path, sys.prefix, sys.base_prefix) if place} | {mount_point})
     return mount_point
+
+
+def _open_up(places: set[Path]) -> None:
+    """Make directories reachable for everybody in this mount namespace: a clone in /root is code that the server's user cannot reach, and
+    libraries load some of theirs late. What else is in a closed directory is not to be seen there any more.
+    """
+    closed: dict[Path, list[Path]] = {}
+    for place in sorted(places):
+        above = reversed(place.parents)
+        if place.is_dir() and (first := next((one for one in above if not one.stat().st_mode & stat.S_IXOTH), None)):
+            closed.setdefault(first, []).append(place)
+    for directory, inside in closed.items():
+        held = [(place, os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) for place in inside]
+        syscalls.mount("dormice", directory, "tmpfs", syscalls.MS_NODEV, "mode=755,size=1m")
+        before = os.umask(0o022)
+        for place, fd in held:
+            place.mkdir(parents=True, exist_ok=True)
+            syscalls.mount(f"/proc/self/fd/{fd}", place, "", syscalls.MS_BIND | syscalls.MS_REC)
+            os.close(fd)
+        os.umask(before)
 
 
 def drop(uid: int, gid: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,3 +135,36 @@ def test_a_disk_remembers_what_it_was_made_on_until_it_is_deleted(disks: Disks) 
     disks.delete("machine")
     disks.create("machine", 1)
     assert disks.base("machine") is None
+
+
+def test_a_disk_that_the_kernel_found_damaged_is_mended_before_it_is_used(disks: Disks, tmp_path: Path) -> None:
+    disks.create("dm-a", 1)
+    image = tmp_path / "machines/dm-a.ext4"
+    with attached(disks, "dm-a") as mount:
+        for name in ("kept", "broken"):
+            os.mkdir(name, dir_fd=mount)
+            os.close(os.open(f"{name}/file", os.O_WRONLY | os.O_CREAT, dir_fd=mount))
+    # What an aborted journal leaves: the mark, and something that does not fit together.
+    for request in ("clri /broken", "set_super_value state 2"):
+        subprocess.run(["debugfs", "-w", "-R", request, str(image)], check=True, capture_output=True)
+    with attached(disks, "dm-a") as mount:
+        assert Path(f"/proc/self/fd/{mount}/kept/file").exists()
+        os.mkdir("new", dir_fd=mount)
+    said = subprocess.run(["e2fsck", "-f", "-n", str(image)], check=False, capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout
+
+
+def test_a_full_host_starts_no_machine(tmp_path: Path) -> None:
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)], check=True)
+    try:
+        disks = opened(place)
+        (place / "machines/dm-a.ext4").touch()
+        with (place / "fill").open("wb") as fill:
+            fill.write(bytes(60 << 20))
+        with pytest.raises(RuntimeFailure, match="no room") as refused:
+            disks.attach("dm-a")
+        assert (refused.value.code, refused.value.retryable) == ("STORAGE_EXHAUSTED", True)
+    finally:
+        subprocess.run(["umount", str(place)], check=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import shutil
 import subprocess
@@ -21,8 +22,15 @@ from uuid import uuid4
 from dormice.node import syscalls
 from dormice.node.runtime import RuntimeFailure
 
+_log = logging.getLogger(__name__)
 GIB = 1 << 30
 _BLOCK = 4096
+_LEAST_FREE_BYTES = 8 << 20
+"""Of the host's file system, for a machine to be started at all."""
+_STATE_OFFSET, _ERRORS = 1024 + 0x3A, 0x2
+"""Where an ext4 superblock says that the kernel has met errors (Documentation/filesystems/ext4/super.rst)."""
+_UNMENDED = 4
+"""e2fsck(8): errors were left."""
 _MOUNT_OPTIONS: dict[str, str | None] = {"discard": None, "errors": "remount-ro"}
 
 
@@ -101,6 +109,14 @@ class Disks:
         try:
             if not _lock(fd):
                 raise RuntimeFailure("STILL_RUNNING", "the disk is in use by an earlier boot", retryable=True)
+            host = os.fstatvfs(fd)
+            if host.f_bavail * host.f_frsize < _LEAST_FREE_BYTES:
+                # A file system that cannot write what it was promised is damaged by it.
+                raise RuntimeFailure(
+                    "STORAGE_EXHAUSTED", "the host has no room left for what machines write", retryable=True
+                )
+            if _has_errors(fd):
+                _mend(image)
             if self._growing(machine_id).exists():
                 _grow_offline(image)
                 self._growing(machine_id).unlink()
@@ -217,6 +233,21 @@ def _make_file_system(image: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(image))
     if done.returncode:
         raise RuntimeFailure("OCI_RUNTIME_FAILED", f"mkfs.ext4 failed: {done.stderr.decode(errors='replace')[-300:]}")
+
+
+def _has_errors(fd: int) -> bool:
+    return bool(int.from_bytes(os.pread(fd, 2, _STATE_OFFSET), "little") & _ERRORS)
+
+
+def _mend(image: Path) -> None:
+    """Repair a file system that the kernel has found damaged. Raises RuntimeFailure."""
+    done = subprocess.run(
+        ["e2fsck", "-f", "-y", str(image)], check=False, stdin=subprocess.DEVNULL, capture_output=True
+    )
+    if done.returncode >= _UNMENDED:
+        said = (done.stdout + done.stderr).decode(errors="replace").strip()[-300:]
+        raise RuntimeFailure("OCI_RUNTIME_FAILED", f"the disk is damaged and e2fsck cannot mend it: {said}")
+    _log.warning("%s was damaged and is mended", image.name)
 
 
 def _copy_sparse(source: int, target: int) -> None:

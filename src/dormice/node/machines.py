@@ -378,7 +378,10 @@ class ContainerRuntime:
             if machine_id not in self._furnished:
                 mounts.furnish(disk, machine_id, network.gateway)
                 self._furnished.add(machine_id)
-            self._places(machine_id).root.mount(disk, image.rootfs, slot.userns, slot.base)
+            root = self._places(machine_id).root
+            root.mount(disk, image.rootfs, slot.userns, slot.base)
+            if os.statvfs(root.rootfs).f_flag & os.ST_RDONLY:
+                raise RuntimeFailure("OCI_RUNTIME_FAILED", "the disk is damaged: the kernel lets nobody write to it")
             return os.fstat(disk).st_dev
         finally:
             os.close(disk)

@@ -120,13 +120,15 @@ class Slots:
             self._cgroups.remove(name)
         except OSError:
             _log.warning("what was made in %s is removed later", name, exc_info=True)
-            self._unclean.add(base)
+            with self._lock:
+                self._unclean.add(base)
         else:
-            self._unclean.discard(base)
             self.release(base)
 
     def _clean(self) -> None:
-        for base in list(self._unclean):
+        with self._lock:  # whoever takes a range out is the only one to undo and to release it
+            unclean, self._unclean = self._unclean, set()
+        for base in unclean:
             self._undo(base)
 
     def _free_range(self) -> int:
