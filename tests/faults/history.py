@@ -65,6 +65,9 @@ class Found:
     log: tuple[Entry, ...]
 
 
+NEVER_STARTED = frozenset({"start_deadline_exceeded", "wake_failed"})
+
+
 @dataclass(eq=False, slots=True)
 class History:
     """Everything there is to judge."""
@@ -114,6 +117,8 @@ def _of_machines(history: History) -> Iterator[str]:
     for machine_id, phase in history.machines.items():
         if phase not in STEADY:
             yield f"machine {machine_id} is {phase} for ever"
+        if phase == "failed" and machine_id not in history.disturbed:
+            yield f"machine {machine_id} is failed, and nobody had touched it"
     for key, ids in history.machines_asked.items():
         if len(ids) > 1:
             yield f"key {key} made two machines: {', '.join(sorted(ids))}"
@@ -137,6 +142,10 @@ def _of_keys(history: History) -> Iterator[str]:
             yield f"execution {execution_id} was acknowledged and is lost (key {asked.token})"
         if asked.refused and asked.machine_id not in history.disturbed:
             yield f"key {asked.token} was refused by a machine that nobody had touched: {asked.refused}"
+    for token in history.asked:
+        starts, ends = history.marks[token, START], history.marks[token, END]
+        if not made[token] and (starts or ends):
+            yield f"key {token} has no execution, and its command ran: {starts} starts and {ends} ends"
     for token, _ in history.marks.keys() - {(t, m) for t in history.asked for m in (START, END)}:
         yield f"a command named {token} ran and nobody had asked for it"
 
@@ -177,8 +186,10 @@ def _of_marks(history: History, row: Found) -> Iterator[str]:
         yield f"took effect twice: {starts} starts and {ends} ends"
     if row.state == "succeeded" and row.machine_id not in history.unseen and min(starts, ends) < 1:
         yield f"succeeded without its effect: {starts} starts and {ends} ends"
-    if row.state == "expired" and starts:
-        yield "is expired, and it ran"
+    if starts and row.error_code in NEVER_STARTED:
+        yield f"ended {row.state} / {row.error_code}, and it ran"
+    if starts and row.started_at is None and row.machine_id not in history.disturbed:
+        yield "has no time at which it started, and it ran"
 
 
 def _of_log(row: Found) -> Iterator[str]:

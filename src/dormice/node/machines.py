@@ -261,11 +261,18 @@ class ContainerRuntime:
         await self._in_thread(self._remove, machine_id)
 
     def _suspects(self) -> list[Suspect]:
-        return [
-            Suspect(machine_id, record.process.pid, os.dup(running.pidfd), record.spec.memory_mib << 20)
-            for machine_id, (running, record) in self._running.items()
-            if record.process
-        ]
+        """Raises OSError when there are no descriptors left."""
+        found: list[Suspect] = []
+        try:
+            for machine_id, (running, record) in self._running.items():
+                if record.process:
+                    pidfd = os.dup(running.pidfd)
+                    found.append(Suspect(machine_id, record.process.pid, pidfd, record.spec.memory_mib << 20))
+        except OSError:
+            for suspect in found:
+                os.close(suspect.pidfd)
+            raise
+        return found
 
     # On threads of the private mount namespace ----------------------------------------------------------------------
 

@@ -49,8 +49,12 @@ async def guard(suspects: Callable[[], list[Suspect]]) -> Never:
     memory = HostMemory()
     try:
         while True:
-            headroom = memory.headroom()
-            found = headroom < 0 and await asyncio.to_thread(_kill_hoarders, suspects())
+            headroom, found = memory.headroom(), False
+            if headroom < 0:
+                try:
+                    found = await asyncio.to_thread(_kill_hoarders, suspects())
+                except OSError as error:  # no descriptors, for the moment
+                    _log.warning("the host is short of memory, and nobody can be looked at: %s", error)
             await asyncio.sleep(pause(headroom) if headroom >= 0 or found else _LATEST)
     finally:
         memory.close()
