@@ -152,12 +152,13 @@ class Cgroups:
     def limit_disk(self, name: str, device: int, bytes_per_second: int) -> None:
         """Bound what the machine reads and writes of a block device (0: not at all), where the host can. Raises OSError."""
         number = f"{os.major(device)}:{os.minor(device)}"
-        if v1 := self._v1.get(_DISK["v1"]):
-            for direction in ("read", "write"):
-                _write(v1 / name / f"blkio.throttle.{direction}_bps_device", f"{number} {bytes_per_second}")
-        elif _DISK["v2"] in self._v2:
-            bound = bytes_per_second or "max"
-            _write(self._unified / name / "io.max", f"{number} rbps={bound} wbps={bound}")
+        with contextlib.suppress(FileNotFoundError):  # a kernel whose controller bounds nothing
+            if v1 := self._v1.get(_DISK["v1"]):
+                for direction in ("read", "write"):
+                    _write(v1 / name / f"blkio.throttle.{direction}_bps_device", f"{number} {bytes_per_second}")
+            elif _DISK["v2"] in self._v2:
+                bound = bytes_per_second or "max"
+                _write(self._unified / name / "io.max", f"{number} rbps={bound} wbps={bound}")
 
     def entrances(self, name: str) -> list[Path]:
         """The files into which a process writes "0" to enter the machine's cgroups."""

@@ -59,9 +59,9 @@ def condemning(images_dir: Path) -> Iterator[None]:
 def in_use(images_dir: Path, *users: Path) -> set[str]:
     """The versions that `users` and all registered directories name. Raises Unmounted."""
     found = set().union(*map(_bases, users))
-    for _, entry in _entries(images_dir):
+    for file, entry in _entries(images_dir):
         if not _deleted(entry):
-            found |= _bases(_seen(entry))
+            found |= _bases(_seen(file, entry))
     return found
 
 
@@ -82,10 +82,12 @@ def _deleted(entry: _User) -> bool:
     return not directory.exists() and above.stat().st_dev == entry.device
 
 
-def _seen(entry: _User) -> Path:
+def _seen(file: Path, entry: _User) -> Path:
     directory = Path(entry.directory)
     if not directory.exists() or directory.stat().st_dev != entry.device:
-        raise Unmounted(f"{directory} uses images and is not to be seen: is its file system mounted?")
+        raise Unmounted(
+            f"{directory} uses images and is not to be seen: mount its file system, or delete {file} if it is gone for good"
+        )
     return directory
 
 
