@@ -16,7 +16,7 @@ from dormice.domain.machine import Machine, Phase
 from dormice.engine.clock import SystemClock
 from dormice.engine.engine import Engine
 from dormice.engine.observer import Observer
-from dormice.engine.orders import Caller, ExecutionOrder, MachineOrder
+from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder
 from dormice.protocol import node as wire
 from dormice.protocol.framing import Framer, frame
 from dormice.store.interface import Store
@@ -217,3 +217,13 @@ async def phase(server: Server, machine_id: str, *wanted: Phase) -> Phase:
         return now if now in wanted else None
 
     return (await wait_until_async(reached, 10, f"phase {wanted}")) or wanted[0]
+
+
+async def asleep(
+    server: Server, node: ScriptedNode, machine: Machine, up: wire.StartMachine, key: Idempotency | None = None
+) -> None:
+    """Put a machine to sleep, and let its node say that it is."""
+    await server.engine.machines.sleep(server.caller, machine.id, revision=None, idempotency=key)
+    await node.hear(wire.StopMachine)
+    node.say(wire.MachineEnded(machine.id, up.boot_id, clean=True, reason=""))
+    await phase(server, machine.id, Phase.SLEEPING)

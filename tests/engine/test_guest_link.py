@@ -90,12 +90,17 @@ def exited(kept: int = 3) -> guest.Exited:
     )
 
 
-async def test_a_guest_is_told_to_forget_only_what_has_ended(tmp_path: Path) -> None:
-    process, listener = Guest(), Listener()
-    path = tmp_path / "guest.sock"
+async def called(process: Guest, listener: Listener, path: Path) -> tuple[asyncio.Server, asyncio.Future[GuestLink]]:
+    """Have a guest listen, called and picked up; return what closes the place, and the call."""
     server = await asyncio.start_unix_server(lambda *pair: process.called.put_nowait(pair), path)
     calling = asyncio.ensure_future(attach(Running("dm-1", BOOT, path, -1), 1, listener, lambda: 0))
     await process.answer()
+    return server, calling
+
+
+async def test_a_guest_is_told_to_forget_only_what_has_ended(tmp_path: Path) -> None:
+    process, listener = Guest(), Listener()
+    server, calling = await called(process, listener, tmp_path / "guest.sock")
     assert isinstance(await process.hear(), guest.Hello)
     process.say(guest.Welcome(BOOT.bytes, (X,)))
     link = await calling
@@ -113,10 +118,7 @@ async def test_a_guest_is_told_to_forget_only_what_has_ended(tmp_path: Path) -> 
 async def test_output_goes_on_where_the_server_had_come_to_before(further: bytes, tmp_path: Path) -> None:
     """It had more of a stream than the new connection has brought so far; the guest then skips what lies between."""
     process, listener = Guest(), Listener()
-    path = tmp_path / "guest.sock"
-    server = await asyncio.start_unix_server(lambda *pair: process.called.put_nowait(pair), path)
-    calling = asyncio.ensure_future(attach(Running("dm-1", BOOT, path, -1), 1, listener, lambda: 0))
-    await process.answer()
+    server, calling = await called(process, listener, tmp_path / "guest.sock")
     assert isinstance(await process.hear(), guest.Hello)
     process.say(guest.Welcome(BOOT.bytes, (X,)), guest.Output(X, Stream.STDOUT, 0, b"abc"))
     link = await calling
@@ -138,10 +140,7 @@ async def test_output_goes_on_where_the_server_had_come_to_before(further: bytes
 
 async def test_output_skips_nothing_else(tmp_path: Path) -> None:
     process, listener = Guest(), Listener()
-    path = tmp_path / "guest.sock"
-    server = await asyncio.start_unix_server(lambda *pair: process.called.put_nowait(pair), path)
-    calling = asyncio.ensure_future(attach(Running("dm-1", BOOT, path, -1), 1, listener, lambda: 0))
-    await process.answer()
+    server, calling = await called(process, listener, tmp_path / "guest.sock")
     process.say(guest.Welcome(BOOT.bytes, (X,)), guest.Output(X, Stream.STDOUT, 0, b"abc"))
     link = await calling
     link.acknowledge(wire.AckOutput("dm-1", X, 1, 100))

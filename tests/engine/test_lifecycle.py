@@ -10,10 +10,10 @@ import pytest
 from dormice.domain.errors import Conflict, Invalid, NotFound
 from dormice.domain.execution import ErrorCode, ExecutionState, Stream
 from dormice.domain.limits import Limits
-from dormice.domain.machine import DesiredState, Machine, Phase
+from dormice.domain.machine import DesiredState, Phase
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
 from dormice.protocol import node as wire
-from tests.engine.scripted_node import MovedClock, ScriptedNode, Server, ended, phase, serving
+from tests.engine.scripted_node import MovedClock, Server, asleep, ended, phase, serving
 
 TRUE = ExecutionOrder(command=("true",), cwd="/root")
 
@@ -48,10 +48,7 @@ async def test_an_open_execution_holds_its_machine_awake(server: Server, clock: 
 async def test_a_thousand_posts_to_a_sleeping_machine_wake_it_once(server: Server) -> None:
     node = await server.node()
     machine, up = await server.machine(node)
-    await server.engine.machines.sleep(server.caller, machine.id, revision=None, idempotency=None)
-    await node.hear(wire.StopMachine)
-    node.say(wire.MachineEnded(machine.id, up.boot_id, clean=True, reason=""))
-    await phase(server, machine.id, Phase.SLEEPING)
+    await asleep(server, node, machine, up)
     made = await asyncio.gather(
         *(server.engine.executions.create(server.caller, machine.id, TRUE, None) for _ in range(1000))
     )
@@ -317,33 +314,21 @@ async def test_an_old_key_wakes_no_machine(server: Server) -> None:
     made = await server.engine.executions.create(server.caller, machine.id, TRUE, key)
     node.exited(await node.hear(wire.StartExecution))
     await server.engine.executions.get(server.caller, machine.id, made.id, wait_ms=5_000)
-    await server.engine.machines.sleep(server.caller, machine.id, revision=None, idempotency=None)
-    await node.hear(wire.StopMachine)
-    node.say(wire.MachineEnded(machine.id, up.boot_id, clean=True, reason=""))
-    await phase(server, machine.id, Phase.SLEEPING)
+    await asleep(server, node, machine, up)
     assert (await server.engine.executions.create(server.caller, machine.id, TRUE, key)).id == made.id
     await node.hears_nothing_of(wire.StartMachine)
     assert (await server.engine.machines.get(server.caller, machine.id)).phase is Phase.SLEEPING
-
-
-async def _asleep(
-    server: Server, node: ScriptedNode, machine: Machine, up: wire.StartMachine, key: Idempotency | None
-) -> None:
-    await server.engine.machines.sleep(server.caller, machine.id, revision=None, idempotency=key)
-    await node.hear(wire.StopMachine)
-    node.say(wire.MachineEnded(machine.id, up.boot_id, clean=True, reason=""))
-    await phase(server, machine.id, Phase.SLEEPING)
 
 
 async def test_an_old_wake_key_starts_nothing(server: Server) -> None:
     node = await server.node()
     machine, up = await server.machine(node)
     key = Idempotency("POST /wake", "w", b"request")
-    await _asleep(server, node, machine, up, None)
+    await asleep(server, node, machine, up)
     await server.engine.machines.wake(server.caller, machine.id, revision=None, idempotency=key)
     again = await node.start_machine()
     await phase(server, machine.id, Phase.RUNNING)
-    await _asleep(server, node, machine, again, None)
+    await asleep(server, node, machine, again)
     answer = await server.engine.machines.wake(server.caller, machine.id, revision=None, idempotency=key)
     assert answer.phase is Phase.SLEEPING
     await node.hears_nothing_of(wire.StartMachine)
@@ -354,7 +339,7 @@ async def test_an_old_sleep_key_ends_nothing(tmp_path: Path, clock: MovedClock) 
         node = await server.node()
         machine, up = await server.machine(node)
         key = Idempotency("POST /sleep", "s", b"request")
-        await _asleep(server, node, machine, up, key)
+        await asleep(server, node, machine, up, key)
         await server.engine.machines.wake(server.caller, machine.id, revision=None, idempotency=None)
         await node.start_machine()
         await phase(server, machine.id, Phase.RUNNING)

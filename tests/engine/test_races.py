@@ -13,12 +13,12 @@ import pytest
 from dormice.domain.errors import Conflict
 from dormice.domain.execution import ErrorCode, ExecutionState, StdinMode
 from dormice.domain.limits import Limits
-from dormice.domain.machine import Machine, Phase
+from dormice.domain.machine import Phase
 from dormice.engine.orders import ExecutionOrder, Idempotency, MachineOrder
 from dormice.protocol import node as wire
 from dormice.store.interface import StoreUnavailable
 from tests.engine.faulty_store import Faults
-from tests.engine.scripted_node import MovedClock, ScriptedNode, Server, ended, phase, serving, wire_id
+from tests.engine.scripted_node import MovedClock, ScriptedNode, Server, asleep, ended, phase, serving, wire_id
 from tests.wait import others_run
 
 TRUE = ExecutionOrder(command=("true",), cwd="/root")
@@ -33,13 +33,6 @@ def faults() -> Faults:
 async def faulty(tmp_path: Path, clock: MovedClock, faults: Faults) -> AsyncIterator[Server]:
     async with serving(tmp_path, clock, Limits(running_per_machine=2), faults.wrap) as running:
         yield running
-
-
-async def asleep(server: Server, node: ScriptedNode, machine: Machine, up: wire.StartMachine) -> None:
-    await server.engine.machines.sleep(server.caller, machine.id, revision=None, idempotency=None)
-    await node.hear(wire.StopMachine)
-    node.say(wire.MachineEnded(machine.id, up.boot_id, clean=True, reason=""))
-    await phase(server, machine.id, Phase.SLEEPING)
 
 
 # Requests

@@ -23,12 +23,6 @@ def _live(start_live: StartLive) -> Iterator[Live]:
         yield live
 
 
-@pytest.fixture(name="api")
-def _api(live: Live) -> Iterator[Api]:
-    with live.client() as api:
-        yield api
-
-
 def lines(live: Live, **fields: str) -> list[Line]:
     """Return the log's lines that have these fields."""
     found = [json.loads(line) for line in live.log.read_text().splitlines()]

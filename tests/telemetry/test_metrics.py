@@ -28,17 +28,6 @@ def _live(start_live: StartLive) -> Iterator[Live]:
         yield live
 
 
-@pytest.fixture(name="api")
-def _api(live: Live) -> Iterator[Api]:
-    with live.client() as api:
-        yield api
-
-
-@pytest.fixture(name="machine")
-def _machine(api: Api) -> str:
-    return api.create_machine(autosleep="never")
-
-
 def scrape(api: Api) -> Samples:
     answer = api.get("/metrics").raise_for_status()
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"

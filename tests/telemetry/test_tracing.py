@@ -38,17 +38,6 @@ def _live(start_live: StartLive, collector: Collector) -> Iterator[Live]:
         yield live
 
 
-@pytest.fixture(name="api")
-def _api(live: Live) -> Iterator[Api]:
-    with live.client() as api:
-        yield api
-
-
-@pytest.fixture(name="machine")
-def _machine(api: Api) -> str:
-    return api.create_machine(autosleep="never")
-
-
 class Parent:
     """A client's span."""
 

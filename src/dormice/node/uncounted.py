@@ -25,7 +25,6 @@ from typing import Never
 from dormice.node import netlink, syscalls
 
 _log = logging.getLogger(__name__)
-_CLONE_NEWNET = 0x4000_0000
 _FASTEST = (2 << 30) * (os.cpu_count() or 1)
 """Bytes per second, more than half as much again as one processor was measured to hide."""
 _SOONEST, _LATEST = 0.02, 1.0
@@ -142,7 +141,7 @@ def _sockets(pid: int) -> int:
 
 def _waiting_in_sockets(pid: int) -> int:
     with Path(f"/proc/{pid}/ns/net").open("rb") as namespace:
-        syscalls.setns(namespace.fileno(), _CLONE_NEWNET)
+        syscalls.setns(namespace.fileno(), syscalls.CLONE_NEWNET)
     total = netlink.waiting_in_inet_sockets()
     for line in _table("netlink"):
         total += int(line[4]) + int(line[5])

@@ -30,7 +30,7 @@ _ENDS = [
 _SECOND_US = 1_000_000
 
 
-class Exposition:
+class Exposition(Collector):
     """All figures of one server, in a registry of its own."""
 
     def __init__(
@@ -43,29 +43,18 @@ class Exposition:
         parts: Callable[[], Mapping[str, tuple[bool, str]]],
     ) -> None:
         """`parts`: as /readyz tells them."""
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Figures(version, counts, commits, census, parts))
-        ProcessCollector(registry=self._registry)
-
-    def exposition(self) -> bytes:
-        """Return what there is at this moment."""
-        return generate_latest(self._registry)
-
-
-class _Figures(Collector):
-    def __init__(
-        self,
-        version: str,
-        counts: Counts,
-        commits: Commits,
-        census: Callable[[], Census],
-        parts: Callable[[], Mapping[str, tuple[bool, str]]],
-    ) -> None:
         self._version = version
         self._counts = counts
         self._commits = commits
         self._census = census
         self._parts = parts
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+
+    def exposition(self) -> bytes:
+        """Return what there is at this moment."""
+        return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
         yield _gauge("dormice_build_info", "The running version.", "version", [(self._version, 1)])
