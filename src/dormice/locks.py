@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from dormice.config import SettingsError
 from dormice.directories import host_errors
+from dormice.flock import try_lock
 
 HANDOVER_SECONDS = 8.0
 """How long a role waits for an earlier one whose supervisor was killed, and which is about to end. Less than the supervisor gives a role to
@@ -25,18 +25,10 @@ def locked(path: Path, what: str, *, patience: float = 0) -> Iterator[None]:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     until = time.monotonic() + patience
     try:
-        while not _lock(fd):
+        while not try_lock(fd):
             if time.monotonic() >= until:
                 raise SettingsError(f"{path.parent} is in use by another {what}")
             time.sleep(_LOOK_AGAIN_SECONDS)
         yield
     finally:
         os.close(fd)
-
-
-def _lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import shutil
@@ -19,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+from dormice.flock import try_lock
 from dormice.node import syscalls
 from dormice.node.runtime import RuntimeFailure
 
@@ -107,7 +107,7 @@ class Disks:
         image = self._path(machine_id)
         fd = os.open(image, os.O_RDWR | os.O_CLOEXEC)
         try:
-            if not _lock(fd):
+            if not try_lock(fd):
                 raise RuntimeFailure("STILL_RUNNING", "the disk is in use by an earlier boot", retryable=True)
             host = os.fstatvfs(fd)
             if host.f_bavail * host.f_frsize < _LEAST_FREE_BYTES:
@@ -133,7 +133,7 @@ class Disks:
             return True
         try:
             deadline, pause = time.monotonic() + timeout, 0.001
-            while not _lock(fd):
+            while not try_lock(fd):
                 if time.monotonic() > deadline:
                     return False
                 time.sleep(pause)
@@ -264,14 +264,6 @@ def _copy_sparse(source: int, target: int) -> None:
         end = os.lseek(source, offset, os.SEEK_HOLE)
         while offset < end:
             offset += os.copy_file_range(source, target, end - offset, offset, offset)
-
-
-def _lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 @contextlib.contextmanager

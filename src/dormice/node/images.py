@@ -26,6 +26,7 @@ from pathlib import Path
 
 import msgspec
 
+from dormice.flock import try_lock
 from dormice.node import image_use
 from dormice.node.ports import Image
 from dormice.node.runtime import RuntimeFailure
@@ -103,12 +104,7 @@ def remove_image(images_dir: Path, name: str) -> None:
 def exclusively(images_dir: Path) -> Iterator[bool]:
     """Whether nobody builds, imports or removes; if so, nobody does in this block."""
     with (images_dir / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        yield try_lock(file.fileno())
 
 
 @contextmanager
@@ -170,9 +166,7 @@ def _lock(images_dir: Path, progress: Progress) -> Iterator[None]:
     images_dir.chmod(0o700)
     (images_dir / VERSIONS).mkdir(mode=0o700, exist_ok=True)
     with (images_dir / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(file.fileno()):
             progress("waiting for another image build to end")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -7,7 +7,6 @@ everything that nodes make is its own; a disk goes only when the store says that
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import time
@@ -17,6 +16,7 @@ from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from dormice.flock import try_lock
 from dormice.node import host_leftovers, image_leftovers, image_use
 from dormice.node.host_leftovers import Found, Leftover
 from dormice.node.network import holds_name
@@ -161,11 +161,7 @@ def _in_use(path: Path) -> bool:
     if path.suffix != ".ext4":
         return False
     with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+        return not try_lock(file.fileno())
 
 
 def _is_locked(path: Path) -> bool:

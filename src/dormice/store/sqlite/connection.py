@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import apsw
 
+from dormice.flock import try_lock
 from dormice.store.interface import StoreUnavailable
 from dormice.store.sqlite import integrity, statements
 from dormice.store.sqlite.driver import driver_errors
@@ -27,9 +27,7 @@ def exclusive(path: Path) -> Iterator[None]:
     """Hold the lock that says: one server per file. Raises StoreUnavailable when another one holds it."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(file):
             raise StoreUnavailable(f"another server uses this store: {path.name} is locked") from None
         yield
     finally:
