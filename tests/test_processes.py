@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from dormice.config import SettingsError, from_environment, limits, machine_defaults
+from dormice.config import MISCONFIGURED, SettingsError, from_environment, limits, machine_defaults
 from tests.wait import wait_until
 
 SECONDS = 30
@@ -76,6 +76,22 @@ def test_a_network_that_is_none_or_too_small_is_refused(place: Path, role: str, 
     line = _refused(place, role, "--network", network)
     assert line.startswith("dormice: network")
     assert not (place / "data").exists()
+
+
+def test_why_a_server_cannot_start_is_said_in_one_write(place: Path) -> None:
+    reading, writing = os.pipe2(os.O_DIRECT)  # each write stays a packet of its own
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dormice.cli", "server", "--network", "somewhere"],
+        env=_environment(place, {"PYTHONUNBUFFERED": "1"}),
+        stderr=writing,
+    )
+    os.close(writing)
+    with open(reading, "rb", buffering=0) as stream:
+        assert process.wait(SECONDS) == MISCONFIGURED
+        packet = stream.read(1 << 12)
+    assert packet is not None
+    assert packet.startswith(b"dormice: network")
+    assert packet.endswith(b"\n")
 
 
 @pytest.mark.parametrize("role", ["up", "server"])

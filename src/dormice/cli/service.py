@@ -49,5 +49,6 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         return roles[arguments.role](config.from_environment(**given)) or 0
     except (config.SettingsError, RuntimeFailure, StoreUnavailable) as error:
-        print(f"dormice: {error}", file=sys.stderr)
+        # In one write even when Python buffers nothing: under `up`, another process writes to the same stream.
+        print(f"dormice: {error}\n", end="", file=sys.stderr)
         return config.MISCONFIGURED
