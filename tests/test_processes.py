@@ -86,10 +86,13 @@ def test_why_a_server_cannot_start_is_said_in_one_write(place: Path) -> None:
         stderr=writing,
     )
     os.close(writing)
-    with open(reading, "rb", buffering=0) as stream:
+    try:
         assert process.wait(SECONDS) == MISCONFIGURED
-        packet = stream.read(1 << 12)
-    assert packet is not None
+        packet = os.read(reading, 1 << 12)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reading)
     assert packet.startswith(b"dormice: network")
     assert packet.endswith(b"\n")
 
