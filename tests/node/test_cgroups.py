@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
-from dormice.node.cgroups import Cgroups, Hierarchies, Limits, Unified, discover, hybrid_mount
+from dormice.node.cgroups import Cgroups, Hierarchies, Limits, discover, hybrid_mount
 
 V1 = """\
 30 22 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro
@@ -105,69 +103,54 @@ def test_on_v2_limits_are_written_and_controllers_handed_down(tmp_path: Path) ->
     assert cgroups.entrances("m") == [machine / "cgroup.procs"]
 
 
-@pytest.fixture(name="real")
-def _real() -> Iterator[Cgroups]:
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
-    mount = Unified()
-    name = f"dmlab-{uuid4().hex[:8]}"
-    hierarchies = discover(mount.path, Path("/proc/self/mountinfo").read_text())
-    cgroups = Cgroups(hierarchies, name)
-    cgroups.open()
-    yield cgroups
-    for root in (hierarchies.unified, *hierarchies.v1_roots):
-        (root / name).rmdir()
-    mount.close()
-
-
-def test_a_machines_processes_are_killed_and_its_directories_removed(real: Cgroups) -> None:
-    real.create("m", 12345)
-    real.apply("m", LIMITS)
+def test_a_machines_processes_are_killed_and_its_directories_removed(real_cgroups: Cgroups) -> None:
+    real_cgroups.create("m", 12345)
+    real_cgroups.apply("m", LIMITS)
     with subprocess.Popen(["sleep", "1000"]) as sleeper:
-        for entrance in real.entrances("m"):
+        for entrance in real_cgroups.entrances("m"):
             entrance.write_text(str(sleeper.pid))
-        assert real.populated("m")
-        assert real.names() == {"m"}
-        real.kill("m")
+        assert real_cgroups.populated("m")
+        assert real_cgroups.names() == {"m"}
+        real_cgroups.kill("m")
         assert sleeper.wait(10) == -9
-    real.remove("m")
-    assert real.names() == set()
-    assert not real.populated("m")
-    assert real.oom_kills("m") == 0
+    real_cgroups.remove("m")
+    assert real_cgroups.names() == set()
+    assert not real_cgroups.populated("m")
+    assert real_cgroups.oom_kills("m") == 0
 
 
-def test_limits_can_be_raised_and_lowered(real: Cgroups) -> None:
-    real.create("m", 0)
+def test_limits_can_be_raised_and_lowered(real_cgroups: Cgroups) -> None:
+    real_cgroups.create("m", 0)
     for memory in (512, 1024, 256):
-        real.apply("m", Limits(vcpu=0.25, memory_mib=memory, pids=10))
-    real.remove("m")
+        real_cgroups.apply("m", Limits(vcpu=0.25, memory_mib=memory, pids=10))
+    real_cgroups.remove("m")
 
 
-def test_the_machines_root_may_make_children_and_no_limits(real: Cgroups) -> None:
-    real.create("m", 12345)
-    fd = real.open_delegated("m")
+def test_the_machines_root_may_make_children_and_no_limits(real_cgroups: Cgroups) -> None:
+    real_cgroups.create("m", 12345)
+    fd = real_cgroups.open_delegated("m")
     owned = {entry.name for entry in os.scandir(fd) if entry.stat().st_uid == 12345 and entry.is_file()}
     assert os.fstat(fd).st_uid == 12345
     os.close(fd)
     assert owned == {"cgroup.procs", "cgroup.threads", "cgroup.subtree_control"}
-    real.remove("m")
+    real_cgroups.remove("m")
 
 
-def test_children_that_a_machine_left_are_removed_with_it(real: Cgroups) -> None:
-    real.create("m", 0)
-    fd = real.open_delegated("m")
+def test_children_that_a_machine_left_are_removed_with_it(real_cgroups: Cgroups) -> None:
+    real_cgroups.create("m", 0)
+    fd = real_cgroups.open_delegated("m")
     for child in ("init/deeper", "exec-1", "exec-1/deeper"):
         os.mkdir(child, dir_fd=fd)
     os.close(fd)
-    real.remove("m")
-    assert real.names() == set()
+    real_cgroups.remove("m")
+    assert real_cgroups.names() == set()
 
 
-def test_removing_what_lives_fails_in_bounded_time(real: Cgroups) -> None:
-    real.create("m", 0)
+def test_removing_what_lives_fails_in_bounded_time(real_cgroups: Cgroups) -> None:
+    real_cgroups.create("m", 0)
     with subprocess.Popen(["sleep", "1000"]) as sleeper:
-        real.entrances("m")[0].write_text(str(sleeper.pid))
+        real_cgroups.entrances("m")[0].write_text(str(sleeper.pid))
         with pytest.raises(OSError, match="processes remain"):
-            real.remove("m", timeout=0.01)
+            real_cgroups.remove("m", timeout=0.01)
         sleeper.kill()
-    real.remove("m")
+    real_cgroups.remove("m")

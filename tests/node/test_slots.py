@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Barrier
-from uuid import uuid4
 
-import pytest
-
-from dormice.node.cgroups import Cgroups, Unified, discover
+from dormice.node.cgroups import Cgroups
 from dormice.node.launcher import Launcher
 from dormice.node.slots import RANGE_SIZE, Slot, Slots, cgroup_name
 
@@ -20,24 +14,9 @@ FIRST_UID = 1_600_000_000
 AT_ONCE = 4
 
 
-@pytest.fixture(name="cgroups")
-def _cgroups() -> Iterator[Cgroups]:
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
-    mount = Unified()
-    name = f"dmlab-{uuid4().hex[:8]}"
-    hierarchies = discover(mount.path, Path("/proc/self/mountinfo").read_text())
-    cgroups = Cgroups(hierarchies, name)
-    cgroups.open()
-    yield cgroups
-    for root in (hierarchies.unified, *hierarchies.v1_roots):
-        (root / name).rmdir()
-    mount.close()
-
-
-def test_a_range_that_could_not_be_cleaned_is_given_to_one_of_many_who_ask_later(cgroups: Cgroups) -> None:
+def test_a_range_that_could_not_be_cleaned_is_given_to_one_of_many_who_ask_later(real_cgroups: Cgroups) -> None:
     launcher = Launcher()
-    slots = Slots(launcher, cgroups, first_uid=FIRST_UID, pool_size=0)
+    slots = Slots(launcher, real_cgroups, first_uid=FIRST_UID, pool_size=0)
     barrier = Barrier(AT_ONCE)
 
     def take(_: int) -> Slot:
@@ -49,17 +28,17 @@ def test_a_range_that_could_not_be_cleaned_is_given_to_one_of_many_who_ask_later
     with subprocess.Popen(["sleep", "1000"]) as stray:
         try:
             # In one hierarchy only, and not in that by which a machine's processes are killed.
-            cgroups.entrances(first.cgroup)[-1].write_text(str(stray.pid))
+            real_cgroups.entrances(first.cgroup)[-1].write_text(str(stray.pid))
             slots.put_back(first)
-            assert cgroups.names() == {first.cgroup}
+            assert real_cgroups.names() == {first.cgroup}
         finally:
             stray.kill()
     with ThreadPoolExecutor() as threads:
         taken = list(threads.map(take, range(AT_ONCE)))
     assert sorted(slot.base for slot in taken) == [FIRST_UID + RANGE_SIZE * number for number in range(AT_ONCE)]
-    assert all(cgroups.populated(slot.cgroup) for slot in taken)
+    assert all(real_cgroups.populated(slot.cgroup) for slot in taken)
     for slot in taken:
         slots.put_back(slot)
     slots.close()
     launcher.close()
-    assert cgroups.names() == set()
+    assert real_cgroups.names() == set()
