@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from msgspec import structs
+
 from dormice.api.services import Services, Tracer
 from dormice.domain.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from dormice.domain.execution import ErrorCode, Execution, ExecutionState, LogEntry, StdinMode, Stream
@@ -63,7 +65,7 @@ def new_execution(number: int = 1, **changes: Any) -> Execution:
         created_at=NOW,
         start_by=NOW + 900_000_000,
     )
-    return replace(made, **changes)
+    return structs.replace(made, **changes)
 
 
 @dataclass
@@ -81,7 +83,7 @@ class FakeExecutions:
     def add(self, execution: Execution, entries: list[LogEntry] | None = None) -> Execution:
         entries = entries or []
         kept = {stream: sum(len(e.data) for e in entries if e.stream is stream) for stream in Stream}
-        execution = replace(
+        execution = structs.replace(
             execution,
             last_sequence=entries[-1].sequence if entries else 0,
             stdout_kept=kept[Stream.STDOUT],
@@ -173,7 +175,7 @@ class FakeExecutions:
         if offset > execution.stdin_offset:
             raise Conflict("a gap", details={"expected_offset": str(execution.stdin_offset)})
         self.writes.append((offset, data, eof))
-        written = replace(execution, stdin_offset=offset + len(data), stdin_eof=eof)
+        written = structs.replace(execution, stdin_offset=offset + len(data), stdin_eof=eof)
         self.records[execution_id] = written
         return written
 
@@ -415,7 +417,7 @@ def finished(
     state = changes.pop("state", ExecutionState.SUCCEEDED)
     entries.append(lifecycle(len(entries) + 1, state, exit_code=changes.get("exit_code", 0)))
     execution = new_execution(number, state=state, started_at=NOW, completed_at=NOW + 5, exit_code=0)
-    return replace(execution, **changes), entries
+    return structs.replace(execution, **changes), entries
 
 
 FAILED: dict[str, Any] = {

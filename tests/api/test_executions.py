@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from dormice.api.machines import wire
 from dormice.domain.execution import ErrorCode, ExecutionState, Stream

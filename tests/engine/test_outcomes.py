@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from dormice.domain.execution import ErrorCode, Execution, ExecutionEvent, ExecutionState, StdinMode
 from dormice.engine import outcomes

@@ -1,11 +1,11 @@
 """The port: executions, from creation to their end."""
 
 import asyncio
-from dataclasses import replace
 from itertools import product
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from dormice.domain.execution import (
     TERMINAL,

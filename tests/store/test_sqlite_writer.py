@@ -15,7 +15,7 @@ import pytest
 from dormice.store.interface import StoreUnavailable
 from dormice.store.sqlite.connection import open_reader, open_writer
 from dormice.store.sqlite.integrity import Watch
-from dormice.store.sqlite.writer import BATCH_LIMIT, Writer
+from dormice.store.sqlite.writer import BATCH_LIMIT, NEAR_LIMIT, Writer
 from tests.wait import others_run
 
 
@@ -129,11 +129,34 @@ async def test_a_short_operation_that_comes_alone_is_committed_where_it_is_asked
     assert counted.commits == 3
 
 
-async def test_short_operations_that_come_together_share_a_commit_on_the_thread(counted: Counted) -> None:
-    answers = await asyncio.gather(*(counted.insert(number, short=True) for number in range(50)))
-    assert answers == list(range(50))
+async def test_short_operations_that_come_together_share_a_commit_where_they_are_asked_for(counted: Counted) -> None:
+    answers = await asyncio.gather(*(counted.insert(number, short=True) for number in range(NEAR_LIMIT)))
+    assert answers == list(range(NEAR_LIMIT))
+    assert set(counted.threads) == {threading.main_thread()}
+    assert counted.commits == 1
+
+
+async def test_the_event_loop_is_not_held_for_more_than_a_limit(counted: Counted) -> None:
+    answers = await asyncio.gather(*(counted.insert(number, short=True) for number in range(NEAR_LIMIT + 1)))
+    assert answers == list(range(NEAR_LIMIT + 1))
     assert threading.main_thread() not in counted.threads
     assert counted.commits < 5
+
+
+async def test_one_of_several_short_operations_that_raises_is_undone_alone(counted: Counted) -> None:
+    def half(db: apsw.Connection) -> None:
+        db.execute("INSERT INTO numbers VALUES (100)")
+        raise ZeroDivisionError
+
+    first, failed, last = (
+        counted.insert(1, short=True),
+        counted.writer.run(half, short=True),
+        counted.insert(2, short=True),
+    )
+    assert (await first, await last) == (1, 2)
+    with pytest.raises(ZeroDivisionError):
+        await failed
+    assert counted.stored() == [1, 2]
 
 
 async def test_a_short_operation_waits_its_turn_while_the_thread_is_busy(counted: Counted) -> None:

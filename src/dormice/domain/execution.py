@@ -8,9 +8,10 @@ this table (tests/store compares them).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from uuid import UUID
+
+from msgspec import Struct
 
 from dormice.domain.transitions import follow
 
@@ -107,8 +108,7 @@ class StdinMode(StrEnum):
     OPEN = "open"  # PUT …/stdin, until eof is sent
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
+class Execution(Struct, frozen=True, kw_only=True):
     """One execution as the store knows it. Secrets (env values, stdin) are not part of it."""
 
     number: int
@@ -157,8 +157,7 @@ class Execution:
         return follow(TRANSITIONS, self.state, event)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogEntry:
+class LogEntry(Struct, frozen=True, kw_only=True):
     """One line of an execution's log: a lifecycle change, or a piece of output."""
 
     sequence: int
@@ -175,8 +174,7 @@ class LogEntry:
     error_message: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Struct, frozen=True, kw_only=True):
     """How an execution ended: the event and what goes into the record."""
 
     event: ExecutionEvent
@@ -190,8 +188,7 @@ class Outcome:
     stderr_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(Struct, frozen=True):
     """A piece of output at its byte offset in its stream."""
 
     stream: Stream

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from dormice.domain.execution import Execution, ExecutionState, Micros
 from dormice.domain.machine import Machine, Phase

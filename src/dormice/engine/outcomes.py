@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal as signals
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from dormice.domain.execution import ErrorCode, Execution, ExecutionEvent, Micros, Outcome
 from dormice.protocol.node import Exited

@@ -6,10 +6,10 @@ the new state calls for. Which event is legal is the domain's table alone.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import apsw
+from msgspec.structs import replace
 
 from dormice.domain.execution import (
     TERMINAL,

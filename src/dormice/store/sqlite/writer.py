@@ -4,8 +4,9 @@ Dynamic group commit: what has queued up while the last commit was under way sha
 at once and a busy one pays one fsync for many operations. Each operation has its own savepoint: one that raises is undone
 alone. Nobody is answered before the commit is durable; then a whole batch is answered with one call into the event loop.
 
-The way to the thread and back costs as much as an fsync of a fast disk. So a short operation that comes alone, while the thread
-is idle and the last commit was quick, is committed where it is asked for, on the event loop's thread (docs/decisions/0008).
+The way to the thread and back costs as much as an fsync of a fast disk, and two threads that take the interpreter from each other
+at every statement cost more. So short operations that come in one turn of the event loop, while the thread is idle and the disk
+quick, are committed where they are asked for, together, on the loop's thread (docs/decisions/0008).
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ T = TypeVar("T")
 
 BATCH_LIMIT = 256
 """Operations per commit, at most: bounds how long the first one waits for the last."""
+NEAR_LIMIT = 64
+"""Short operations that the event loop commits in one turn, at most: some 5 ms of work, which other requests wait for."""
 QUICK_SECONDS = 0.001
-"""A commit that takes longer is not worth holding the event loop for."""
+"""A disk that needs longer to make a commit durable is not worth holding the event loop for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class Writer:
         self._near: list[_Job] = []
         """Short jobs of this turn of the loop, to be committed at its end."""
         self._quick = True
+        """Whether the disk was quick the last time. Whose the connection is, the loop or the thread, sets it."""
         self._closed = False
         self._ended = self._loop.create_future()
         # A daemon, so that a process which ends without close() ends: to the file that is one more crash.
@@ -95,14 +99,11 @@ class Writer:
             self._queue(job)
 
     def _commit_near(self) -> None:
-        if len(self._near) > 1 or (self._near and not self._begin_at_once()):
+        if len(self._near) > NEAR_LIMIT or (self._near and not self._begin_at_once()):
             self._queue_near()
         elif self._near:
             batch, self._near = self._near, []
-            began = monotonic()
-            results = self._commit(batch, begun=True)
-            self._quick = monotonic() - began < QUICK_SECONDS
-            _resolve(batch, results)
+            _resolve(batch, self._commit(batch, begun=True))
 
     def _begin_at_once(self) -> bool:
         """Begin a transaction, unless there is something to wait for or to report: another process may hold the file."""
@@ -127,9 +128,7 @@ class Writer:
     def _serve(self) -> None:
         try:
             while batch := self._next_batch():
-                began = monotonic()
-                results = self._commit(batch)
-                self._answer(batch, results, quick=len(batch) == 1 and monotonic() - began < QUICK_SECONDS)
+                self._answer(batch, self._commit(batch))
         finally:
             self._db.close()
             with suppress(RuntimeError):
@@ -160,6 +159,7 @@ class Writer:
                 results = [batch[0].operation(self._db)]
             else:
                 results = [self._apply(job.operation) for job in batch]
+            applied = monotonic()
             self._db.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the callers who wait for the commit
             with suppress(apsw.Error):
@@ -167,8 +167,11 @@ class Writer:
                     self._db.execute("ROLLBACK")
             failure = self._watch.ours(error)
             self.commits.failed += isinstance(failure, StoreUnavailable)
+            self._quick = False
             return [_Failure(failure) for _ in batch]
-        self.commits.seconds.observe(monotonic() - began)
+        ended = monotonic()
+        self._quick = ended - applied < QUICK_SECONDS
+        self.commits.seconds.observe(ended - began)
         self.commits.operations.observe(len(batch))
         return results
 
@@ -186,13 +189,12 @@ class Writer:
         db.execute("RELEASE operation")
         return result
 
-    def _answer(self, batch: Sequence[_Job], results: Sequence[Any], *, quick: bool) -> None:
+    def _answer(self, batch: Sequence[_Job], results: Sequence[Any]) -> None:
         with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
-            self._loop.call_soon_threadsafe(self._answered, batch, results, quick)
+            self._loop.call_soon_threadsafe(self._answered, batch, results)
 
-    def _answered(self, batch: Sequence[_Job], results: Sequence[Any], quick: bool) -> None:  # noqa: FBT001 - call_soon has no keywords
+    def _answered(self, batch: Sequence[_Job], results: Sequence[Any]) -> None:
         self._queued -= len(batch)
-        self._quick = quick
         _resolve(batch, results)
 
 
