@@ -30,6 +30,7 @@ NAMELESS = {"utils", "util", "common", "helpers", "helper", "manager", "base", "
 STARTS_TASKS = {
     "app.py",
     "engine/engine.py",
+    "engine/runs/engine.py",
     "engine/reconciler.py",
     "engine/tasks.py",
     "node/node.py",

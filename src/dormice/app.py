@@ -26,13 +26,15 @@ import uvloop
 from dormice import config, directories, privileges
 from dormice.api.app import create_app
 from dormice.api.http.connection import Connection
-from dormice.api.services import Services
+from dormice.api.services import Services, WorkflowServices
 from dormice.config import Settings, SettingsError
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.engine.clock import SystemClock
 from dormice.engine.engine import Engine
 from dormice.engine.keys import new_secret
 from dormice.engine.observer import Observer, Observers
+from dormice.engine.runs.engine import RunEngine
+from dormice.engine.runs.policy import RunPolicy
 from dormice.locks import HANDOVER_SECONDS, locked
 from dormice.node import leftovers
 from dormice.node.dns import Forwarder
@@ -51,6 +53,7 @@ from dormice.supervisor import LIFELINE, supervise
 from dormice.telemetry.counts import Counts
 from dormice.telemetry.logs import log_to_stderr
 from dormice.telemetry.prometheus import Exposition
+from dormice.workers.push import PushClient, PushPolicy, check_push_url
 
 if TYPE_CHECKING:
     from dormice.telemetry.tracing import Tracing
@@ -124,6 +127,7 @@ class _PreparedServer:
     limits: Limits
     defaults: MachineDefaults
     tracing: Tracing | None
+    local_mode: bool
 
 
 def _prepare_server(settings: Settings) -> _PreparedServer:
@@ -140,7 +144,9 @@ def _prepare_server(settings: Settings) -> _PreparedServer:
         directories.give(directory, uid, gid)
         directory = privileges.private_view(directory, settings.run / "server")
         privileges.drop(uid, gid)
-    return _PreparedServer(settings.data / "server", directory, secret, http, node_socket, limits, defaults, tracing)
+    return _PreparedServer(
+        settings.data / "server", directory, secret, http, node_socket, limits, defaults, tracing, settings.local_mode
+    )
 
 
 def _check_server(settings: Settings) -> tuple[Limits, MachineDefaults]:
@@ -148,6 +154,10 @@ def _check_server(settings: Settings) -> tuple[Limits, MachineDefaults]:
     limits, defaults = config.limits(), config.machine_defaults()
     if settings.api_key:
         config.check_key(settings.api_key, limits, "DORMICE_API_KEY")
+    if settings.local_mode and not config.is_loopback(settings.address()[0]):
+        raise SettingsError(
+            f"local_mode needs no keys, so listen must be an address of this host only, not {settings.listen}"
+        )
     if os.geteuid() == 0:
         _account(settings)
     return limits, defaults
@@ -173,7 +183,9 @@ def _account(settings: Settings) -> tuple[int, int]:
 
 async def _serve_server(prepared: _PreparedServer) -> None:
     sealer, store = _open_store(prepared)
-    counts, tracing = Counts(), prepared.tracing
+    counts, tracing, clock = Counts(), prepared.tracing, SystemClock()
+    policy = PushPolicy(loopback=prepared.local_mode)
+    pusher = PushClient(policy)
     observer: Observer = counts
     if tracing is not None:
         tracing.start()
@@ -182,7 +194,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
         async with asyncio.TaskGroup() as group:
             engine = Engine(
                 store=store,
-                clock=SystemClock(),
+                clock=clock,
                 limits=prepared.limits,
                 defaults=prepared.defaults,
                 fingerprint=sealer.request_hash,
@@ -190,7 +202,17 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 observer=observer,
             )
             await engine.keys.admit(prepared.secret)
+            runs = RunEngine(
+                store=store,
+                pusher=pusher,
+                clock=clock,
+                policy=RunPolicy(),
+                in_flight=engine.in_flight,
+                tasks=engine.tasks,
+                group=group,
+            )
             await engine.start()
+            await runs.start()
             services = Services(
                 executions=engine.executions,
                 machines=engine.machines,
@@ -207,6 +229,16 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 tracer=tracing,
                 limits=prepared.limits,
                 defaults=prepared.defaults,
+                workflows=WorkflowServices(
+                    registry=runs.registry,
+                    workers=runs.workers,
+                    runs=runs.runs,
+                    attempts=runs.attempts,
+                    events=runs.events,
+                    check_push_url=partial(check_push_url, policy=policy),
+                    now=clock.now,
+                    local=await engine.keys.authenticate(prepared.secret) if prepared.local_mode else None,
+                ),
             )
             http = _HttpServer(
                 uvicorn.Config(
@@ -232,6 +264,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
             def drain() -> None:
                 http.should_exit = True
                 engine.drain()
+                runs.drain()
 
             on_stop(drain)
             host, port = prepared.http.getsockname()[:2]
@@ -245,6 +278,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
     except* _Ended:
         pass
     finally:
+        await pusher.close()
         await store.close()
         if tracing is not None:
             tracing.close()

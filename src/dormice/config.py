@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 from typing import TypeVar
 
@@ -80,6 +80,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Storage of the host that is never promised to machines."""
     guest: str = ""
     """The guest's binary; empty: where `make install` or a package puts it."""
+    local_mode: bool = False
+    """The workflow surface (/api/v1, /internal) answers programs of this host without a key, and projects are made when they are first named.
+    Only where `listen` is a loopback address."""
     log_level: str = "info"
     """debug, info, warning or error."""
     api_key: str = ""
@@ -177,6 +180,14 @@ def _check(settings: Settings) -> None:
     for name in ("pool_size", "storage_reserve_gib", "disk_mib_per_second"):
         if getattr(settings, name) < 0:
             raise SettingsError(f"{name} is {getattr(settings, name)}, must be 0 or more")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only programs of this host can reach an address."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def check_key(secret: str, bounds: Limits, source: str) -> None:

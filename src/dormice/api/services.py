@@ -5,14 +5,19 @@ Every method raises the errors of `dormice.domain.errors` and no others; ids are
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from dormice.domain.execution import Execution, LogEntry, Stream
+from dormice.domain.execution import Execution, LogEntry, Micros, Stream
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.domain.machine import Machine
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
+from dormice.engine.runs.attempts import Attempts
+from dormice.engine.runs.events import Events
+from dormice.engine.runs.registry import Registry
+from dormice.engine.runs.runs import Runs
+from dormice.engine.runs.workers import Workers
 from dormice.store.interface import Key
 
 if TYPE_CHECKING:
@@ -220,6 +225,22 @@ class Tracer(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowServices:
+    """What the workflow surface builds upon: the engine's own classes."""
+
+    registry: Registry
+    workers: Workers
+    runs: Runs
+    attempts: Attempts
+    events: Events
+    check_push_url: Callable[[str], None]
+    """Raises Invalid for an address that no worker may have."""
+    now: Callable[[], Micros]
+    local: Caller | None = None
+    """Who calls without a key; None: nobody may."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """What `create_app` builds upon."""
 
@@ -233,3 +254,5 @@ class Services:
     """None: requests are not traced."""
     limits: Limits
     defaults: MachineDefaults
+    workflows: WorkflowServices | None = None
+    """None: the workflow surface is not served."""

@@ -22,6 +22,7 @@ OPTIONS = {
     "disk_mib_per_second": ("MIB", "what one machine may read, and write, of its disk; 0: no bound"),
     "storage_reserve_gib": ("GIB", "storage of the host that is never promised to machines"),
     "guest": ("FILE", "the guest's binary"),
+    "local_mode": ("", "workflows without keys and with projects made on first use; on a loopback address only"),
     "log_level": ("LEVEL", "debug, info, warning or error"),
 }
 """By the names of the settings. `api_key` is none of them: what is on a command line is seen by every user."""
@@ -30,7 +31,11 @@ OPTIONS = {
 def declare(parser: Parser) -> None:
     parser.epilog = "Each option can also be set in the environment: --data-dir is DORMICE_DATA_DIR."
     for name, (metavar, summary) in OPTIONS.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, help=summary)
+        option = f"--{name.replace('_', '-')}"
+        if metavar:
+            parser.add_argument(option, metavar=metavar, help=summary)
+        else:
+            parser.add_argument(option, action="store_const", const="true", help=summary)
     parser.set_defaults(run=run, role=parser.prog.rpartition(" ")[2])
 
 

@@ -19,6 +19,12 @@ class Limits:
     requests_burst: int = 10_000
     """Per key, at once after a pause."""
     request_body_bytes: int = 1 << 20
+    workflow_body_bytes: int = 100 << 20
+    """A request of the workflow surface: payloads and results are in it."""
+    step_key_chars: int = 4_096
+    topic_chars: int = 1_024
+    batch_runs: int = 10_000
+    events_per_request: int = 10_000
     argv_count: int = 4_096
     argv_bytes: int = 131_071
     """One argument: the kernel's MAX_ARG_STRLEN (128 KiB) less the final NUL."""

@@ -53,9 +53,9 @@ class Engine:
         self.gateway = gateway = Gateway()
         self._board = board = Board()
         self._feed = feed = Feed()
-        tasks = Tasks(group)
+        self.tasks = tasks = Tasks(group)
         observer = observer or Observer()
-        in_flight = InFlight(store, clock, limits, fingerprint)
+        self.in_flight = in_flight = InFlight(store, clock, limits, fingerprint)
         self._feeder = feeder = StdinFeeder(store=store.executions, gateway=gateway)
         self._dispatcher = dispatcher = Dispatcher(
             store=store.executions,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
+
+from dormice.engine.service import attempt
 
 T = TypeVar("T")
 
@@ -20,6 +22,10 @@ class Tasks:
         result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._group.create_task(_deliver(work, result))
         return await result  # of this caller alone: cancelled with it, and no shield costs a turn of the loop
+
+    def start(self, name: str, turn: Callable[[], Awaitable[None]]) -> None:
+        """Run something that nobody waits for, again and again until it does not raise."""
+        self._group.create_task(attempt(name, turn), name=name)
 
 
 async def _deliver(work: Coroutine[Any, Any, T], result: asyncio.Future[T]) -> None:

@@ -30,16 +30,22 @@ class Direct:
         self._admission = admission
         self._otherwise = otherwise
         self._tree: dict[str | None, Any] = {}
-        """Path segments to subtrees, a parameter's under None; at the leaves methods to operations, under the empty segment."""
+        """Path segments to subtrees, a parameter's under None; at the leaves methods to operations, under the empty segment, or under `*` for a
+        parameter that takes all the rest of the path."""
         for operation in operations:
             node = self._tree
             names = []
+            leaf = ""
             for segment in operation.path.split("/")[1:]:
                 name = segment.strip("{}") if segment.startswith("{") else None
+                if name is not None and name.endswith("*"):
+                    names.append(name[:-1])
+                    leaf = "*"
+                    break
                 if name is not None:
                     names.append(name)
                 node = node.setdefault(segment if name is None else None, {})
-            node.setdefault("", {})[operation.method] = operation, names
+            node.setdefault(leaf, {})[operation.method] = operation, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -77,15 +83,21 @@ class Direct:
     def _find(self, scope: dict[str, Any]) -> tuple[Operation, dict[str, str]] | None:
         node = self._tree
         values = []
-        for segment in scope["path"].split("/")[1:]:
+        segments = scope["path"].split("/")[1:]
+        leaf = ""
+        for index, segment in enumerate(segments):
             below = node.get(segment) if segment else None
             if below is None:
                 below = node.get(None) if segment else None
                 values.append(segment)
             if below is None:
-                return None
+                if "*" not in node:
+                    return None
+                values[-1] = "/".join(segments[index:])
+                leaf = "*"
+                break
             node = below
-        found = node.get("", {}).get(scope["method"])
+        found = node.get(leaf, {}).get(scope["method"])
         if found is None:
             return None
         operation, names = found

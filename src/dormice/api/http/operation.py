@@ -22,6 +22,7 @@ Schema = Mapping[str, Any]
 Handler = Callable[[Call], Awaitable[ASGIApp]]
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
+_REST = re.compile(r"\{(\w+)\*\}")
 NOBODY = Caller(organization_id="", key_id="", admin=False)
 
 
@@ -77,7 +78,7 @@ def route(operation: Operation, limits: Limits, admission: Admission) -> HTTPRou
         call = Call(request.scope, request.receive, headers, limits, caller, admission.turnstile)
         return await operation.handle(call)
 
-    path = _PARAMETER.sub(r"{\1:str}", operation.path)
+    path = _template(operation.path)
     return HTTPRouteHandler(path, http_method=[operation.method], status_code=200, name=operation.id)(serve)
 
 
@@ -89,5 +90,8 @@ def options_route(path: str, methods: Sequence[str]) -> HTTPRouteHandler:
     async def serve() -> ASGIApp:
         return Reply(body, headers={"allow": allow})
 
-    template = _PARAMETER.sub(r"{\1:str}", path)
-    return HTTPRouteHandler(template, http_method=["OPTIONS"], status_code=200)(serve)
+    return HTTPRouteHandler(_template(path), http_method=["OPTIONS"], status_code=200)(serve)
+
+
+def _template(path: str) -> str:
+    return _REST.sub(r"{\1:path}", _PARAMETER.sub(r"{\1:str}", path))

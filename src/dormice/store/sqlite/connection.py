@@ -14,7 +14,8 @@ from dormice.store.interface import StoreUnavailable
 from dormice.store.sqlite import integrity, statements
 from dormice.store.sqlite.driver import driver_errors
 
-_ADDITIONS = statements.read("additions.sql")  # like the schema, while we may still read the code
+_ADDITIONS = tuple(map(statements.read, ("additions.sql", "workflows-schema.sql")))
+# like the schema, while we may still read the code
 SCHEMA_VERSION = 1
 BUSY_MS = 2_000
 """How long the writer waits for another process that holds the file: a backup, somebody's shell."""
@@ -102,5 +103,6 @@ def _prepare(db: apsw.Connection) -> None:
         db.execute(integrity.SCHEMA)
         db.pragma("application_id", APPLICATION_ID)
         db.pragma("user_version", SCHEMA_VERSION)
-    db.execute(_ADDITIONS)
+    for additions in _ADDITIONS:
+        db.execute(additions)
     db.execute("COMMIT")

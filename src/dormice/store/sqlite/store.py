@@ -23,12 +23,16 @@ from dormice.store.sealing import Sealer
 from dormice.store.sqlite import idempotency, retention, statements
 from dormice.store.sqlite.connection import exclusive, open_writer
 from dormice.store.sqlite.driver import driver_errors
+from dormice.store.sqlite.events import SqliteEvents
 from dormice.store.sqlite.executions import SqliteExecutions
 from dormice.store.sqlite.integrity import Watch
 from dormice.store.sqlite.keys import SqliteKeys
 from dormice.store.sqlite.machines import SqliteMachines
+from dormice.store.sqlite.projects import SqliteProjects
 from dormice.store.sqlite.reader import Reader
+from dormice.store.sqlite.runs import SqliteRuns
 from dormice.store.sqlite.writer import Writer
+from dormice.store.workflows import EventStore, ProjectStore, RunStore
 
 _SQL = statements.load("store.sql")
 
@@ -44,6 +48,9 @@ class SqliteStore:
         self.machines: MachineStore = SqliteMachines(writer, reader)
         self.executions: ExecutionStore = SqliteExecutions(writer, reader, sealer)
         self.keys: KeyStore = SqliteKeys(writer, reader)
+        self.projects: ProjectStore = SqliteProjects(writer, reader)
+        self.runs: RunStore = SqliteRuns(writer, reader)
+        self.events: EventStore = SqliteEvents(writer, reader)
 
     @classmethod
     def open(cls, path: Path, sealer: Sealer) -> Self:

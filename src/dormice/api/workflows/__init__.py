@@ -1,0 +1,1 @@
+"""The workflow surface: /api/v1 and /internal (contract `workflows-api`)."""

@@ -1,0 +1,165 @@
+"""Who may use the workflow surface, for which project, and how it says no.
+
+The contract's errors are `{"error", "error_type"}` (section 1.0). In local mode nobody needs a key, so only programs of this host may call:
+neither another host by a name of its own (DNS rebinding), nor a page of a browser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+import msgspec
+from litestar.types import ASGIApp, Method
+from msgspec import Struct
+
+from dormice.api.http.admission import Admission
+from dormice.api.http.call import Call
+from dormice.api.http.errors import Fault, InvalidRequest
+from dormice.api.http.operation import Answer, Handler, Operation, Parameter
+from dormice.api.http.replies import Reply
+from dormice.api.services import WorkflowServices
+from dormice.domain.errors import Conflict, DormiceError, Forbidden, Invalid, NotFound, RateLimited, Unauthenticated
+from dormice.engine.orders import Caller
+from dormice.store.workflows import Project
+
+_STATUS: dict[type[DormiceError], tuple[int, str]] = {
+    Unauthenticated: (401, "UNAUTHORIZED"),
+    Forbidden: (403, "FORBIDDEN"),
+    NotFound: (404, "NOT_FOUND"),
+    Conflict: (409, "CONFLICT"),
+    RateLimited: (429, "LIMIT_EXCEEDED"),
+}
+
+
+class WorkflowError(Struct, kw_only=True):
+    """What went wrong, for people, and its kind, for programs."""
+
+    error: str
+    error_type: str
+
+
+Served = Callable[[Call, Caller, Project], Awaitable[ASGIApp]]
+
+
+class Door:
+    """Wraps handlers of this surface."""
+
+    def __init__(self, services: WorkflowServices, admission: Admission) -> None:
+        self._services = services
+        self._admission = admission
+
+    def project(self, serve: Served) -> Handler:
+        """Return a handler that needs a project."""
+
+        async def handle(call: Call) -> ASGIApp:
+            caller = await self._admit(call)
+            wanted = call.header("X-Project-ID") or call.header("Project-ID") or call.query.get("project_id")
+            make = self._services.local is not None
+            project = await self._services.registry.project(caller, wanted or None, make=make)
+            return await serve(call, caller, project)
+
+        return answered(handle)
+
+    def route(
+        self,
+        tag: str,
+        identity: str,
+        method: Method,
+        path: str,
+        summary: str,
+        serve: Served,
+        answer: type[msgspec.Struct] | str | None = None,
+        *,
+        body: type[msgspec.Struct] | None = None,
+        description: str = "",
+        parameters: Sequence[Parameter] = (),
+    ) -> Operation:
+        """Return a route that needs a project; `answer` is its body's type or media type, None for an empty body."""
+        if isinstance(answer, str):
+            good = Answer("As it comes.", media_types=(answer,))
+        else:
+            good = Answer("Done; the body is empty.") if answer is None else Answer("Done.", answer)
+        return Operation(
+            id=identity,
+            method=method,
+            path=path,
+            tag=tag,
+            summary=summary,
+            description=description,
+            handle=self.project(serve),
+            parameters=parameters,
+            body=body,
+            answers={200: good},
+            errors=frozenset({404, 409}),
+            public=True,  # to the router: the door asks who comes
+        )
+
+    async def _admit(self, call: Call) -> Caller:
+        local = self._services.local
+        if local is None or call.header("Authorization") is not None or call.header("x-api-key") is not None:
+            call.caller = await self._admission.admit(call.scope, call.headers)
+            return call.caller
+        check_local(call)
+        call.caller = local
+        call.scope["state"]["caller"] = local
+        await self._admission.turnstile.enter(local.organization_id)
+        return local
+
+
+def check_local(call: Call) -> None:
+    """Raise Forbidden unless a program of this host calls us by a name of this host."""
+    host, origin = call.header("Host") or "", call.header("Origin")
+    if not _is_loopback(urlsplit(f"//{host}").hostname):
+        raise Forbidden("local mode answers to localhost only: the Host header names something else")
+    if origin is not None and not _is_loopback(urlsplit(origin).hostname):
+        raise Forbidden("local mode answers to programs of this host only: the Origin header names another place")
+
+
+def _is_loopback(host: str | None) -> bool:
+    if host is None or host == "localhost":
+        return host is not None
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def answered(handle: Handler) -> Handler:
+    """Return a handler whose refusals have the contract's shape."""
+
+    async def serve(call: Call) -> ASGIApp:
+        try:
+            return await handle(call)
+        except DormiceError as error:
+            return refusal(error)
+
+    return serve
+
+
+def refusal(error: DormiceError) -> Reply:
+    """Return the answer that says no."""
+    if isinstance(error, Invalid):
+        status, kind = error.status, "BAD_REQUEST" if error.status == 400 else "INVALID_INPUT"
+    else:
+        status, kind = next(
+            (found for known, found in _STATUS.items() if isinstance(error, known)), (503, "UNAVAILABLE")
+        )
+    if error.code == "PROJECT_ACCESS_FORBIDDEN":
+        kind = error.code
+    headers = {}
+    if error.retry_after_ms is not None:
+        headers["retry-after"] = str(-(-error.retry_after_ms // 1000))
+    body = msgspec.json.encode(WorkflowError(error=error.message, error_type=kind))
+    return Reply(body, status=status, headers=headers)
+
+
+def empty() -> Reply:
+    """Return the contract's answer without a body."""
+    return Reply(b"")
+
+
+def bad(message: str, location: str) -> InvalidRequest:
+    """Return the error for a request whose form is right and whose meaning is wrong."""
+    return InvalidRequest([Fault(message, location)], status=400)

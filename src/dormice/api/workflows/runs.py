@@ -1,0 +1,183 @@
+"""Routes of runs, for clients."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from litestar.types import ASGIApp
+
+from dormice.api.http.call import Call
+from dormice.api.http.decoding import BodyDecoder
+from dormice.api.http.operation import Operation
+from dormice.api.http.replies import json_reply
+from dormice.api.services import WorkflowServices
+from dormice.api.workflows import wire
+from dormice.api.workflows.door import Door, bad
+from dormice.domain.errors import Conflict
+from dormice.domain.limits import Limits
+from dormice.domain.moments import rfc3339
+from dormice.domain.run import Run
+from dormice.engine.orders import Caller
+from dormice.engine.runs.orders import RunOrder, Submission
+from dormice.store.workflows import Project
+
+_RUN = BodyDecoder(wire.RunRequest)
+_BATCH = BodyDecoder(wire.BatchRequest)
+MAX_INT32 = (1 << 31) - 1
+
+
+class RunRoutes:
+    """Handlers over the runs."""
+
+    def __init__(self, services: WorkflowServices, limits: Limits, door: Door) -> None:
+        self._services = services
+        self._limits = limits
+        self._door = door
+
+    async def submit(self, call: Call, caller: Caller, project: Project) -> ASGIApp:
+        """POST /api/v1/workflows/{workflow_id}/run."""
+        body = _RUN.decode(call.header("Content-Type"), await call.body(self._limits.workflow_body_bytes))
+        submission = Submission(
+            runs=[_order(call.path["workflow_id"], body)],
+            deployment_id=body.deployment_id,
+            parent_id=uuid_or_none(body.parent_execution_id),
+            step_key=body.step_key,
+            wait=bool(body.wait_for_subworkflow),
+            session_id=body.session_id,
+            user_id=body.user_id,
+            channel_context=wire.json(body.channel_context),
+            traceparent=body.otel_traceparent,
+        )
+        self._check(submission)
+        [run] = await self._services.runs.submit(caller, project, submission, call.idempotency(body))
+        return json_reply(_submitted(run))
+
+    async def submit_batch(self, call: Call, caller: Caller, project: Project) -> ASGIApp:
+        """POST /api/v1/workflows/batch_run."""
+        body = _BATCH.decode(call.header("Content-Type"), await call.body(self._limits.workflow_body_bytes))
+        if not 0 < len(body.workflows) <= self._limits.batch_runs:
+            raise bad(f"workflows must have from 1 to {self._limits.batch_runs} entries (batch_runs)", "body.workflows")
+        submission = Submission(
+            runs=[_order(entry.workflow_id, entry) for entry in body.workflows],
+            batch=True,
+            deployment_id=body.deployment_id,
+            parent_id=uuid_or_none(body.parent_execution_id),
+            step_key=body.step_key,
+            wait=bool(body.wait_for_subworkflow),
+            session_id=body.session_id,
+            user_id=body.user_id,
+            channel_context=wire.json(body.channel_context),
+            traceparent=body.otel_traceparent,
+        )
+        self._check(submission)
+        runs = await self._services.runs.submit(caller, project, submission, call.idempotency(body))
+        return json_reply(wire.BatchSubmitted(executions=[_submitted(run) for run in runs]))
+
+    async def get(self, call: Call, _caller: Caller, project: Project) -> ASGIApp:
+        """GET /api/v1/executions/{execution_id}."""
+        run = await self._services.runs.get(project, call.path["execution_id"], wait_ms=call.wait_ms())
+        return json_reply(await self._record(run))
+
+    async def cancel(self, call: Call, _caller: Caller, project: Project) -> ASGIApp:
+        """POST /api/v1/executions/{execution_id}/cancel."""
+        try:
+            run = await self._services.runs.cancel(project, call.path["execution_id"])
+        except Conflict as error:
+            raise bad(error.message, "path.execution_id") from None
+        record = wire.CancelRecord(
+            execution_id=run.id, status=run.state.value, cancelled_at=wire.time(run.cancelled_at)
+        )
+        return json_reply(record)
+
+    async def _record(self, run: Run) -> wire.ExecutionRecord:
+        runs = self._services.runs
+        return wire.execution(run, await runs.input(run), await runs.result(run))
+
+    def _check(self, submission: Submission) -> None:
+        if submission.step_key is not None:
+            check_step_key(submission.step_key, self._limits)
+        for order in submission.runs:
+            if not order.workflow_id:
+                raise bad("workflow_id must not be empty", "body.workflow_id")
+            if order.queue_limit is not None and not 0 < order.queue_limit <= MAX_INT32:
+                raise bad("queue_concurrency_limit must be a positive 32-bit integer", "body.queue_concurrency_limit")
+            if order.run_timeout_seconds is not None and not 0 < order.run_timeout_seconds <= MAX_INT32:
+                raise bad("run_timeout_seconds must be a positive 32-bit integer", "body.run_timeout_seconds")
+            if not -MAX_INT32 <= order.priority <= MAX_INT32:
+                raise bad("priority must be a 32-bit integer", "body.priority")
+
+    def operations(self) -> list[Operation]:
+        """Return the routes."""
+        route = self._door.route
+        return [
+            route(
+                "runs",
+                "runWorkflow",
+                "POST",
+                "/api/v1/workflows/{workflow_id}/run",
+                "Run a workflow",
+                self.submit,
+                wire.Submitted,
+                body=wire.RunRequest,
+                description="The workflow need not be registered: an unknown one fails at the worker.",
+            ),
+            route(
+                "runs",
+                "runWorkflows",
+                "POST",
+                "/api/v1/workflows/batch_run",
+                "Run several workflows, all or none",
+                self.submit_batch,
+                wire.BatchSubmitted,
+                body=wire.BatchRequest,
+            ),
+            route(
+                "runs",
+                "getRun",
+                "GET",
+                "/api/v1/executions/{execution_id}",
+                "Read a run",
+                self.get,
+                wire.ExecutionRecord,
+            ),
+            route(
+                "runs",
+                "cancelRun",
+                "POST",
+                "/api/v1/executions/{execution_id}/cancel",
+                "Cancel a run and all below it",
+                self.cancel,
+                wire.CancelRecord,
+            ),
+        ]
+
+
+def check_step_key(step_key: str, limits: Limits) -> None:
+    """Raise Invalid for a step key that is none."""
+    if not 0 < len(step_key) <= limits.step_key_chars:
+        raise bad(f"step_key must have from 1 to {limits.step_key_chars} characters (step_key_chars)", "body.step_key")
+
+
+def uuid_or_none(text: str | None) -> str | None:
+    """A run's id as it is stored; None when it is none: the contract takes what cannot be read for absent."""
+    try:
+        return None if text is None else str(UUID(text))
+    except ValueError:
+        return None
+
+
+def _order(workflow_id: str, body: wire.RunRequest | wire.BatchEntry) -> RunOrder:
+    return RunOrder(
+        workflow_id=workflow_id,
+        payload=bytes(body.payload),
+        queue_name=body.queue_name,
+        queue_limit=body.queue_concurrency_limit,
+        concurrency_key=body.concurrency_key,
+        priority=body.priority,
+        initial_state=wire.json(body.initial_state),
+        run_timeout_seconds=body.run_timeout_seconds,
+    )
+
+
+def _submitted(run: Run) -> wire.Submitted:
+    return wire.Submitted(execution_id=run.id, created_at=rfc3339(run.created_at))

@@ -1,0 +1,168 @@
+"""What workers report of the runs that they have: steps, waits, ends."""
+
+from __future__ import annotations
+
+import random
+
+from dormice.domain.errors import Conflict, Invalid, NotFound
+from dormice.domain.execution import Micros
+from dormice.domain.run import HELD, CancelledBy, Json, Run, RunState, Step
+from dormice.engine.clock import Clock
+from dormice.engine.runs.board import RunBoard
+from dormice.engine.runs.dispatcher import RunDispatcher
+from dormice.engine.runs.ledger import Ledger
+from dormice.engine.runs.runs import Runs
+from dormice.engine.runs.waits import Waits
+from dormice.engine.tasks import Tasks
+from dormice.store.workflows import Attempt, Moved, NewWait, Project, Refused, RunResult, RunStore
+
+_EARLY_US = 1_000_000
+"""A worker's own clock may say a little sooner than ours that a run has run too long."""
+
+
+class Attempts:
+    """Writes of workers. Raises NotFound, Conflict, Invalid, StoreUnavailable."""
+
+    def __init__(
+        self,
+        *,
+        store: RunStore,
+        board: RunBoard,
+        ledger: Ledger,
+        dispatcher: RunDispatcher,
+        runs: Runs,
+        waits: Waits,
+        tasks: Tasks,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._board = board
+        self._ledger = ledger
+        self._dispatcher = dispatcher
+        self._runs = runs
+        self._waits = waits
+        self._tasks = tasks
+        self._clock = clock
+
+    async def put_step(self, project: Project, run_id: str, attempt: Attempt, step: Step) -> None:
+        """Record a step. Raises Conflict when the run has ended or its end was asked for."""
+        run = await self._heard(project, run_id)
+        put = await self._store.put_step(project.id, run.id, attempt, step)
+        if isinstance(put, Refused):
+            raise _conflict(put.run)
+
+    async def step(self, project: Project, run_id: str, step_key: str) -> Step:
+        """Return a step. Raises NotFound."""
+        step = await self._store.step(await self._heard(project, run_id), step_key)
+        if step is None:
+            raise NotFound("no such step: it has not been run yet")
+        return step
+
+    async def steps(self, project: Project, run_id: str) -> list[Step]:
+        """Return all steps, by key."""
+        return await self._store.steps(await self._heard(project, run_id))
+
+    async def wait(self, project: Project, run_id: str, attempt: Attempt, wait: NewWait) -> None:
+        """Have a run wait. Raises Conflict."""
+        run = await self._heard(project, run_id)
+        await self._tasks.finish(self._waits.begin(run, attempt, wait))
+
+    async def complete(self, project: Project, run_id: str, attempt: Attempt, result: RunResult) -> None:
+        """End a run well. Raises Conflict when another worker has it, or its end was asked for."""
+        run = await self._heard(project, run_id)
+        await self._tasks.finish(self._complete(run, attempt, result))
+
+    async def _complete(self, run: Run, attempt: Attempt, result: RunResult) -> None:
+        self._settle(await self._store.complete(run.id, attempt, result, now=self._clock.now()))
+
+    async def fail(
+        self,
+        project: Project,
+        run_id: str,
+        attempt: Attempt,
+        error: str,
+        *,
+        retryable: bool,
+        final_state: Json | None = None,
+    ) -> None:
+        """End an attempt badly. Raises Conflict when another worker has it, or its end was asked for."""
+        run = await self._heard(project, run_id)
+        await self._tasks.finish(self._fail(run, attempt, error, retryable=retryable, final_state=final_state))
+
+    async def _fail(self, run: Run, attempt: Attempt, error: str, *, retryable: bool, final_state: Json | None) -> None:
+        failed = await self._store.fail(
+            run.id,
+            attempt,
+            error,
+            retryable=retryable,
+            not_before=self._clock.steady() + _backoff(run.retry_count),
+            final_state=final_state,
+            now=self._clock.now(),
+        )
+        self._settle(failed)
+
+    async def ended(self, project: Project, run_id: str, attempt: Attempt) -> None:
+        """A worker says that what it ran was cancelled: because we asked, because it ran too long, or because the worker stops.
+
+        In the last case the run goes back into its queue. Raises Conflict when another worker has it, Invalid when nobody has.
+        """
+        run = await self._runs.find(project, run_id)
+        await self._tasks.finish(self._ended(run, attempt))
+
+    async def _ended(self, run: Run, attempt: Attempt) -> None:
+        by = CancelledBy.TIMEOUT if self._ran_too_long(run) else None
+        done = await self._store.cancelled(run.id, attempt, by, now=self._clock.now())
+        self._ledger.apply(done.changed)
+        if isinstance(done, Moved):
+            return
+        current = done.run
+        if current is None or not attempt.holds(current):
+            raise _conflict(current)
+        if current.state not in HELD:
+            raise Invalid(
+                f"the execution is {current.state.value}: nobody has asked for its end",
+                location="path.execution_id",
+                status=400,
+            )
+        await self._dispatcher.release(current, crashed=True)
+
+    def _ran_too_long(self, run: Run) -> bool:
+        if run.run_timeout_seconds is None or run.running_since is None:
+            return False
+        return self._clock.steady() + _EARLY_US >= run.running_since + run.run_timeout_seconds * 1_000_000
+
+    async def unwound(self, project: Project, run_id: str, span_id: str | None) -> None:
+        """A worker has let go of a run that waits; it tells the trace span of the attempt."""
+        run = await self._runs.find(project, run_id)
+        if span_id is not None:
+            await self._store.set_span(run, span_id)
+        self._ledger.unwound(run.id)
+
+    async def _heard(self, project: Project, run_id: str) -> Run:
+        run = await self._runs.find(project, run_id)
+        if run.state is RunState.CLAIMED:
+            await self._dispatcher.heard_of(run)
+        return run
+
+    def _settle(self, done: Moved | Refused) -> None:
+        self._ledger.apply(done.changed)
+        if isinstance(done, Refused):
+            raise _conflict(done.run)
+
+
+def _conflict(run: Run | None) -> Exception:
+    if run is None:
+        return NotFound("no such execution")
+    if run.terminal or run.state is RunState.PENDING_CANCEL:
+        return Conflict(f"the execution is {run.state.value}: what is reported of it does not count any more")
+    return Conflict("another worker has the execution: what this one reports does not count")
+
+
+_FIRST_PAUSE_US = 500_000
+_LONGEST_PAUSE_US = 60_000_000
+
+
+def _backoff(failures: int) -> Micros:
+    """The pause before the next attempt: doubled each time, from half of it on at random ("equal jitter")."""
+    pause = min(_FIRST_PAUSE_US << min(failures, 20), _LONGEST_PAUSE_US)
+    return pause // 2 + random.randrange(pause // 2)  # noqa: S311 - spreads load, guards nothing

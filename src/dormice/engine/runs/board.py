@@ -1,0 +1,185 @@
+"""What the engine remembers of runs that have not ended, of queues and of workers: a copy of the store, rebuilt from it at every start.
+
+All limits are kept here: a run takes a place of its queue and a slot of its worker before its claim is written, and gives both back
+when the store says that no worker has it any more. Nothing else decides, so no limit is ever exceeded.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dormice.domain.execution import Micros
+from dormice.domain.run import HELD, Run, RunState
+from dormice.store.workflows import Queue, Worker
+
+_TAKES_A_PLACE = HELD | {RunState.PENDING_CANCEL}
+Place = tuple[str, str]
+"""A deployment of a project."""
+
+
+class Channel(Protocol):
+    """The connection of a worker that fetches its work."""
+
+    def send(self, message: object) -> None:
+        """Send a message, without waiting."""
+        ...
+
+
+@dataclass(eq=False, slots=True)
+class LiveWorker:
+    """A worker that may come back at any time until it is forgotten."""
+
+    worker: Worker
+    heard_at: Micros
+    online: bool = False
+    failures: int = 0
+    """Pushes in a row that failed."""
+    held: set[str] = field(default_factory=set)
+    """Runs that it has, those included whose claim is being written."""
+    rests_until: Micros = 0
+    """It said that it is full."""
+    channel: Channel | None = None
+    pushed_at: Micros = 0
+
+    @property
+    def place(self) -> Place:
+        """Whose runs it takes."""
+        return self.worker.project_id, self.worker.deployment_id
+
+    @property
+    def free(self) -> int:
+        """Slots that are free."""
+        return self.worker.max_concurrent - len(self.held)
+
+
+@dataclass(eq=False, slots=True)
+class Lane:
+    """The runs of one queue that have one concurrency key, which have a limit together."""
+
+    queue: tuple[str, str, str]
+    key: str | None
+    ready: list[tuple[int, int, str, int]] = field(default_factory=list)
+    """A heap: priority (negated), number, id and revision of runs that wait for a worker."""
+    taken: set[str] = field(default_factory=set)
+
+
+class RunBoard:
+    """Every run that has not ended, by id; every queue; every worker."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, Run] = {}
+        self.workers: dict[str, LiveWorker] = {}
+        self.limits: dict[tuple[str, str, str], int | None] = {}
+        """By project, deployment and name of the queue."""
+        self._lanes: dict[tuple[tuple[str, str, str], str | None], Lane] = {}
+        self._ready: dict[Place, dict[Lane, None]] = {}
+        self.dirty: dict[Place, None] = {}
+        """Where something may be given to a worker now."""
+
+    def set_limit(self, queue: Queue, *, new: bool = False) -> None:
+        """Know a queue's limit; with `new`, only if the queue is not known."""
+        name = (queue.project_id, queue.deployment_id, queue.name)
+        if not (new and name in self.limits):
+            self.limits[name] = queue.concurrency_limit
+            self.dirty[queue.project_id, queue.deployment_id] = None
+
+    def place(self, run: Run) -> bool:
+        """Take a run as the store has it now; return False if something newer is known already."""
+        before = self.runs.get(run.id)
+        if before is not None and before.revision >= run.revision:
+            return False
+        lane = self._lane(run)
+        self._give_back(run, before, lane)
+        if run.terminal:
+            self.runs.pop(run.id, None)
+        else:
+            self.runs[run.id] = run
+        if run.state in _TAKES_A_PLACE:
+            lane.taken.add(run.id)
+            if run.worker_id in self.workers:
+                self.workers[run.worker_id].held.add(run.id)
+        elif not lane.taken and not lane.ready:
+            self._lanes.pop((lane.queue, lane.key), None)
+        return True
+
+    def queue(self, run: Run) -> None:
+        """Let a queued run be given to a worker: its moment has come."""
+        lane = self._lane(run)
+        heapq.heappush(lane.ready, (-run.priority, run.number, run.id, run.revision))
+        where = run.project_id, run.deployment_id
+        self._ready.setdefault(where, {})[lane] = None
+        self.dirty[where] = None
+
+    def pick(self, worker: LiveWorker) -> Run | None:
+        """Return the run that the worker gets next, its place and slot taken; None when there is none for it."""
+        lanes = self._ready.get(worker.place)
+        if not lanes or worker.free <= 0:
+            return None
+        best: Lane | None = None
+        for lane in list(lanes):
+            self._clean(lane)
+            if not lane.ready:
+                del lanes[lane]
+            elif self._has_room(lane) and (best is None or lane.ready[0] < best.ready[0]):
+                best = lane
+        if best is None:
+            return None
+        run = self.runs[heapq.heappop(best.ready)[2]]
+        best.taken.add(run.id)
+        worker.held.add(run.id)
+        return run
+
+    def put_back(self, run: Run, worker: LiveWorker) -> None:
+        """Undo a pick whose claim was not written."""
+        current = self.runs.get(run.id)
+        if current is None or current.state not in _TAKES_A_PLACE:
+            self._lane(run).taken.discard(run.id)
+            worker.held.discard(run.id)
+            self.dirty[worker.place] = None
+        if current is not None and current.state is RunState.QUEUED:
+            self.queue(current)
+
+    def position(self, run: Run) -> tuple[int, int, int | None]:
+        """Return how many runs of its lane go before a queued run, how many workers have, and the lane's limit."""
+        lane = self._lane(run)
+        entry = (-run.priority, run.number)
+        ahead = sum(1 for other in lane.ready if other[:2] < entry and self._is_current(other))
+        return ahead, len(lane.taken), self.limits.get(lane.queue)
+
+    def workers_of(self, where: Place) -> Iterator[LiveWorker]:
+        """Yield the workers of a deployment."""
+        return (worker for worker in self.workers.values() if worker.place == where)
+
+    def _lane(self, run: Run) -> Lane:
+        queue = (run.project_id, run.deployment_id, run.queue_name)
+        found = self._lanes.get((queue, run.concurrency_key))
+        if found is None:
+            found = self._lanes[queue, run.concurrency_key] = Lane(queue, run.concurrency_key)
+        return found
+
+    def _give_back(self, run: Run, before: Run | None, lane: Lane) -> None:
+        holder = before.worker_id if before is not None else None
+        if run.state not in _TAKES_A_PLACE:
+            if run.id in lane.taken:
+                lane.taken.discard(run.id)
+                self.dirty[run.project_id, run.deployment_id] = None
+        elif holder == run.worker_id:
+            return
+        for worker_id in {holder, run.worker_id}:
+            if worker_id is not None and (worker := self.workers.get(worker_id)) is not None:
+                worker.held.discard(run.id)
+
+    def _clean(self, lane: Lane) -> None:
+        while lane.ready and not self._is_current(lane.ready[0]):
+            heapq.heappop(lane.ready)
+
+    def _is_current(self, entry: tuple[int, int, str, int]) -> bool:
+        run = self.runs.get(entry[2])
+        return run is not None and run.revision == entry[3] and run.state is RunState.QUEUED
+
+    def _has_room(self, lane: Lane) -> bool:
+        limit = self.limits.get(lane.queue)
+        return limit is None or len(lane.taken) < limit

@@ -1,0 +1,226 @@
+"""Gives runs to workers: the claim is written first, the run is sent after its commit.
+
+A worker that is called (push) says no, yes, or nothing at all. After silence the run may be running there: it is not given to anybody
+else before the worker has said what it knows (contract, section 7, number 4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from dormice.domain.execution import Micros
+from dormice.domain.run import HELD, Run, RunState
+from dormice.engine.clock import Clock
+from dormice.engine.runs.agenda import Agenda
+from dormice.engine.runs.board import LiveWorker, RunBoard
+from dormice.engine.runs.ledger import Ledger
+from dormice.engine.runs.policy import RunPolicy
+from dormice.engine.service import attempt
+from dormice.engine.tasks import Tasks
+from dormice.store.workflows import Moved, RunStore
+from dormice.workers.interface import CancelAnswer, PushAnswer, Pusher
+from dormice.workers.messages import execute_body
+
+log = logging.getLogger(__name__)
+
+MOST_FAILURES = 3
+"""Pushes in a row that fail before a worker is given nothing more until it is heard of."""
+REFUSED_SECONDS = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0)
+"""Pauses between attempts to reach a worker that does not listen: it says that it is there before it does."""
+REST_US = 250_000
+"""How long a worker that says that it is full is left alone."""
+
+
+class RunDispatcher:
+    """One service for all projects."""
+
+    def __init__(
+        self,
+        *,
+        store: RunStore,
+        board: RunBoard,
+        ledger: Ledger,
+        agenda: Agenda,
+        pusher: Pusher,
+        tasks: Tasks,
+        clock: Clock,
+        policy: RunPolicy,
+    ) -> None:
+        self._store = store
+        self._board = board
+        self._ledger = ledger
+        self._agenda = agenda
+        self._pusher = pusher
+        self._tasks = tasks
+        self._clock = clock
+        self._policy = policy
+        self._silent: dict[str, int] = {}
+        """Fences of runs whose push had no answer."""
+
+    async def turn(self) -> None:
+        """Wait until something may be given, then give all that can be. Raises StoreUnavailable: nothing is lost."""
+        await self._ledger.work.wait()
+        self._ledger.work.clear()
+        picked = self._pick()
+        answers = await asyncio.gather(*(self._claim(run, worker) for run, worker in picked), return_exceptions=True)
+        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        if failures:
+            self._ledger.work.set()
+            raise failures[0]
+
+    def _pick(self) -> list[tuple[Run, LiveWorker]]:
+        picked: list[tuple[Run, LiveWorker]] = []
+        now = self._clock.steady()
+        while self._board.dirty:
+            where, _ = self._board.dirty.popitem()
+            able = [worker for worker in self._board.workers_of(where) if self._able(worker, now)]
+            while able:
+                worker = min(able, key=lambda one: (len(one.held), one.pushed_at, one.failures))
+                run = self._board.pick(worker) if worker.free > 0 else None
+                if run is None:
+                    able.remove(worker)
+                else:
+                    worker.pushed_at = now
+                    picked.append((run, worker))
+        return picked
+
+    def _able(self, worker: LiveWorker, now: Micros) -> bool:
+        return (
+            worker.online
+            and worker.failures < MOST_FAILURES
+            and worker.rests_until <= now
+            and (worker.worker.mode == "push" or worker.channel is not None)
+        )
+
+    async def _claim(self, run: Run, worker: LiveWorker) -> None:
+        accepted_at = None if worker.worker.mode == "push" else self._clock.steady()
+        try:
+            claimed = await self._store.claim(run.id, worker.worker.id, now=self._clock.now(), accepted_at=accepted_at)
+        except Exception:
+            self._board.put_back(run, worker)
+            raise
+        if not isinstance(claimed, Moved):
+            self._board.put_back(run, worker)
+            return
+        self._ledger.apply(claimed.changed)
+        if worker.worker.mode == "push":
+            self._tasks.start(f"push of {run.id}", lambda: self._push(claimed.run, worker))
+        elif worker.channel is not None:
+            worker.channel.send(claimed.run)
+
+    async def _push(self, run: Run, worker: LiveWorker) -> None:
+        """Send a claimed run, once, and see what becomes of it."""
+        if not self._still(run):
+            return
+        given = await self._store.input(run)
+        body = execute_body(
+            run,
+            payload=given.payload,
+            initial_state=given.initial_state,
+            channel_context=given.channel_context,
+            traceparent=given.traceparent,
+            span_id=given.span_id,
+        )
+        answer = await self._send(run, worker, body)
+        await attempt(f"answer for {run.id}", lambda: self._answered(run, worker, answer))
+
+    async def _send(self, run: Run, worker: LiveWorker, body: bytes) -> PushAnswer:
+        answer = PushAnswer.REFUSED
+        for pause in (*REFUSED_SECONDS, 0.0):
+            if not self._still(run):
+                break
+            answer = await self._pusher.execute(worker.worker.url or "", worker.worker.id, body)
+            if answer is not PushAnswer.REFUSED:
+                break
+            await asyncio.sleep(pause)
+        return answer
+
+    async def _answered(self, run: Run, worker: LiveWorker, answer: PushAnswer) -> None:
+        if answer is PushAnswer.ACCEPTED:
+            worker.failures = 0
+            await self._accept(run)
+        elif answer is PushAnswer.AMBIGUOUS:
+            worker.failures += 1
+            self.ask_after(run, self._policy.silent_push_ms)
+        else:
+            if answer is PushAnswer.FULL:
+                worker.rests_until = self._clock.steady() + REST_US
+                self._agenda.put(worker.rests_until, ("rest", worker.worker.id), lambda: self._look(worker))
+            else:
+                log.warning("worker %s did not take a run: %s", worker.worker.id, answer.value)
+                worker.failures = MOST_FAILURES if answer is PushAnswer.MISMATCH else worker.failures + 1
+            await self.release(run, crashed=False)
+
+    async def _accept(self, run: Run) -> None:
+        accepted = await self._store.accept(run.id, run.fence, now=self._clock.now(), accepted_at=self._clock.steady())
+        if isinstance(accepted, Moved):
+            self._ledger.apply(accepted.changed)
+
+    async def release(self, run: Run, *, crashed: bool) -> None:
+        """Put a run back that a worker has not taken, has given up, or was lost with."""
+        released = await self._store.release(
+            run.id,
+            run.fence,
+            now=self._clock.now(),
+            not_before=0,
+            crashed=crashed,
+            most_crashes=self._policy.crashes,
+        )
+        self._ledger.apply(released.changed)
+
+    def ask_after(self, run: Run, delay_ms: int) -> None:
+        """Ask the worker of a claimed run, if nothing is heard of it by then, whether it has it."""
+        self._silent[run.id] = run.fence
+        due = self._clock.steady() + delay_ms * 1000
+        self._agenda.put(due, ("silent", run.id), lambda: self._ask(run))
+
+    async def heard_of(self, run: Run) -> None:
+        """A worker wrote of a run, so it has it, whatever became of the answer to its push."""
+        if self._silent.get(run.id) == run.fence and run.state is RunState.CLAIMED:
+            del self._silent[run.id]
+            self._agenda.drop(("silent", run.id))
+            await self._accept(run)
+
+    async def _ask(self, run: Run) -> None:
+        if self._silent.get(run.id) != run.fence:
+            return
+        if not self._still(run):
+            del self._silent[run.id]
+            return
+        worker = self._board.workers.get(run.worker_id or "")
+        if worker is None:
+            del self._silent[run.id]
+            await self.release(run, crashed=True)
+            return
+        # The answer may take long, and other moments wait for this turn's end.
+        self._tasks.start(f"question after {run.id}", lambda: self._ask_worker(run, worker))
+
+    async def _ask_worker(self, run: Run, worker: LiveWorker) -> None:
+        match await self._pusher.cancel(worker.worker.url or "", worker.worker.id, run.id):
+            case CancelAnswer.UNKNOWN:
+                self._silent.pop(run.id, None)
+                await self.release(run, crashed=False)
+            case CancelAnswer.REQUESTED:
+                self._silent.pop(run.id, None)  # its confirmation puts the run back
+                await self._accept(run)
+            case CancelAnswer.FAILED:
+                self.ask_after(run, self._policy.silent_push_ms)
+
+    async def _look(self, worker: LiveWorker) -> None:
+        self.look(worker)
+
+    def look(self, worker: LiveWorker) -> None:
+        """See whether there is something for a worker."""
+        self._board.dirty[worker.place] = None
+        self._ledger.work.set()
+
+    async def lose(self, worker: LiveWorker, held: Iterable[str]) -> None:
+        """Put back what a worker had that is gone."""
+        runs = [run for run in map(self._board.runs.get, held) if run is not None and run.state in HELD]
+        await asyncio.gather(*(self.release(run, crashed=True) for run in runs if run.worker_id == worker.worker.id))
+
+    def _still(self, run: Run) -> bool:
+        current = self._board.runs.get(run.id)
+        return current is not None and current.state is RunState.CLAIMED and current.fence == run.fence

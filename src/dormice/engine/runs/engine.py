@@ -1,0 +1,120 @@
+"""Puts the engine of runs together and runs its services."""
+
+from __future__ import annotations
+
+import asyncio
+
+from dormice.domain.run import RunState
+from dormice.engine.clock import Clock
+from dormice.engine.feed import Feed
+from dormice.engine.idempotency import InFlight
+from dormice.engine.runs.agenda import Agenda
+from dormice.engine.runs.attempts import Attempts
+from dormice.engine.runs.board import RunBoard
+from dormice.engine.runs.cancels import Cancels
+from dormice.engine.runs.dispatcher import RunDispatcher
+from dormice.engine.runs.events import Events
+from dormice.engine.runs.ledger import Ledger
+from dormice.engine.runs.policy import RunPolicy
+from dormice.engine.runs.registry import Registry
+from dormice.engine.runs.runs import Runs
+from dormice.engine.runs.waits import Waits
+from dormice.engine.runs.workers import Workers
+from dormice.engine.service import serve
+from dormice.engine.tasks import Tasks
+from dormice.store.workflows import WorkflowStore
+from dormice.workers.interface import Pusher
+
+
+class RunEngine:
+    """The object graph of runs. `start` first, then the API may use its parts."""
+
+    def __init__(
+        self,
+        *,
+        store: WorkflowStore,
+        pusher: Pusher,
+        clock: Clock,
+        policy: RunPolicy,
+        in_flight: InFlight,
+        tasks: Tasks,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self._store = store
+        self._group = group
+        self._policy = policy
+        self._board = board = RunBoard()
+        self._feed = feed = Feed()
+        self._agenda = agenda = Agenda(clock)
+        self._ledger = ledger = Ledger(board=board, agenda=agenda, feed=feed, clock=clock)
+        self._dispatcher = dispatcher = RunDispatcher(
+            store=store.runs,
+            board=board,
+            ledger=ledger,
+            agenda=agenda,
+            pusher=pusher,
+            tasks=tasks,
+            clock=clock,
+            policy=policy,
+        )
+        cancels = Cancels(
+            store=store.runs,
+            board=board,
+            ledger=ledger,
+            agenda=agenda,
+            pusher=pusher,
+            tasks=tasks,
+            clock=clock,
+            policy=policy,
+        )
+        ledger.bind(cancels)
+        self.registry = registry = Registry(store=store.projects, board=board, clock=clock)
+        self.workers = Workers(
+            store=store.projects,
+            board=board,
+            cancels=cancels,
+            agenda=agenda,
+            dispatcher=dispatcher,
+            registry=registry,
+            clock=clock,
+            policy=policy,
+        )
+        self.runs = runs = Runs(
+            store=store.runs,
+            board=board,
+            ledger=ledger,
+            registry=registry,
+            feed=feed,
+            in_flight=in_flight,
+            tasks=tasks,
+            clock=clock,
+            policy=policy,
+        )
+        self._waits = waits = Waits(store=store.runs, ledger=ledger, agenda=agenda, clock=clock)
+        self.attempts = Attempts(
+            store=store.runs,
+            board=board,
+            ledger=ledger,
+            dispatcher=dispatcher,
+            runs=runs,
+            waits=waits,
+            tasks=tasks,
+            clock=clock,
+        )
+        self.events = Events(store=store.events, ledger=ledger, feed=feed, tasks=tasks, clock=clock)
+
+    async def start(self) -> None:
+        """Rebuild memory from the store, then start the services."""
+        await self.registry.load()
+        await self.workers.load()
+        for run in await self._store.runs.open():
+            self._ledger.apply([run])
+            if run.state is RunState.CLAIMED:  # whether its push arrived is not known
+                self._dispatcher.ask_after(run, self._policy.restart_ms)
+        await self._waits.load()
+        self._group.create_task(serve("run dispatcher", self._dispatcher.turn, set()), name="run dispatcher")
+        self._group.create_task(serve("agenda", self._agenda.turn, set()), name="agenda")
+
+    def drain(self) -> None:
+        """Answer everybody who waits for something with what there is: the server is about to stop."""
+        self._feed.close()

@@ -1,0 +1,91 @@
+"""Events of a project's topics: published, read, followed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import uuid4
+
+from msgspec import Struct
+
+from dormice.domain.execution import Micros
+from dormice.domain.run import Event, Json
+from dormice.engine.clock import Clock
+from dormice.engine.feed import Feed
+from dormice.engine.runs.ledger import Ledger
+from dormice.engine.tasks import Tasks
+from dormice.store.workflows import EventStore, NewEvent, Project
+
+
+class EventOrder(Struct, frozen=True, kw_only=True):
+    """An event to be published."""
+
+    event_type: str | None
+    data: Json
+    run_id: str | None = None
+    attempt_number: int | None = None
+
+
+class Events:
+    """Raises StoreUnavailable."""
+
+    def __init__(self, *, store: EventStore, ledger: Ledger, feed: Feed, tasks: Tasks, clock: Clock) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._feed = feed
+        self._tasks = tasks
+        self._clock = clock
+
+    async def publish(self, project: Project, topic: str, orders: Sequence[EventOrder]) -> Sequence[Event]:
+        """Record events, in their order, and let go on who waits for them."""
+        return await self._tasks.finish(self._publish(project, topic, orders))
+
+    async def _publish(self, project: Project, topic: str, orders: Sequence[EventOrder]) -> Sequence[Event]:
+        news = [
+            NewEvent(
+                id=str(uuid4()),
+                event_type=order.event_type,
+                data=order.data,
+                run_id=order.run_id,
+                attempt_number=order.attempt_number,
+            )
+            for order in orders
+        ]
+        published = await self._store.publish(project.id, topic, news, now=self._clock.now())
+        self._ledger.apply(published.changed)
+        self._feed.notify(_key(project, topic))
+        return published.events
+
+    async def page(
+        self,
+        project: Project,
+        topic: str,
+        *,
+        after: int,
+        since: Micros | None = None,
+        limit: int,
+        newest_first: bool = False,
+    ) -> list[Event]:
+        """Return events with a greater sequence than `after`, later than `since`."""
+        return await self._store.page(
+            project.id, topic, after=after, since=since, limit=limit, newest_first=newest_first
+        )
+
+    async def follow(
+        self, project: Project, topic: str, *, after: int, since: Micros | None, limit: int, wait_ms: int
+    ) -> list[Event]:
+        """Return the next events; when there are none yet, wait for one, at most so long."""
+        with self._feed.listen(_key(project, topic)) as hint:
+            found = await self.page(project, topic, after=after, since=since, limit=limit)
+            if found or self._feed.closing:
+                return found
+            await hint.wait(wait_ms / 1000)
+        return await self.page(project, topic, after=after, since=since, limit=limit)
+
+    @property
+    def closing(self) -> bool:
+        """The server stops: whoever follows is to be let go."""
+        return self._feed.closing
+
+
+def _key(project: Project, topic: str) -> str:
+    return f"topic {project.id} {topic}"

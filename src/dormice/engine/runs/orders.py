@@ -1,0 +1,48 @@
+"""What callers ask of the engine of runs: values checked for form by the API, judged by the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from dormice.domain.run import Json
+
+
+class RunOrder(Struct, frozen=True, kw_only=True):
+    """A run to be made."""
+
+    workflow_id: str
+    payload: Json
+    queue_name: str | None = None
+    queue_limit: int | None = None
+    concurrency_key: str | None = None
+    priority: int = 0
+    initial_state: Json | None = None
+    run_timeout_seconds: int | None = None
+
+
+class Submission(Struct, frozen=True, kw_only=True):
+    """Runs that are made together, and what they share."""
+
+    runs: Sequence[RunOrder]
+    batch: bool = False
+    deployment_id: str | None = None
+    parent_id: str | None = None
+    step_key: str | None = None
+    wait: bool = False
+    """The parent waits for them."""
+    session_id: str | None = None
+    user_id: str | None = None
+    channel_context: Json | None = None
+    traceparent: str | None = None
+
+
+class WorkerOrder(Struct, frozen=True, kw_only=True):
+    """A worker that comes."""
+
+    deployment_id: str | None
+    mode: str
+    url: str | None
+    max_concurrent: int
+    capabilities: Json

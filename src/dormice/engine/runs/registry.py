@@ -1,0 +1,181 @@
+"""Projects, and what workers have said that they offer: deployments, definitions, queues. All of it is in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID, uuid4
+
+from msgspec.structs import replace
+
+from dormice.domain.errors import Forbidden, Invalid, NotFound
+from dormice.engine.clock import Clock
+from dormice.engine.orders import Caller
+from dormice.engine.runs.board import RunBoard
+from dormice.store.workflows import Definition, Deployment, Project, ProjectStore, Queue
+
+KINDS = ("workflow", "agent", "tool")
+DEFAULT_PROJECT = "default"
+
+
+class Registry:
+    """Raises NotFound, Forbidden, Invalid, StoreUnavailable."""
+
+    def __init__(self, *, store: ProjectStore, board: RunBoard, clock: Clock) -> None:
+        self._store = store
+        self._board = board
+        self._clock = clock
+        self._projects: dict[str, Project] = {}
+        self._defaults: dict[str, Project] = {}
+        self._restrictions: dict[str, str] = {}
+        self._deployments: dict[tuple[str, str], Deployment] = {}
+        self._definitions: dict[tuple[str, str, str, str], Definition] = {}
+
+    async def load(self) -> None:
+        """Rebuild memory from the store."""
+        for project in await self._store.projects(None):
+            self._know(project)
+        self._restrictions = dict(await self._store.restrictions())
+        for deployment in await self._store.deployments():
+            self._deployments[deployment.project_id, deployment.id] = deployment
+        for definition in await self._store.definitions(None):
+            self._definitions[_key(definition)] = definition
+        for queue in await self._store.queues():
+            self._board.set_limit(queue)
+
+    async def project(self, caller: Caller, wanted: str | None, *, make: bool = False) -> Project:
+        """Return the project that a caller names, or the default one of its organization.
+
+        `make`: one that does not exist is made, for the caller's organization.
+        """
+        restricted = self._restrictions.get(caller.key_id)
+        if wanted is None:
+            return self._projects[restricted] if restricted is not None else await self._default(caller)
+        project_id = _uuid(wanted)
+        project = self._projects.get(project_id)
+        if project is None and make:
+            return await self._make(caller.organization_id, project_id, f"project {project_id[:8]}")
+        if project is None or project.organization_id != caller.organization_id:
+            raise NotFound("no such project")
+        if restricted is not None and restricted != project.id:
+            raise Forbidden("the key may use another project only", code="PROJECT_ACCESS_FORBIDDEN")
+        return project
+
+    def projects(self, caller: Caller) -> list[Project]:
+        """Return the projects that a caller may use."""
+        restricted = self._restrictions.get(caller.key_id)
+        own = (project for project in self._projects.values() if project.organization_id == caller.organization_id)
+        return [project for project in own if restricted in (None, project.id)]
+
+    async def make_project(self, caller: Caller, name: str, description: str | None) -> Project:
+        """Make a project."""
+        if caller.key_id in self._restrictions:
+            raise Forbidden("the key may use one project only", code="PROJECT_ACCESS_FORBIDDEN")
+        return await self._make(caller.organization_id, str(uuid4()), name, description)
+
+    async def restrict(self, key_id: str, project: Project) -> None:
+        """Let a key use one project only."""
+        await self._store.restrict_key(key_id, project.id)
+        self._restrictions[key_id] = project.id
+
+    async def deploy(self, project: Project, deployment_id: str) -> Deployment:
+        """Record that a deployment came."""
+        deployment = await self._store.deploy(project.id, deployment_id, self._clock.now())
+        self._deployments[project.id, deployment_id] = deployment
+        return deployment
+
+    def deployment(self, project: Project, deployment_id: str | None) -> Deployment:
+        """Return a deployment, or the latest. Raises Invalid."""
+        if deployment_id is not None:
+            found = self._deployments.get((project.id, deployment_id))
+            if found is None:
+                raise Invalid(
+                    "no such deployment: a worker has to register with it first",
+                    location="body.deployment_id",
+                    status=400,
+                )
+            return found
+        own = [deployment for deployment in self._deployments.values() if deployment.project_id == project.id]
+        if not own:
+            raise Invalid(
+                "the project has no deployment: a worker has to register first",
+                location="body.deployment_id",
+                status=400,
+            )
+        return max(own, key=lambda deployment: deployment.deployed_at)
+
+    def deployments(self, project: Project) -> list[Deployment]:
+        """Return a project's deployments, the latest first."""
+        own = (deployment for deployment in self._deployments.values() if deployment.project_id == project.id)
+        return sorted(own, key=lambda deployment: deployment.deployed_at, reverse=True)
+
+    async def define(self, definition: Definition) -> Definition:
+        """Record what a deployment offers."""
+        known = self._definitions.get(_key(definition))
+        now = self._clock.now()
+        created_at = known.created_at if known is not None else now
+        made = await self._store.define(replace(definition, created_at=created_at, updated_at=now))
+        self._definitions[_key(made)] = made
+        return made
+
+    def definitions(self, project: Project, kind: str) -> list[Definition]:
+        """Return a project's definitions of one kind, the latest first."""
+        own = (one for one in self._definitions.values() if one.project_id == project.id and one.kind == kind)
+        return sorted(own, key=lambda one: one.created_at, reverse=True)
+
+    def definition(self, project: Project, kind: str, identity: str, deployment_id: str | None = None) -> Definition:
+        """Return one definition, of that deployment or the latest. Raises NotFound."""
+        for one in self.definitions(project, kind):
+            if one.id == identity and deployment_id in (None, one.deployment_id):
+                return one
+        raise NotFound(f"no such {kind}")
+
+    async def set_queues(self, project: Project, deployment_id: str, limits: Sequence[tuple[str, int | None]]) -> None:
+        """Set the limits of queues."""
+        for name, limit in limits:
+            queue = Queue(project_id=project.id, deployment_id=deployment_id, name=name, concurrency_limit=limit)
+            await self._store.set_queue(queue)
+            self._board.set_limit(queue)
+
+    async def _default(self, caller: Caller) -> Project:
+        found = self._defaults.get(caller.organization_id)
+        return found or await self._make(caller.organization_id, str(uuid4()), DEFAULT_PROJECT, is_default=True)
+
+    async def _make(
+        self,
+        organization_id: str,
+        project_id: str,
+        name: str,
+        description: str | None = None,
+        *,
+        is_default: bool = False,
+    ) -> Project:
+        now = self._clock.now()
+        project = await self._store.ensure_project(
+            Project(
+                id=project_id,
+                organization_id=organization_id,
+                name=name,
+                description=description,
+                is_default=is_default,
+                created_at=now,
+                updated_at=now,
+            )
+        )
+        self._know(project)
+        return project
+
+    def _know(self, project: Project) -> None:
+        self._projects[project.id] = project
+        if project.is_default:
+            self._defaults[project.organization_id] = project
+
+
+def _uuid(text: str) -> str:
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise Invalid("X-Project-ID must be a UUID", location="header.X-Project-ID", status=400) from None
+
+
+def _key(definition: Definition) -> tuple[str, str, str, str]:
+    return definition.project_id, definition.deployment_id, definition.kind, definition.id

@@ -1,0 +1,210 @@
+"""Runs as clients see them: submit, read, wait, cancel."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from dormice.domain.errors import Conflict, Invalid, NotFound
+from dormice.domain.execution import Micros
+from dormice.domain.ids import uuid7
+from dormice.domain.run import CancelledBy, Run, WaitKind
+from dormice.engine.clock import Clock
+from dormice.engine.feed import Feed
+from dormice.engine.idempotency import InFlight, reused
+from dormice.engine.orders import Caller, Idempotency
+from dormice.engine.runs.board import RunBoard
+from dormice.engine.runs.ledger import Ledger
+from dormice.engine.runs.orders import Submission
+from dormice.engine.runs.policy import RunPolicy
+from dormice.engine.runs.registry import Registry
+from dormice.engine.tasks import Tasks
+from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed
+from dormice.store.workflows import (
+    Moved,
+    NewRun,
+    ParentWait,
+    Project,
+    Queue,
+    Refused,
+    RunFilter,
+    RunInput,
+    RunResult,
+    RunStore,
+)
+
+_NO_SUCH_RUN = "no such execution"
+
+
+class Runs:
+    """Raises NotFound, Invalid, Conflict, StoreUnavailable."""
+
+    def __init__(
+        self,
+        *,
+        store: RunStore,
+        board: RunBoard,
+        ledger: Ledger,
+        registry: Registry,
+        feed: Feed,
+        in_flight: InFlight,
+        tasks: Tasks,
+        clock: Clock,
+        policy: RunPolicy,
+    ) -> None:
+        self._store = store
+        self._board = board
+        self._ledger = ledger
+        self._registry = registry
+        self._feed = feed
+        self._in_flight = in_flight
+        self._tasks = tasks
+        self._clock = clock
+        self._policy = policy
+
+    async def submit(
+        self, caller: Caller, project: Project, submission: Submission, idempotency: Idempotency | None = None
+    ) -> list[Run]:
+        """Record runs, all or none. The same idempotency key again returns what the first request made."""
+        claim = await self._in_flight.claim(caller, idempotency)
+        return await self._tasks.finish(self._submit(project, submission, claim))
+
+    async def _submit(self, project: Project, submission: Submission, claim: IdempotencyClaim | None) -> list[Run]:
+        try:
+            news = await self._new_runs(project, submission)
+            wait = None
+            if submission.wait and submission.parent_id is not None and submission.step_key is not None:
+                kind = WaitKind.BATCH if submission.batch else WaitKind.RUN
+                wait = ParentWait(run_id=submission.parent_id, step_key=submission.step_key, kind=kind)
+            made = await self._store.submit(news, wait, claim)
+        finally:
+            self._in_flight.settle(claim)
+        match made:
+            case Replayed(resource_id=ids):
+                return [await self.get(project, run_id) for run_id in ids.split(",")]
+            case KeyReused():
+                raise reused(made)
+            case Refused(run=None):
+                raise NotFound("no such parent execution")
+            case Refused():
+                raise Conflict("the parent execution has ended, or its end was asked for")
+        for new in news:
+            self._board.set_limit(_queue(new), new=True)
+        if wait is not None:
+            self._ledger.unwinds(wait.run_id, made.changed)
+        self._ledger.apply(made.changed)
+        return list(made.runs)
+
+    async def _new_runs(self, project: Project, submission: Submission) -> list[NewRun]:
+        parent = None
+        if submission.parent_id is not None:
+            parent = self._board.runs.get(submission.parent_id) or await self._store.get(
+                project.id, submission.parent_id
+            )
+            if parent is None or parent.project_id != project.id:
+                raise NotFound("no such parent execution")
+        wanted = submission.deployment_id or (parent.deployment_id if parent is not None else None)
+        deployment = self._registry.deployment(project, wanted)
+        now = self._clock.now()
+        session_id = submission.session_id or (parent.session_id if parent is not None else self._uuid(now))
+        batch_id = self._uuid(now) if submission.batch else None
+        return [
+            NewRun(
+                id=self._uuid(now),
+                project_id=project.id,
+                workflow_id=order.workflow_id,
+                payload=order.payload,
+                deployment_id=deployment.id,
+                queue_name=order.queue_name or order.workflow_id,
+                queue_limit=order.queue_limit,
+                concurrency_key=order.concurrency_key,
+                priority=order.priority,
+                parent_id=parent.id if parent is not None else None,
+                root_id=(parent.root_id or parent.id) if parent is not None else None,
+                root_workflow_id=(parent.root_workflow_id or parent.workflow_id) if parent is not None else None,
+                step_key=submission.step_key if parent is not None else None,
+                batch_id=batch_id,
+                session_id=session_id,
+                user_id=submission.user_id or (parent.user_id if parent is not None else None),
+                max_retries=self._policy.retries,
+                run_timeout_seconds=order.run_timeout_seconds,
+                initial_state=order.initial_state,
+                channel_context=submission.channel_context,
+                traceparent=submission.traceparent,
+                now=now,
+            )
+            for order in submission.runs
+        ]
+
+    def _uuid(self, now: Micros) -> str:
+        return str(uuid7(now // 1000, self._clock.random(10)))
+
+    async def get(self, project: Project | None, run_id: str, *, wait_ms: int = 0) -> Run:
+        """Return a run of a project; with wait_ms, once it has ended or that time is over. Raises NotFound."""
+        run = await self._find(project, run_id)
+        deadline = self._clock.steady() + wait_ms * 1000
+        while not (run.terminal or self._feed.closing) and (left := deadline - self._clock.steady()) > 0:
+            with self._feed.listen(run.id) as hint:
+                run = await self._find(project, run_id)
+                if run.terminal:
+                    break
+                await hint.wait(left / 1_000_000)
+            run = await self._find(project, run_id)
+        return run
+
+    async def _find(self, project: Project | None, run_id: str) -> Run:
+        identity = run_uuid(run_id)
+        run = self._board.runs.get(identity)
+        if run is None and project is not None:
+            run = await self._store.get(project.id, identity)
+        if run is None or (project is not None and run.project_id != project.id):
+            raise NotFound(_NO_SUCH_RUN)
+        return run
+
+    async def input(self, run: Run) -> RunInput:
+        """Return what a run was given."""
+        return await self._store.input(run)
+
+    async def result(self, run: Run) -> RunResult:
+        """Return what came of a run."""
+        return await self._store.result(run)
+
+    async def page(self, project: Project, which: RunFilter, *, before: int | None, limit: int) -> list[Run]:
+        """Return runs newest first, below the number `before`."""
+        return await self._store.page(project.id, which, before=before, limit=limit)
+
+    async def cancel(self, project: Project, run_id: str) -> Run:
+        """Ask for the end of a run and of all below it. Raises Conflict when it has ended."""
+        run = await self._find(project, run_id)
+        return await self._tasks.finish(self._cancel(run))
+
+    async def _cancel(self, run: Run) -> Run:
+        asked = await self._store.request_cancel(run.project_id, run.id, CancelledBy.MANUAL, now=self._clock.now())
+        match asked:
+            case Moved(run=current):
+                self._ledger.apply(asked.changed)
+                return current
+            case Refused(run=None):
+                raise NotFound(_NO_SUCH_RUN)
+            case _:
+                raise Conflict("the execution has ended")
+
+    async def find(self, project: Project, run_id: str) -> Run:
+        """Return a run as it is. Raises NotFound."""
+        return await self._find(project, run_id)
+
+
+def run_uuid(text: str) -> str:
+    """Return a run's id as it is stored. Raises Invalid."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise Invalid("execution_id must be a UUID", location="path.execution_id", status=400) from None
+
+
+def _queue(new: NewRun) -> Queue:
+    return Queue(
+        project_id=new.project_id,
+        deployment_id=new.deployment_id,
+        name=new.queue_name,
+        concurrency_limit=new.queue_limit,
+    )

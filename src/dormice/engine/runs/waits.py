@@ -1,0 +1,49 @@
+"""Runs that wait: for a moment or for an event. A moment is kept on the agenda, an event comes with its publication."""
+
+from __future__ import annotations
+
+from dormice.domain.errors import Conflict, NotFound
+from dormice.domain.run import Run, RunState
+from dormice.engine.clock import Clock
+from dormice.engine.runs.agenda import Agenda
+from dormice.engine.runs.ledger import Ledger
+from dormice.store.workflows import Attempt, Due, NewWait, Refused, RunStore
+
+
+class Waits:
+    """Begins waits, and ends those whose moment has come."""
+
+    def __init__(self, *, store: RunStore, ledger: Ledger, agenda: Agenda, clock: Clock) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._agenda = agenda
+        self._clock = clock
+
+    async def load(self) -> None:
+        """Rebuild memory from the store."""
+        for due in await self._store.dues():
+            self._await(due)
+
+    async def begin(self, run: Run, attempt: Attempt, wait: NewWait) -> Run:
+        """Have a run wait. Raises NotFound, Conflict."""
+        done = await self._store.wait(run.id, attempt, wait, now=self._clock.now())
+        if isinstance(done, Refused):
+            if done.run is None:
+                raise NotFound("no such execution")
+            raise Conflict(f"the execution is {done.run.state.value}, or another worker's: it cannot wait")
+        self._ledger.unwinds(run.id, done.changed)
+        self._ledger.apply(done.changed)
+        if wait.due_at is not None and done.run.state is RunState.WAITING:
+            self._await(Due(run_id=run.id, step_key=wait.step_key, due_at=wait.due_at))
+        return done.run
+
+    def _await(self, due: Due) -> None:
+        steady = self._clock.steady() + due.due_at - self._clock.now()
+        self._agenda.put(steady, ("wait", due.run_id, due.step_key), lambda: self._expire(due))
+
+    async def _expire(self, due: Due) -> None:
+        if self._clock.now() < due.due_at:  # the host's clock was put back
+            self._await(due)
+            return
+        done = await self._store.expire(due.run_id, due.step_key, now=self._clock.now())
+        self._ledger.apply(done.changed)

@@ -1,0 +1,165 @@
+"""Workers: they come, are heard of, fall silent, and are replaced."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from uuid import UUID, uuid4
+
+from dormice.domain.errors import Invalid, NotFound
+from dormice.domain.run import RunState
+from dormice.engine.clock import Clock
+from dormice.engine.runs.agenda import Agenda
+from dormice.engine.runs.board import LiveWorker, RunBoard
+from dormice.engine.runs.cancels import Cancels
+from dormice.engine.runs.dispatcher import RunDispatcher
+from dormice.engine.runs.orders import WorkerOrder
+from dormice.engine.runs.policy import RunPolicy
+from dormice.engine.runs.registry import Registry
+from dormice.store.workflows import Project, ProjectStore, Worker
+
+log = logging.getLogger(__name__)
+
+
+class Workers:
+    """When a worker was last heard of is kept in memory only: a start of the server counts as hearing of all."""
+
+    def __init__(
+        self,
+        *,
+        store: ProjectStore,
+        board: RunBoard,
+        cancels: Cancels,
+        agenda: Agenda,
+        dispatcher: RunDispatcher,
+        registry: Registry,
+        clock: Clock,
+        policy: RunPolicy,
+    ) -> None:
+        self._store = store
+        self._board = board
+        self._cancels = cancels
+        self._agenda = agenda
+        self._dispatcher = dispatcher
+        self._registry = registry
+        self._clock = clock
+        self._policy = policy
+
+    async def load(self) -> None:
+        """Rebuild memory from the store."""
+        for worker in await self._store.workers():
+            live = LiveWorker(worker, self._clock.steady(), online=True)
+            self._board.workers[worker.id] = live
+            self._watch(live)
+
+    async def register(self, project: Project, order: WorkerOrder) -> Worker:
+        """Record a worker. One that comes with the address of an earlier one has taken its place: that one is lost."""
+        deployment = (
+            await self._registry.deploy(project, order.deployment_id)
+            if order.deployment_id is not None
+            else self._registry.deployment(project, None)
+        )
+        worker = Worker(
+            id=str(uuid4()),
+            project_id=project.id,
+            deployment_id=deployment.id,
+            mode=order.mode,
+            url=order.url,
+            max_concurrent=order.max_concurrent,
+            capabilities=order.capabilities,
+            created_at=self._clock.now(),
+        )
+        await self._store.add_worker(worker)
+        earlier = [
+            live
+            for live in self._board.workers.values()
+            if order.url is not None and live.worker.url == order.url and live.worker.project_id == project.id
+        ]
+        live = self._board.workers[worker.id] = LiveWorker(worker, self._clock.steady())
+        self._watch(live)
+        for one in earlier:
+            await self._lose(one, "another worker has its address")
+        return worker
+
+    def online(self, project: Project, worker_id: str) -> None:
+        """Let a worker be given runs. Raises NotFound."""
+        live = self._known(project, worker_id)
+        if live is None:
+            raise NotFound("no such worker: register again")
+        self._heard(live)
+        live.online = True
+        self._dispatcher.look(live)
+
+    def heartbeat(self, project: Project, worker_id: str) -> bool:
+        """Hear of a worker; return whether it is known. One that was given up for failing pushes gets work again."""
+        live = self._known(project, worker_id)
+        if live is None:
+            return False
+        self._heard(live)
+        live.failures = 0
+        live.online = True
+        self._dispatcher.look(live)
+        return True
+
+    def active(self, project: Project, deployment_id: str | None = None) -> list[LiveWorker]:
+        """Return the workers that are given runs."""
+        silent = self._clock.steady() - self._policy.worker_silent_ms * 1000
+        return [
+            live
+            for live in self._board.workers.values()
+            if live.worker.project_id == project.id
+            and deployment_id in (None, live.worker.deployment_id)
+            and live.online
+            and live.heard_at > silent
+        ]
+
+    def all(self, project: Project) -> list[LiveWorker]:
+        """Return every worker that is not forgotten."""
+        return [live for live in self._board.workers.values() if live.worker.project_id == project.id]
+
+    def counts(self) -> Mapping[str, int]:
+        """Count workers by mode."""
+        found: dict[str, int] = {}
+        for live in self._board.workers.values():
+            found[live.worker.mode] = found.get(live.worker.mode, 0) + 1
+        return found
+
+    def _known(self, project: Project, worker_id: str) -> LiveWorker | None:
+        try:
+            live = self._board.workers.get(str(UUID(worker_id)))
+        except ValueError:
+            raise Invalid("worker_id must be a UUID", location="path.worker_id", status=400) from None
+        return live if live is not None and live.worker.project_id == project.id else None
+
+    def _heard(self, live: LiveWorker) -> None:
+        live.heard_at = self._clock.steady()
+        self._watch(live)
+
+    def _watch(self, live: LiveWorker) -> None:
+        due = live.heard_at + self._policy.worker_silent_ms * 1000
+        self._agenda.put(due, ("worker", live.worker.id), lambda: self._silent(live))
+
+    async def _silent(self, live: LiveWorker) -> None:
+        if live.worker.id not in self._board.workers:
+            return
+        if live.channel is not None:  # a connection that is open is heard of
+            self._heard(live)
+            return
+        live.online = False
+        lost = live.heard_at + self._policy.worker_lost_ms * 1000
+        if lost <= self._clock.steady():
+            await self._lose(live, "it was not heard of any more")
+        else:
+            self._agenda.put(lost, ("worker", live.worker.id), lambda: self._silent(live))
+
+    async def _lose(self, live: LiveWorker, reason: str) -> None:
+        log.warning("worker %s is lost: %s", live.worker.id, reason)
+        held = list(live.held)
+        live.online = False
+        await self._store.remove_worker(live.worker.id)
+        self._board.workers.pop(live.worker.id, None)
+        self._agenda.drop(("worker", live.worker.id))
+        await self._dispatcher.lose(live, held)
+        for run in filter(None, map(self._board.runs.get, held)):
+            if run.state is RunState.PENDING_CANCEL:  # nobody is left to say that it has ended
+                self._cancels.begin(run)

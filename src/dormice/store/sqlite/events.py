@@ -1,0 +1,70 @@
+"""Events: published in one transaction with the runs that they resume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import apsw
+
+from dormice.domain.execution import Micros
+from dormice.domain.run import Event, RunState, WaitKind
+from dormice.store.sqlite import run_rows, run_waits, statements
+from dormice.store.sqlite.reader import SHORT_BYTES, SHORT_ROWS, Reader
+from dormice.store.sqlite.run_unit import RunUnit
+from dormice.store.sqlite.writer import Writer
+from dormice.store.workflows import NewEvent, Published
+
+_SQL = statements.load("events.sql")
+_WAITS = statements.load("waits.sql")
+_SHORT_EVENTS = 8
+
+
+class SqliteEvents:
+    """EventStore on SQLite."""
+
+    def __init__(self, writer: Writer, reader: Reader) -> None:
+        self._writer = writer
+        self._reader = reader
+
+    async def publish(self, project_id: str, topic: str, events: Sequence[NewEvent], *, now: Micros) -> Published:
+        short = len(events) <= _SHORT_EVENTS and sum(len(event.data) for event in events) <= SHORT_BYTES
+        operation = partial(publish, project_id=project_id, topic=topic, events=events, now=now)
+        return await self._writer.run(operation, short=short)
+
+    async def page(
+        self, project_id: str, topic: str, *, after: int, since: Micros | None, limit: int, newest_first: bool = False
+    ) -> list[Event]:
+        sql = _SQL["newest" if newest_first else "after"]
+        values = (project_id, topic, after, -1 if since is None else since, limit)
+        found = await self._reader.read(lambda db: db.execute(sql, values).fetchall(), short=limit <= SHORT_ROWS)
+        return [run_rows.event(row) for row in found]
+
+
+def publish(db: apsw.Connection, project_id: str, topic: str, events: Sequence[NewEvent], now: Micros) -> Published:
+    """Record events and give them to those who wait."""
+    made = [_insert(db, project_id, topic, event, now) for event in events]
+    unit = RunUnit(db, now)
+    waiting: list[Any] = db.execute(_WAITS["for_topic"], (topic, project_id)).fetchall()
+    for run_id, step_key, kind, wanted in waiting:
+        fitting = made if kind == WaitKind.EVENT else [event for event in made if event.event_type == wanted]
+        run = unit.load(run_id)
+        if fitting and run is not None and not run.terminal and run.state is not RunState.PENDING_CANCEL:
+            run_waits.deliver(unit, run, step_key, fitting[-1])
+    return Published(events=made, changed=unit.changed)
+
+
+def _insert(db: apsw.Connection, project_id: str, topic: str, new: NewEvent, now: Micros) -> Event:
+    values = (new.id, project_id, topic, new.event_type, new.data, new.run_id, new.attempt_number, now)
+    sequence = db.execute(_SQL["insert"], values).get
+    return Event(
+        sequence=sequence,
+        id=new.id,
+        topic=topic,
+        event_type=new.event_type,
+        data=new.data,
+        created_at=now,
+        run_id=new.run_id,
+        attempt_number=new.attempt_number,
+    )

@@ -1,0 +1,104 @@
+"""Submitting runs: a root, a child, a batch; and a parent that waits for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apsw
+
+from dormice.domain.run import Run, RunState, WaitKind
+from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed
+from dormice.store.sqlite import idempotency, run_rows, statements
+from dormice.store.sqlite.run_unit import RunUnit
+from dormice.store.workflows import NewRun, ParentWait, Refused, Submitted
+
+_SQL = statements.load("runs.sql")
+_WAITS = statements.load("waits.sql")
+
+
+def submit(
+    db: apsw.Connection, runs: Sequence[NewRun], wait: ParentWait | None, claim: IdempotencyClaim | None
+) -> Submitted | Replayed | KeyReused | Refused:
+    """Record the runs and the wait."""
+    if (answer := idempotency.find(db, claim)) is not None:
+        return answer
+    unit = RunUnit(db, runs[0].now)
+    parent = None
+    if wait is not None:
+        parent = unit.load(wait.run_id)
+        if parent is None or parent.project_id != runs[0].project_id:
+            return Refused()
+        if parent.terminal or parent.state is RunState.PENDING_CANCEL:
+            return Refused(run=parent)
+        earlier = [run_rows.run(row) for row in db.execute(_SQL["below"], (parent.id, wait.step_key)).fetchall()]
+        if earlier:
+            _wait_for(unit, parent, wait, earlier)
+            return Submitted(runs=earlier, made=False, changed=unit.changed)
+    made = [_insert(db, new) for new in runs]
+    if parent is not None and wait is not None:
+        _wait_for(unit, parent, wait, made)
+    idempotency.remember(db, claim, ",".join(run.id for run in made))
+    return Submitted(runs=made, made=True, changed=[*made, *unit.changed])
+
+
+def _wait_for(unit: RunUnit, parent: Run, wait: ParentWait, runs: Sequence[Run]) -> None:
+    if unit.has_step(parent, wait.step_key):
+        # What it waits for has ended meanwhile. It goes on by way of the queue: its worker has let go of it.
+        unit.resume(unit.wait(parent))
+        return
+    remaining = batch = None
+    if wait.kind is WaitKind.BATCH:
+        remaining = sum(not run.terminal for run in runs)
+        batch = (runs[0].batch_id or "").encode()
+    values = (parent.number, wait.step_key, wait.kind.value, None, None, None, remaining, batch, unit.now)
+    unit.db.execute(_WAITS["insert"], values)
+    unit.wait(parent)
+
+
+def _insert(db: apsw.Connection, new: NewRun) -> Run:
+    db.execute(_SQL["insert_queue"], (new.project_id, new.deployment_id, new.queue_name, new.queue_limit))
+    values = (
+        new.id,
+        new.project_id,
+        new.workflow_id,
+        new.now,
+        new.deployment_id,
+        new.queue_name,
+        new.concurrency_key,
+        new.priority,
+        new.not_before,
+        new.parent_id,
+        new.root_id,
+        new.root_workflow_id,
+        new.step_key,
+        new.batch_id,
+        new.session_id,
+        new.user_id,
+        new.max_retries,
+        new.run_timeout_seconds,
+    )
+    number = db.execute(_SQL["insert"], values).get
+    db.execute(_SQL["insert_input"], (number, new.payload, new.initial_state, new.channel_context, new.traceparent))
+    return Run(
+        number=number,
+        id=new.id,
+        project_id=new.project_id,
+        workflow_id=new.workflow_id,
+        state=RunState.QUEUED,
+        revision=1,
+        created_at=new.now,
+        deployment_id=new.deployment_id,
+        queue_name=new.queue_name,
+        concurrency_key=new.concurrency_key,
+        priority=new.priority,
+        not_before=new.not_before,
+        parent_id=new.parent_id,
+        root_id=new.root_id,
+        root_workflow_id=new.root_workflow_id,
+        step_key=new.step_key,
+        batch_id=new.batch_id,
+        session_id=new.session_id,
+        user_id=new.user_id,
+        max_retries=new.max_retries,
+        run_timeout_seconds=new.run_timeout_seconds,
+    )

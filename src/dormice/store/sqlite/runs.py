@@ -1,0 +1,223 @@
+"""Runs: every method of the port, each one transaction."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import apsw
+import msgspec
+
+from dormice.domain.execution import Micros
+from dormice.domain.run import CancelledBy, Json, Run, RunEvent, RunState, Step
+from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed
+from dormice.store.sqlite import run_ends, run_rows, run_submits, run_waits, statements
+from dormice.store.sqlite.reader import SHORT_BYTES, SHORT_ROWS, Reader
+from dormice.store.sqlite.run_unit import RunUnit
+from dormice.store.sqlite.writer import Writer
+from dormice.store.workflows import (
+    Attempt,
+    Due,
+    Moved,
+    NewRun,
+    NewWait,
+    ParentWait,
+    Refused,
+    RunFilter,
+    RunInput,
+    RunResult,
+    Submitted,
+)
+
+_SQL = statements.load("runs.sql")
+_WAITS = statements.load("waits.sql")
+_SHORT_RUNS = 8
+
+
+class SqliteRuns:
+    """RunStore on SQLite."""
+
+    def __init__(self, writer: Writer, reader: Reader) -> None:
+        self._writer = writer
+        self._reader = reader
+
+    async def submit(
+        self, runs: Sequence[NewRun], wait: ParentWait | None, claim: IdempotencyClaim | None
+    ) -> Submitted | Replayed | KeyReused | Refused:
+        short = len(runs) <= _SHORT_RUNS and sum(len(new.payload) for new in runs) <= SHORT_BYTES
+        return await self._writer.run(partial(run_submits.submit, runs=runs, wait=wait, claim=claim), short=short)
+
+    async def get(self, project_id: str, run_id: str) -> Run | None:
+        row = self._reader.point(lambda db: db.execute(_SQL["get"], (project_id, run_id)).get)
+        return None if row is None else run_rows.run(row)
+
+    async def page(self, project_id: str, which: RunFilter, *, before: int | None, limit: int) -> list[Run]:
+        states = None if which.states is None else msgspec.json.encode(which.states).decode()
+        values = (
+            project_id,
+            sys.maxsize if before is None else before,
+            limit,
+            which.workflow_id,
+            states,
+            which.queue_name,
+            which.session_id,
+            which.user_id,
+            which.batch_id,
+            which.parent_id,
+            which.roots,
+            which.since,
+            which.until,
+        )
+        found = await self._reader.scan(lambda db: db.execute(_SQL["page"], values).fetchall())
+        return [run_rows.run(row) for row in found]
+
+    async def open(self) -> list[Run]:
+        return await self._reader.scan(lambda db: [run_rows.run(row) for row in db.execute(_SQL["open"])])
+
+    async def dues(self) -> list[Due]:
+        found: list[Any] = await self._reader.scan(lambda db: db.execute(_WAITS["dues"]).fetchall())
+        return [Due(run_id=run_id, step_key=key, due_at=due_at) for run_id, key, due_at in found]
+
+    async def input(self, run: Run) -> RunInput:
+        row = self._reader.point(lambda db: db.execute(_SQL["input"], (run.number,)).fetchone())
+        if row is None:
+            return RunInput()
+        payload, initial_state, channel_context, traceparent, span_id = row
+        return RunInput(
+            payload=payload,
+            initial_state=initial_state,
+            channel_context=channel_context,
+            traceparent=traceparent,
+            span_id=span_id,
+        )
+
+    async def result(self, run: Run) -> RunResult:
+        row = self._reader.point(lambda db: db.execute(_SQL["result"], (run.number,)).fetchone())
+        if row is None:
+            return RunResult()
+        result, schema, final_state = row
+        return RunResult(result=result, output_schema_name=schema, final_state=final_state)
+
+    async def claim(
+        self, run_id: str, worker_id: str, *, now: Micros, accepted_at: Micros | None = None
+    ) -> Moved | Refused:
+        operation = partial(_claim, run_id=run_id, worker_id=worker_id, now=now, accepted_at=accepted_at)
+        return await self._writer.run(operation, short=True)
+
+    async def accept(self, run_id: str, fence: int, *, now: Micros, accepted_at: Micros) -> Moved | Refused:
+        operation = partial(_accept, run_id=run_id, fence=fence, now=now, accepted_at=accepted_at)
+        return await self._writer.run(operation, short=True)
+
+    async def release(
+        self, run_id: str, fence: int, *, now: Micros, not_before: Micros, crashed: bool, most_crashes: int
+    ) -> Moved | Refused:
+        operation = partial(
+            run_ends.release,
+            run_id=run_id,
+            fence=fence,
+            now=now,
+            not_before=not_before,
+            crashed=crashed,
+            most_crashes=most_crashes,
+        )
+        return await self._writer.run(operation, short=True)
+
+    async def complete(self, run_id: str, attempt: Attempt, result: RunResult, *, now: Micros) -> Moved | Refused:
+        short = len(result.result or b"") + len(result.final_state or b"") <= SHORT_BYTES
+        operation = partial(run_ends.complete, run_id=run_id, attempt=attempt, result=result, now=now)
+        return await self._writer.run(operation, short=short)
+
+    async def fail(
+        self,
+        run_id: str,
+        attempt: Attempt,
+        error: str,
+        *,
+        retryable: bool,
+        not_before: Micros,
+        final_state: Json | None,
+        now: Micros,
+    ) -> Moved | Refused:
+        operation = partial(
+            run_ends.fail,
+            run_id=run_id,
+            attempt=attempt,
+            error=error,
+            retryable=retryable,
+            not_before=not_before,
+            final_state=final_state,
+            now=now,
+        )
+        return await self._writer.run(operation, short=True)
+
+    async def request_cancel(self, project_id: str, run_id: str, by: CancelledBy, *, now: Micros) -> Moved | Refused:
+        operation = partial(run_ends.request_cancel, project_id=project_id, run_id=run_id, by=by, now=now)
+        return await self._writer.run(operation)
+
+    async def cancelled(self, run_id: str, attempt: Attempt, by: CancelledBy | None, *, now: Micros) -> Moved | Refused:
+        return await self._writer.run(partial(run_ends.cancelled, run_id=run_id, attempt=attempt, by=by, now=now))
+
+    async def put_step(self, project_id: str, run_id: str, attempt: Attempt, step: Step) -> Moved | Refused:
+        operation = partial(_put_step, project_id=project_id, run_id=run_id, attempt=attempt, step=step)
+        return await self._writer.run(operation, short=len(step.outputs) <= SHORT_BYTES)
+
+    async def step(self, run: Run, step_key: str) -> Step | None:
+        row = self._reader.point(lambda db: db.execute(_SQL["step"], (run.number, step_key)).fetchone())
+        return None if row is None else run_rows.step(row)
+
+    async def steps(self, run: Run) -> list[Step]:
+        query = _SQL["steps"]
+        rows: list[Any] = self._reader.point(
+            lambda db: db.execute(f"{query} LIMIT {SHORT_ROWS + 1}", (run.number,)).fetchall()
+        )
+        if len(rows) > SHORT_ROWS:
+            rows = await self._reader.scan(lambda db: db.execute(query, (run.number,)).fetchall())
+        return [run_rows.step(row) for row in rows]
+
+    async def wait(self, run_id: str, attempt: Attempt, wait: NewWait, *, now: Micros) -> Moved | Refused:
+        operation = partial(run_waits.wait, run_id=run_id, attempt=attempt, new=wait, now=now)
+        return await self._writer.run(operation, short=True)
+
+    async def expire(self, run_id: str, step_key: str, *, now: Micros) -> Moved | Refused:
+        operation = partial(run_waits.expire, run_id=run_id, step_key=step_key, now=now)
+        return await self._writer.run(operation, short=True)
+
+    async def set_span(self, run: Run, span_id: str | None) -> None:
+        await self._writer.run(lambda db: db.execute(_SQL["set_span"], (run.number, span_id)) and None, short=True)
+
+
+def _claim(
+    db: apsw.Connection, run_id: str, worker_id: str, now: Micros, accepted_at: Micros | None
+) -> Moved | Refused:
+    unit = RunUnit(db, now)
+    run = unit.load(run_id)
+    if run is None or run.state is not RunState.QUEUED:
+        return Refused(run=run)
+    claimed = unit.move(run, RunEvent.CLAIMED, worker_id=worker_id, fence=run.fence + 1, not_before=0)
+    if accepted_at is not None:
+        started_at = claimed.started_at or now
+        claimed = unit.move(claimed, RunEvent.ACCEPTED, started_at=started_at, running_since=accepted_at)
+    return Moved(run=claimed, changed=unit.changed)
+
+
+def _accept(db: apsw.Connection, run_id: str, fence: int, now: Micros, accepted_at: Micros) -> Moved | Refused:
+    unit = RunUnit(db, now)
+    run = unit.load(run_id)
+    if run is None or run.state is not RunState.CLAIMED or run.fence != fence:
+        return Refused(run=run)
+    started_at = run.started_at or now
+    accepted = unit.move(run, RunEvent.ACCEPTED, started_at=started_at, running_since=accepted_at)
+    return Moved(run=accepted, changed=unit.changed)
+
+
+def _put_step(db: apsw.Connection, project_id: str, run_id: str, attempt: Attempt, step: Step) -> Moved | Refused:
+    unit = RunUnit(db, step.completed_at)
+    run = unit.load(run_id)
+    if run is None or run.project_id != project_id:
+        return Refused()
+    if run.terminal or run.state is RunState.PENDING_CANCEL or not attempt.holds(run):
+        return Refused(run=run)
+    unit.put_step(run, step)
+    return Moved(run=run)

@@ -1,0 +1,106 @@
+-- name: insert
+-- A new run.
+INSERT INTO runs (
+    id, project_id, workflow_id, state, revision, created_at, deployment_id, queue_name, concurrency_key, priority,
+    not_before, fence, parent_id, root_id, root_workflow_id, step_key, batch_id, session_id, user_id, retry_count,
+    max_retries, crashes, run_timeout_seconds
+) VALUES (?, ?, ?, 'queued', 1, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, 0, ?, 0, ?) RETURNING number;
+
+-- name: insert_input
+-- What it was given.
+INSERT INTO run_inputs (run, payload, initial_state, channel_context, traceparent) VALUES (?, ?, ?, ?, ?);
+
+-- name: insert_queue
+-- A queue that is used for the first time.
+INSERT INTO queues (project_id, deployment_id, name, concurrency_limit) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING;
+
+-- name: load
+-- One run, to be changed.
+SELECT * FROM runs WHERE id = ?;
+
+-- name: get
+-- One run of a project.
+SELECT * FROM runs WHERE id = ?2 AND project_id = ?1;
+
+-- name: open
+-- Every run that has not ended, oldest first.
+SELECT * FROM runs WHERE completed_at IS NULL ORDER BY number;
+
+-- name: below
+-- Runs that a step of a run has made and that were not cancelled, oldest first.
+SELECT * FROM runs WHERE parent_id = ? AND step_key = ? AND state <> 'cancelled' ORDER BY number;
+
+-- name: children
+-- Runs below a run that have not ended, oldest first.
+SELECT * FROM runs WHERE parent_id = ? AND completed_at IS NULL ORDER BY number;
+
+-- name: of_batch
+-- The runs of a batch with what came of them, in their order.
+SELECT r.id, r.workflow_id, r.state, r.error, o.result, o.output_schema_name
+FROM runs r LEFT JOIN run_results o ON o.run = r.number WHERE r.batch_id = ? ORDER BY r.number;
+
+-- name: save
+-- All that may change of a run but its end (which is in the index of open ones).
+UPDATE runs SET
+    state = ?, revision = ?, not_before = ?, started_at = ?, running_since = ?, worker_id = ?, fence = ?,
+    retry_count = ?, crashes = ?, error = ?, cancelled_at = ?, cancelled_by = ?
+WHERE number = ?;
+
+-- name: save_end
+-- The same, and the end.
+UPDATE runs SET
+    state = ?, revision = ?, not_before = ?, started_at = ?, running_since = ?, worker_id = ?, fence = ?,
+    retry_count = ?, crashes = ?, error = ?, cancelled_at = ?, cancelled_by = ?, completed_at = ?
+WHERE number = ?;
+
+-- name: input
+-- What a run was given.
+SELECT i.payload, i.initial_state, i.channel_context, i.traceparent, s.span_id
+FROM run_inputs i LEFT JOIN run_spans s ON s.run = i.run WHERE i.run = ?;
+
+-- name: result
+-- What came of a run.
+SELECT result, output_schema_name, final_state FROM run_results WHERE run = ?;
+
+-- name: put_result
+-- What came of a run.
+INSERT OR REPLACE INTO run_results (run, result, output_schema_name, final_state) VALUES (?, ?, ?, ?);
+
+-- name: set_span
+-- The trace span of its last attempt.
+INSERT OR REPLACE INTO run_spans (run, span_id) VALUES (?, ?);
+
+-- name: put_step
+-- A step.
+INSERT OR REPLACE INTO steps (
+    run, step_key, outputs, error, success, source_run_id, output_schema_name, completed_at
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: step
+-- One step.
+SELECT step_key, outputs, error, success, source_run_id, output_schema_name, completed_at
+FROM steps WHERE run = ? AND step_key = ?;
+
+-- name: steps
+-- All steps of a run.
+SELECT step_key, outputs, error, success, source_run_id, output_schema_name, completed_at
+FROM steps WHERE run = ? ORDER BY step_key;
+
+-- name: drop_step
+-- A step that is to be run anew.
+DELETE FROM steps WHERE run = ? AND step_key = ?;
+
+-- name: page
+-- Runs of a project, newest first.
+SELECT * FROM runs WHERE project_id = ?1 AND number < ?2
+    AND (?4 IS NULL OR workflow_id = ?4)
+    AND (?5 IS NULL OR state IN (SELECT value FROM json_each(?5)))
+    AND (?6 IS NULL OR queue_name = ?6)
+    AND (?7 IS NULL OR session_id = ?7)
+    AND (?8 IS NULL OR user_id = ?8)
+    AND (?9 IS NULL OR batch_id = ?9)
+    AND (?10 IS NULL OR parent_id = ?10)
+    AND (?11 = 0 OR parent_id IS NULL)
+    AND (?12 IS NULL OR created_at >= ?12)
+    AND (?13 IS NULL OR created_at < ?13)
+ORDER BY number DESC LIMIT ?3;

@@ -1,0 +1,42 @@
+-- name: find
+-- One wait.
+SELECT kind, due_at, topic, event_type, remaining, batch, created_at FROM waits WHERE run = ? AND step_key = ?;
+
+-- name: insert
+-- A wait; one that is there already stays as it is.
+INSERT INTO waits (run, step_key, kind, due_at, topic, event_type, remaining, batch, created_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING;
+
+-- name: count_down
+-- One run of a batch has ended; how many have not.
+UPDATE waits SET remaining = remaining - 1 WHERE run = ? AND step_key = ? AND kind = 'batch' RETURNING remaining;
+
+-- name: delete
+-- A wait that is over.
+DELETE FROM waits WHERE run = ? AND step_key = ?;
+
+-- name: delete_all
+-- The waits of a run that has ended.
+DELETE FROM waits WHERE run = ?;
+
+-- name: dues
+-- Every wait that ends at a moment.
+SELECT r.id, w.step_key, w.due_at FROM runs r JOIN waits w ON w.run = r.number
+WHERE r.completed_at IS NULL AND w.due_at IS NOT NULL;
+
+-- name: for_topic
+-- Who waits for events of a topic, the longest first.
+SELECT r.id, w.step_key, w.kind, w.event_type FROM waits w JOIN runs r ON r.number = w.run
+WHERE w.topic = ?1 AND r.project_id = ?2;
+
+-- name: cursor
+-- The last event of a topic that a run was given.
+SELECT sequence FROM wait_cursors WHERE run = ? AND topic = ?;
+
+-- name: set_cursor
+-- The last event of a topic that a run was given.
+INSERT OR REPLACE INTO wait_cursors (run, topic, sequence) VALUES (?, ?, ?);
+
+-- name: delete_cursors
+-- Those of a run that has ended.
+DELETE FROM wait_cursors WHERE run = ?;

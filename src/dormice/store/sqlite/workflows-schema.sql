@@ -1,0 +1,200 @@
+-- The tables of the workflow surface. They came after the first release, and are made at every open if they are missing.
+--
+-- An organization owns projects; a project has deployments (what workers offer), queues, workers, runs and events. A run is one row of
+-- `runs` that changes as it goes on, one row of `run_inputs` that never changes, one row of `run_results` at its end, its `steps`, and its `waits`
+-- for as long as it waits. JSON documents are kept as they came.
+
+CREATE TABLE IF NOT EXISTS projects (
+    id TEXT PRIMARY KEY,
+    organization_id TEXT NOT NULL REFERENCES organizations,
+    name TEXT NOT NULL,
+    description TEXT,
+    is_default INTEGER NOT NULL CHECK (is_default IN (0, 1)),
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+
+CREATE UNIQUE INDEX IF NOT EXISTS projects_default ON projects (organization_id) WHERE is_default;
+
+-- A key that has a row here may use that project and nothing else.
+CREATE TABLE IF NOT EXISTS project_keys (
+    key_id TEXT PRIMARY KEY REFERENCES keys (id),
+    project_id TEXT NOT NULL REFERENCES projects
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE IF NOT EXISTS deployments (
+    project_id TEXT NOT NULL REFERENCES projects,
+    id TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    deployed_at INTEGER NOT NULL,
+    PRIMARY KEY (project_id, id)
+) WITHOUT ROWID, STRICT;
+
+-- What a deployment offers: workflows, agents and tools by kind and id. `spec` is what was registered besides.
+CREATE TABLE IF NOT EXISTS definitions (
+    project_id TEXT NOT NULL,
+    deployment_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    id TEXT NOT NULL,
+    trigger_on_event INTEGER NOT NULL CHECK (trigger_on_event IN (0, 1)),
+    scheduled INTEGER NOT NULL CHECK (scheduled IN (0, 1)),
+    spec BLOB NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    PRIMARY KEY (project_id, deployment_id, kind, id),
+    FOREIGN KEY (project_id, deployment_id) REFERENCES deployments (project_id, id),
+    CONSTRAINT definition_kind CHECK (kind IN ('workflow', 'agent', 'tool', 'agent_spec', 'tool_spec'))
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE IF NOT EXISTS queues (
+    project_id TEXT NOT NULL REFERENCES projects,
+    deployment_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    concurrency_limit INTEGER CHECK (concurrency_limit >= 0),
+    PRIMARY KEY (project_id, deployment_id, name)
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE IF NOT EXISTS workers (
+    id TEXT PRIMARY KEY,
+    project_id TEXT NOT NULL REFERENCES projects,
+    deployment_id TEXT NOT NULL,
+    mode TEXT NOT NULL CHECK (mode IN ('push', 'pull')),
+    url TEXT,
+    max_concurrent INTEGER NOT NULL CHECK (max_concurrent > 0),
+    capabilities BLOB NOT NULL,
+    created_at INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE IF NOT EXISTS runs (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    project_id TEXT NOT NULL REFERENCES projects,
+    workflow_id TEXT NOT NULL,
+    state TEXT NOT NULL,
+    revision INTEGER NOT NULL CHECK (revision > 0),
+    created_at INTEGER NOT NULL,
+    deployment_id TEXT NOT NULL,
+    queue_name TEXT NOT NULL,
+    concurrency_key TEXT,
+    priority INTEGER NOT NULL,
+    not_before INTEGER NOT NULL,
+    started_at INTEGER,
+    running_since INTEGER,
+    completed_at INTEGER,
+    worker_id TEXT,
+    fence INTEGER NOT NULL CHECK (fence >= 0),
+    parent_id TEXT,
+    root_id TEXT,
+    root_workflow_id TEXT,
+    step_key TEXT,
+    batch_id TEXT,
+    session_id TEXT,
+    user_id TEXT,
+    retry_count INTEGER NOT NULL CHECK (retry_count >= 0),
+    max_retries INTEGER NOT NULL CHECK (max_retries >= 0),
+    crashes INTEGER NOT NULL CHECK (crashes >= 0),
+    error TEXT,
+    cancelled_at INTEGER,
+    cancelled_by TEXT CHECK (cancelled_by IN ('manual', 'timeout')),
+    run_timeout_seconds INTEGER CHECK (run_timeout_seconds > 0),
+    CONSTRAINT run_state CHECK (CASE state
+        WHEN 'queued' THEN completed_at IS NULL AND cancelled_at IS NULL
+        WHEN 'claimed' THEN completed_at IS NULL AND cancelled_at IS NULL AND worker_id IS NOT NULL AND fence > 0
+        WHEN 'running' THEN completed_at IS NULL AND cancelled_at IS NULL AND worker_id IS NOT NULL AND fence > 0
+            AND started_at IS NOT NULL AND running_since IS NOT NULL
+        WHEN 'waiting' THEN completed_at IS NULL AND cancelled_at IS NULL AND fence > 0
+        WHEN 'pending_cancel' THEN completed_at IS NULL AND cancelled_at IS NOT NULL
+        WHEN 'completed' THEN completed_at IS NOT NULL AND error IS NULL
+        WHEN 'failed' THEN completed_at IS NOT NULL AND error IS NOT NULL
+        WHEN 'cancelled' THEN completed_at IS NOT NULL AND cancelled_at IS NOT NULL
+        ELSE FALSE
+    END)
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS runs_open ON runs (number) WHERE completed_at IS NULL;
+CREATE INDEX IF NOT EXISTS runs_ended ON runs (completed_at) WHERE completed_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS runs_of ON runs (project_id, workflow_id, number);
+CREATE INDEX IF NOT EXISTS runs_below ON runs (parent_id, step_key) WHERE parent_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS runs_of_batch ON runs (batch_id) WHERE batch_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS runs_of_session ON runs (session_id, number) WHERE session_id IS NOT NULL;
+
+CREATE TABLE IF NOT EXISTS run_inputs (
+    run INTEGER PRIMARY KEY REFERENCES runs,
+    payload BLOB NOT NULL,
+    initial_state BLOB,
+    channel_context BLOB,
+    traceparent TEXT
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS run_results (
+    run INTEGER PRIMARY KEY REFERENCES runs,
+    result BLOB,
+    output_schema_name TEXT,
+    final_state BLOB
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS run_spans (
+    run INTEGER PRIMARY KEY REFERENCES runs,
+    span_id TEXT
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS steps (
+    run INTEGER NOT NULL REFERENCES runs,
+    step_key TEXT NOT NULL,
+    outputs BLOB NOT NULL,
+    error BLOB,
+    success INTEGER NOT NULL CHECK (success IN (0, 1)),
+    source_run_id TEXT,
+    output_schema_name TEXT,
+    completed_at INTEGER NOT NULL,
+    PRIMARY KEY (run, step_key)
+) WITHOUT ROWID, STRICT;
+
+-- `due_at` ends a wait for time, and any other one with an error. `remaining` counts the runs of a batch that have not ended; `batch` names them in
+-- their order.
+CREATE TABLE IF NOT EXISTS waits (
+    run INTEGER NOT NULL REFERENCES runs,
+    step_key TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    due_at INTEGER,
+    topic TEXT,
+    event_type TEXT,
+    remaining INTEGER CHECK (remaining >= 0),
+    batch BLOB,
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (run, step_key),
+    CONSTRAINT wait_kind CHECK (CASE kind
+        WHEN 'time' THEN due_at IS NOT NULL
+        WHEN 'event' THEN topic IS NOT NULL
+        WHEN 'suspend' THEN topic IS NOT NULL AND event_type IS NOT NULL
+        WHEN 'subworkflow' THEN TRUE
+        WHEN 'batch' THEN remaining IS NOT NULL AND batch IS NOT NULL
+        WHEN 'execution' THEN TRUE
+        ELSE FALSE
+    END)
+) WITHOUT ROWID, STRICT;
+
+CREATE INDEX IF NOT EXISTS waits_for ON waits (topic) WHERE topic IS NOT NULL;
+
+CREATE TABLE IF NOT EXISTS events (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL,
+    project_id TEXT NOT NULL REFERENCES projects,
+    topic TEXT NOT NULL,
+    event_type TEXT,
+    data BLOB NOT NULL,
+    run_id TEXT,
+    attempt_number INTEGER,
+    created_at INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS events_of ON events (project_id, topic, sequence);
+CREATE INDEX IF NOT EXISTS events_old ON events (created_at);
+
+-- The last event of a topic that a wait of a run was given: the next wait on it is given a later one.
+CREATE TABLE IF NOT EXISTS wait_cursors (
+    run INTEGER NOT NULL REFERENCES runs,
+    topic TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    PRIMARY KEY (run, topic)
+) WITHOUT ROWID, STRICT;

@@ -1,0 +1,412 @@
+"""The port of the store for the workflow surface: projects, what workers offer, runs, events. The rules of interface.py hold here too.
+
+A change of a run may change others: a child's end resumes its parent, a cancel goes down the tree. So what a method did is told as
+`changed`, every run that is different now, as it is now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from dormice.domain.execution import Micros
+from dormice.domain.run import NULL, CancelledBy, Event, Json, Run, RunState, Step, WaitKind
+from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed
+
+
+class Project(Struct, frozen=True, kw_only=True):
+    """What runs, events and deployments belong to; itself an organization's."""
+
+    id: str
+    organization_id: str
+    name: str
+    description: str | None = None
+    is_default: bool = False
+    created_at: Micros
+    updated_at: Micros
+
+
+class Deployment(Struct, frozen=True, kw_only=True):
+    """A version of the code that workers offer. Runs are pinned to one."""
+
+    project_id: str
+    id: str
+    created_at: Micros
+    deployed_at: Micros
+    """When a worker last came with it: the greatest is what new runs get."""
+
+
+class Definition(Struct, frozen=True, kw_only=True):
+    """One workflow, agent or tool of a deployment."""
+
+    project_id: str
+    deployment_id: str
+    kind: str
+    """`workflow`, `agent` or `tool`; `agent_spec` and `tool_spec` hold what was registered of an agent or a tool itself."""
+    id: str
+    trigger_on_event: bool = False
+    scheduled: bool = False
+    spec: Json = b"{}"
+    created_at: Micros
+    updated_at: Micros
+
+
+class Queue(Struct, frozen=True, kw_only=True):
+    """A queue of a deployment and how many of its runs may be with workers at once, for each concurrency key."""
+
+    project_id: str
+    deployment_id: str
+    name: str
+    concurrency_limit: int | None = None
+
+
+class Worker(Struct, frozen=True, kw_only=True):
+    """A user's process that runs workflow functions."""
+
+    id: str
+    project_id: str
+    deployment_id: str
+    mode: str
+    url: str | None
+    max_concurrent: int
+    capabilities: Json = NULL
+    created_at: Micros
+
+
+class NewRun(Struct, frozen=True, kw_only=True):
+    """What is known of a run when it is asked for."""
+
+    id: str
+    project_id: str
+    workflow_id: str
+    payload: Json
+    deployment_id: str
+    queue_name: str
+    queue_limit: int | None = None
+    """The limit of the queue if it does not exist yet."""
+    concurrency_key: str | None = None
+    priority: int = 0
+    not_before: Micros = 0
+    parent_id: str | None = None
+    root_id: str | None = None
+    root_workflow_id: str | None = None
+    step_key: str | None = None
+    batch_id: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    max_retries: int = 2
+    run_timeout_seconds: int | None = None
+    initial_state: Json | None = None
+    channel_context: Json | None = None
+    traceparent: str | None = None
+    now: Micros
+
+
+class ParentWait(Struct, frozen=True, kw_only=True):
+    """The run that waits for what is submitted."""
+
+    run_id: str
+    step_key: str
+    kind: WaitKind
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """Who writes of a run: a foreign worker is known by its id only, our own by the fence of its claim too."""
+
+    worker_id: str | None = None
+    fence: int | None = None
+
+    def holds(self, run: Run) -> bool:
+        """Whether the run is, as far as it was told, this writer's."""
+        return self.worker_id in (None, run.worker_id) and self.fence in (None, run.fence)
+
+
+class Submitted(Struct, frozen=True, kw_only=True):
+    """The runs in the order in which they were asked for; `made` is False when they were there already."""
+
+    runs: Sequence[Run]
+    made: bool
+    changed: Sequence[Run]
+
+
+class Moved(Struct, frozen=True, kw_only=True):
+    """The guard held. `changed` is empty when all was as wanted before."""
+
+    run: Run
+    changed: Sequence[Run] = ()
+
+
+class Refused(Struct, frozen=True, kw_only=True):
+    """The guard did not hold. `run` is the record as it is, None when there is none."""
+
+    run: Run | None = None
+    changed: Sequence[Run] = ()
+    """What came of it all the same: a worker that reports on a run whose end was asked for has ended it."""
+
+
+class RunInput(Struct, frozen=True, kw_only=True):
+    """The documents that a run was given."""
+
+    payload: Json = NULL
+    initial_state: Json | None = None
+    channel_context: Json | None = None
+    traceparent: str | None = None
+    span_id: str | None = None
+
+
+class RunResult(Struct, frozen=True, kw_only=True):
+    """What came of a run."""
+
+    result: Json | None = None
+    output_schema_name: str | None = None
+    final_state: Json | None = None
+
+
+class NewWait(Struct, frozen=True, kw_only=True):
+    """A wait for a moment or for an event."""
+
+    step_key: str
+    kind: WaitKind
+    due_at: Micros | None = None
+    topic: str | None = None
+    event_type: str | None = None
+
+
+class Due(Struct, frozen=True, kw_only=True):
+    """A wait that ends at a moment, whatever happens."""
+
+    run_id: str
+    step_key: str
+    due_at: Micros
+
+
+class NewEvent(Struct, frozen=True, kw_only=True):
+    """An event to be published."""
+
+    id: str
+    event_type: str | None
+    data: Json
+    run_id: str | None = None
+    attempt_number: int | None = None
+
+
+class Published(Struct, frozen=True, kw_only=True):
+    """The events with their sequences, and the runs that they resumed."""
+
+    events: Sequence[Event]
+    changed: Sequence[Run]
+
+
+class RunFilter(Struct, frozen=True, kw_only=True):
+    """Which runs of a project are listed; None leaves a field open."""
+
+    states: Sequence[RunState] | None = None
+    workflow_id: str | None = None
+    kind: str | None = None
+    queue_name: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    batch_id: str | None = None
+    parent_id: str | None = None
+    roots: bool = False
+    since: Micros | None = None
+    until: Micros | None = None
+
+
+class RunStore(Protocol):
+    """Runs, their steps and waits."""
+
+    async def submit(
+        self, runs: Sequence[NewRun], wait: ParentWait | None, claim: IdempotencyClaim | None
+    ) -> Submitted | Replayed | KeyReused | Refused:
+        """Record runs of one project, all or none, and with `wait` that the parent waits for them.
+
+        A parent that has runs under that step key already, and did not cancel them, gets those; one whose step is known by now is
+        resumed at once. Refused: the parent has ended or its end was asked for. Replayed names the ids, joined by commas.
+        """
+        ...
+
+    async def get(self, project_id: str, run_id: str) -> Run | None:
+        """Return a run of the project."""
+        ...
+
+    async def page(self, project_id: str, which: RunFilter, *, before: int | None, limit: int) -> list[Run]:
+        """Newest first, numbers below `before`."""
+        ...
+
+    async def open(self) -> list[Run]:
+        """Every run of every project that has not ended, oldest first."""
+        ...
+
+    async def dues(self) -> list[Due]:
+        """Every wait that has a moment to end at."""
+        ...
+
+    async def input(self, run: Run) -> RunInput:
+        """Return what it was given."""
+        ...
+
+    async def result(self, run: Run) -> RunResult:
+        """Return what came of it; all None before its end."""
+        ...
+
+    async def claim(
+        self, run_id: str, worker_id: str, *, now: Micros, accepted_at: Micros | None = None
+    ) -> Moved | Refused:
+        """Give a queued run to a worker: fence + 1. With `accepted_at` (steady clock), the worker takes it at once: `running`."""
+        ...
+
+    async def accept(self, run_id: str, fence: int, *, now: Micros, accepted_at: Micros) -> Moved | Refused:
+        """The worker took it: `running`. Refused when it has gone on since."""
+        ...
+
+    async def release(
+        self, run_id: str, fence: int, *, now: Micros, not_before: Micros, crashed: bool, most_crashes: int
+    ) -> Moved | Refused:
+        """Put a run that a worker has back into its queue. A crash counts, and one more than `most_crashes` fails it."""
+        ...
+
+    async def complete(self, run_id: str, attempt: Attempt, result: RunResult, *, now: Micros) -> Moved | Refused:
+        """End a run well. Repeated by the same worker: unchanged."""
+        ...
+
+    async def fail(
+        self,
+        run_id: str,
+        attempt: Attempt,
+        error: str,
+        *,
+        retryable: bool,
+        not_before: Micros,
+        final_state: Json | None,
+        now: Micros,
+    ) -> Moved | Refused:
+        """End an attempt badly: there is another one, not before that moment, or the run fails."""
+        ...
+
+    async def request_cancel(self, project_id: str, run_id: str, by: CancelledBy, *, now: Micros) -> Moved | Refused:
+        """Ask for the end of a run and of all below it. What no worker has is cancelled at once. Refused: it has ended."""
+        ...
+
+    async def cancelled(self, run_id: str, attempt: Attempt, by: CancelledBy | None, *, now: Micros) -> Moved | Refused:
+        """What ran of it has ended. With `by`, also when nobody has asked for its end: all below it is asked to end then."""
+        ...
+
+    async def put_step(self, project_id: str, run_id: str, attempt: Attempt, step: Step) -> Moved | Refused:
+        """Record a step. Refused when the run has ended or its end was asked for."""
+        ...
+
+    async def step(self, run: Run, step_key: str) -> Step | None:
+        """Return one step."""
+        ...
+
+    async def steps(self, run: Run) -> list[Step]:
+        """Return all steps, by key."""
+        ...
+
+    async def wait(self, run_id: str, attempt: Attempt, wait: NewWait, *, now: Micros) -> Moved | Refused:
+        """Have a run wait. An event that came just before ends the wait at once; a wait that is there already stays as it is."""
+        ...
+
+    async def expire(self, run_id: str, step_key: str, *, now: Micros) -> Moved | Refused:
+        """The moment of a wait has come. Refused when it waits no more, or for a later moment."""
+        ...
+
+    async def set_span(self, run: Run, span_id: str | None) -> None:
+        """Remember the trace span of its last attempt."""
+        ...
+
+
+class EventStore(Protocol):
+    """Events of a project's topics."""
+
+    async def publish(self, project_id: str, topic: str, events: Sequence[NewEvent], *, now: Micros) -> Published:
+        """Record events, in their order, and resume the runs of the project that wait for them."""
+        ...
+
+    async def page(
+        self, project_id: str, topic: str, *, after: int, since: Micros | None, limit: int, newest_first: bool = False
+    ) -> list[Event]:
+        """Events of a topic with a greater sequence than `after`, and later than `since`."""
+        ...
+
+
+class ProjectStore(Protocol):
+    """Projects, deployments and what they offer, queues, workers."""
+
+    async def ensure_project(self, project: Project) -> Project:
+        """Return the project with this id, made when missing; the default one of an organization is made once."""
+        ...
+
+    async def project(self, project_id: str) -> Project | None:
+        """Return a project."""
+        ...
+
+    async def projects(self, organization_id: str | None) -> list[Project]:
+        """Return the projects of an organization, or all."""
+        ...
+
+    async def restrict_key(self, key_id: str, project_id: str) -> None:
+        """Let a key use one project only."""
+        ...
+
+    async def restrictions(self) -> Mapping[str, str]:
+        """Return the projects of restricted keys, by key id."""
+        ...
+
+    async def deploy(self, project_id: str, deployment_id: str, now: Micros) -> Deployment:
+        """Record a deployment, or that it came again."""
+        ...
+
+    async def deployments(self) -> list[Deployment]:
+        """Return every deployment of every project."""
+        ...
+
+    async def define(self, definition: Definition) -> Definition:
+        """Record a definition, or change it."""
+        ...
+
+    async def definitions(self, project_id: str | None) -> list[Definition]:
+        """Return the definitions of a project, or all, the latest first."""
+        ...
+
+    async def set_queue(self, queue: Queue) -> None:
+        """Record a queue with its limit, or change the limit."""
+        ...
+
+    async def queues(self) -> list[Queue]:
+        """Return every queue."""
+        ...
+
+    async def add_worker(self, worker: Worker) -> None:
+        """Record a worker."""
+        ...
+
+    async def remove_worker(self, worker_id: str) -> None:
+        """Forget a worker."""
+        ...
+
+    async def workers(self) -> list[Worker]:
+        """Return every worker."""
+        ...
+
+
+class WorkflowStore(Protocol):
+    """The part of the store that the workflow surface needs."""
+
+    @property
+    def projects(self) -> ProjectStore:
+        """Projects and what belongs to them."""
+        ...
+
+    @property
+    def runs(self) -> RunStore:
+        """Runs, their steps and waits."""
+        ...
+
+    @property
+    def events(self) -> EventStore:
+        """Events."""
+        ...

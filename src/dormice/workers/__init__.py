@@ -1,0 +1,1 @@
+"""The ways to workers: users' processes that run workflow functions."""
