@@ -10,7 +10,6 @@ import secrets
 import shutil
 import signal
 import socket
-import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 import uvloop
 
-from dormice import config, directories, privileges
+from dormice import config, directories, listeners, privileges
 from dormice.api.app import create_app
 from dormice.api.http.connection import Connection
 from dormice.api.services import Services, WorkflowServices
@@ -60,7 +59,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 1024
 DRAIN_SECONDS = 5
 GARBAGE_OBJECTS = 50_000
 """How many new objects before the collector looks for cycles among them: a request makes hundreds, and no cycle."""
@@ -134,7 +132,7 @@ def _prepare_server(settings: Settings) -> _PreparedServer:
     limits, defaults = _check_server(settings)
     directory = settings.data / "server"
     settings.run.mkdir(mode=0o711, parents=True, exist_ok=True)
-    http, node_socket = _listen_http(settings), _listen_node(settings)
+    http, node_socket = listeners.tcp(settings.listen, settings.address()), listeners.unix(settings.node_socket)
     secret = _admin_key(settings, limits)
     tracing = _tracing()
     privileges.take_descriptors()
@@ -252,7 +250,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                     server_header=False,
                     proxy_headers=False,
                     date_header=True,
-                    backlog=BACKLOG,
+                    backlog=listeners.BACKLOG,
                     timeout_keep_alive=75,
                     timeout_graceful_shutdown=DRAIN_SECONDS,
                 )
@@ -335,37 +333,6 @@ def _admin_key(settings: Settings, limits: Limits) -> str:
                 draft.unlink()
             raise
     return secret
-
-
-def _listen_http(settings: Settings) -> socket.socket:
-    host, port = settings.address()
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise SettingsError(f"cannot listen on {settings.listen}: {error}") from None
-    listener.listen(BACKLOG)
-    listener.setblocking(False)
-    return listener
-
-
-def _listen_node(settings: Settings) -> socket.socket:
-    path = settings.node_socket
-    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-        path.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    except OSError as error:
-        raise SettingsError(f"cannot listen on {path}: {error}") from None
-    finally:
-        os.umask(before)
-    listener.listen(1)
-    listener.setblocking(False)
-    return listener
 
 
 # The node

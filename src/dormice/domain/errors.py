@@ -55,6 +55,10 @@ class Forbidden(DormiceError):
     code = "AUTH_SCOPE_FORBIDDEN"
 
 
+class ForeignProject(Forbidden):
+    """The key may use another project only."""
+
+
 class Conflict(DormiceError):
     """The request does not fit the present state."""
 

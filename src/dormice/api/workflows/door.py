@@ -20,12 +20,22 @@ from dormice.api.http.errors import Fault, InvalidRequest
 from dormice.api.http.operation import Answer, Handler, Operation, Parameter
 from dormice.api.http.replies import Reply
 from dormice.api.services import WorkflowServices
-from dormice.domain.errors import Conflict, DormiceError, Forbidden, Invalid, NotFound, RateLimited, Unauthenticated
+from dormice.domain.errors import (
+    Conflict,
+    DormiceError,
+    Forbidden,
+    ForeignProject,
+    Invalid,
+    NotFound,
+    RateLimited,
+    Unauthenticated,
+)
 from dormice.engine.orders import Caller
 from dormice.store.workflows import Project
 
 _STATUS: dict[type[DormiceError], tuple[int, str]] = {
     Unauthenticated: (401, "UNAUTHORIZED"),
+    ForeignProject: (403, "PROJECT_ACCESS_FORBIDDEN"),
     Forbidden: (403, "FORBIDDEN"),
     NotFound: (404, "NOT_FOUND"),
     Conflict: (409, "CONFLICT"),
@@ -146,8 +156,6 @@ def refusal(error: DormiceError) -> Reply:
         status, kind = next(
             (found for known, found in _STATUS.items() if isinstance(error, known)), (503, "UNAVAILABLE")
         )
-    if error.code == "PROJECT_ACCESS_FORBIDDEN":
-        kind = error.code
     headers = {}
     if error.retry_after_ms is not None:
         headers["retry-after"] = str(-(-error.retry_after_ms // 1000))

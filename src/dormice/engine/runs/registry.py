@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from msgspec.structs import replace
 
-from dormice.domain.errors import Forbidden, Invalid, NotFound
+from dormice.domain.errors import ForeignProject, Invalid, NotFound
 from dormice.engine.clock import Clock
 from dormice.engine.orders import Caller
 from dormice.engine.runs.board import RunBoard
@@ -57,7 +57,7 @@ class Registry:
         if project is None or project.organization_id != caller.organization_id:
             raise NotFound("no such project")
         if restricted is not None and restricted != project.id:
-            raise Forbidden("the key may use another project only", code="PROJECT_ACCESS_FORBIDDEN")
+            raise ForeignProject("the key may use another project only")
         return project
 
     def projects(self, caller: Caller) -> list[Project]:
@@ -69,7 +69,7 @@ class Registry:
     async def make_project(self, caller: Caller, name: str, description: str | None) -> Project:
         """Make a project."""
         if caller.key_id in self._restrictions:
-            raise Forbidden("the key may use one project only", code="PROJECT_ACCESS_FORBIDDEN")
+            raise ForeignProject("the key may use one project only")
         return await self._make(caller.organization_id, str(uuid4()), name, description)
 
     async def restrict(self, key_id: str, project: Project) -> None:

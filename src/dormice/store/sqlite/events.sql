@@ -13,12 +13,20 @@ WHERE project_id = ?1 AND topic = ?2 AND sequence > ?3 AND created_at > ?4 ORDER
 SELECT sequence, id, topic, event_type, data, created_at, run_id, attempt_number FROM events
 WHERE project_id = ?1 AND topic = ?2 AND sequence > ?3 AND created_at > ?4 ORDER BY sequence DESC LIMIT ?5;
 
--- name: first_of_type
--- The first event of a type on a topic beyond a sequence.
+-- name: resumed
+-- The first event of a type, a `resume_…`, on a topic beyond a sequence.
 SELECT sequence, id, topic, event_type, data, created_at, run_id, attempt_number FROM events
-WHERE project_id = ?1 AND topic = ?2 AND sequence > ?3 AND event_type = ?4 ORDER BY sequence LIMIT 1;
+WHERE project_id = ?1 AND topic = ?2 AND event_type = ?4 AND sequence > ?3
+AND substr(event_type, 1, 7) IN ('suspend', 'resume_') ORDER BY sequence LIMIT 1;
 
 -- name: suspended
--- The sequence of the event that a run published when it was suspended at a step; of anybody's, when it did not say whose.
-SELECT sequence FROM events WHERE project_id = ?1 AND topic = ?2 AND event_type = ?3
-ORDER BY coalesce(run_id, ?4) <> ?4, sequence LIMIT 1;
+-- The first event of a type, a `suspend_…`, that a run has published on a topic.
+SELECT sequence FROM events
+WHERE project_id = ?1 AND topic = ?2 AND event_type = ?3 AND run_id = ?4
+AND substr(event_type, 1, 7) IN ('suspend', 'resume_') ORDER BY sequence LIMIT 1;
+
+-- name: suspended_by_anybody
+-- The same of a run that did not say who it is.
+SELECT sequence FROM events
+WHERE project_id = ?1 AND topic = ?2 AND event_type = ?3 AND run_id IS NULL
+AND substr(event_type, 1, 7) IN ('suspend', 'resume_') ORDER BY sequence LIMIT 1;

@@ -70,9 +70,10 @@ def _came_before(unit: RunUnit, run: Run, new: NewWait, *, held: bool) -> Event 
         asked_for = new.event_type.replace("resume_", "suspend_", 1)
         since = unit.db.execute(_EVENTS["suspended"], (run.project_id, new.topic, asked_for, run.id)).get
         if since is None:
+            since = unit.db.execute(_EVENTS["suspended_by_anybody"], (run.project_id, new.topic, asked_for)).get
+        if since is None:
             return None
-        values = (run.project_id, new.topic, since, new.event_type)
-        row = unit.db.execute(_EVENTS["first_of_type"], values).fetchone()
+        row = unit.db.execute(_EVENTS["resumed"], (run.project_id, new.topic, since, new.event_type)).fetchone()
         return None if row is None else run_rows.event(row)
     cursor = unit.db.execute(_WAITS["cursor"], (run.number, new.topic)).get
     if cursor is None and not held:

@@ -31,8 +31,8 @@ SELECT * FROM runs WHERE completed_at IS NULL ORDER BY number;
 SELECT * FROM runs WHERE parent_id = ? AND step_key = ? AND state <> 'cancelled' ORDER BY number;
 
 -- name: children
--- Runs below a run that have not ended, oldest first.
-SELECT * FROM runs WHERE parent_id = ? AND completed_at IS NULL ORDER BY number;
+-- Runs below a run that have not ended.
+SELECT * FROM runs WHERE parent_id = ? AND completed_at IS NULL;
 
 -- name: of_batch
 -- The runs of a batch with what came of them, in their order.

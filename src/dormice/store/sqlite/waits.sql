@@ -21,12 +21,11 @@ DELETE FROM waits WHERE run = ?;
 
 -- name: dues
 -- Every wait that ends at a moment.
-SELECT r.id, w.step_key, w.due_at FROM runs r JOIN waits w ON w.run = r.number
-WHERE r.completed_at IS NULL AND w.due_at IS NOT NULL;
+SELECT r.id, w.step_key, w.due_at FROM waits w CROSS JOIN runs r ON r.number = w.run WHERE w.due_at IS NOT NULL;
 
 -- name: for_topic
 -- Who waits for events of a topic, the longest first.
-SELECT r.id, w.step_key, w.kind, w.event_type FROM waits w JOIN runs r ON r.number = w.run
+SELECT r.id, w.step_key, w.kind, w.event_type FROM waits w CROSS JOIN runs r ON r.number = w.run
 WHERE w.topic = ?1 AND r.project_id = ?2;
 
 -- name: cursor

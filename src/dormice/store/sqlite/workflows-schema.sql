@@ -113,7 +113,8 @@ CREATE TABLE IF NOT EXISTS runs (
 
 CREATE INDEX IF NOT EXISTS runs_open ON runs (number) WHERE completed_at IS NULL;
 CREATE INDEX IF NOT EXISTS runs_ended ON runs (completed_at) WHERE completed_at IS NOT NULL;
-CREATE INDEX IF NOT EXISTS runs_of ON runs (project_id, workflow_id, number);
+CREATE INDEX IF NOT EXISTS runs_of ON runs (project_id, number);
+CREATE INDEX IF NOT EXISTS runs_of_workflow ON runs (project_id, workflow_id, number);
 CREATE INDEX IF NOT EXISTS runs_below ON runs (parent_id, step_key) WHERE parent_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS runs_of_batch ON runs (batch_id) WHERE batch_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS runs_of_session ON runs (session_id, number) WHERE session_id IS NOT NULL;
@@ -174,6 +175,7 @@ CREATE TABLE IF NOT EXISTS waits (
     END)
 ) WITHOUT ROWID, STRICT;
 
+CREATE INDEX IF NOT EXISTS waits_due ON waits (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS waits_for ON waits (topic) WHERE topic IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS events (
@@ -190,6 +192,8 @@ CREATE TABLE IF NOT EXISTS events (
 
 CREATE INDEX IF NOT EXISTS events_of ON events (project_id, topic, sequence);
 CREATE INDEX IF NOT EXISTS events_old ON events (created_at);
+CREATE INDEX IF NOT EXISTS events_of_suspensions ON events (project_id, topic, event_type, sequence)
+    WHERE substr(event_type, 1, 7) IN ('suspend', 'resume_');
 
 -- The last event of a topic that a wait of a run was given: the next wait on it is given a later one.
 CREATE TABLE IF NOT EXISTS wait_cursors (
