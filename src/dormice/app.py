@@ -32,6 +32,7 @@ from dormice.engine.clock import SystemClock
 from dormice.engine.engine import Engine
 from dormice.engine.keys import new_secret
 from dormice.engine.observer import Observer, Observers
+from dormice.engine.runs.commands import EndsOfCommands
 from dormice.engine.runs.engine import RunEngine
 from dormice.engine.runs.policy import RunPolicy
 from dormice.locks import HANDOVER_SECONDS, locked
@@ -184,10 +185,11 @@ async def _serve_server(prepared: _PreparedServer) -> None:
     counts, tracing, clock = Counts(), prepared.tracing, SystemClock()
     policy = PushPolicy(loopback=prepared.local_mode)
     pusher = PushClient(policy)
-    observer: Observer = counts
+    ends = EndsOfCommands()
+    observers: list[Observer] = [counts, ends]
     if tracing is not None:
         tracing.start()
-        observer = Observers([counts, tracing])
+        observers.append(tracing)
     try:
         async with asyncio.TaskGroup() as group:
             engine = Engine(
@@ -197,11 +199,12 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 defaults=prepared.defaults,
                 fingerprint=sealer.request_hash,
                 group=group,
-                observer=observer,
+                observer=Observers(observers),
             )
             await engine.keys.admit(prepared.secret)
             runs = RunEngine(
                 store=store,
+                executions=engine.executions,
                 pusher=pusher,
                 clock=clock,
                 policy=RunPolicy(),
@@ -209,8 +212,9 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 tasks=engine.tasks,
                 group=group,
             )
+            ends.bind(runs.commands)
+            await runs.start()  # first: once machines are there, commands of runs may end
             await engine.start()
-            await runs.start()
             services = Services(
                 executions=engine.executions,
                 machines=engine.machines,
@@ -235,6 +239,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                     events=runs.events,
                     check_push_url=partial(check_push_url, policy=policy),
                     now=clock.now,
+                    defaults=prepared.defaults,
                     local=await engine.keys.authenticate(prepared.secret) if prepared.local_mode else None,
                 ),
             )

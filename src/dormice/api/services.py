@@ -236,6 +236,7 @@ class WorkflowServices:
     check_push_url: Callable[[str], None]
     """Raises Invalid for an address that no worker may have."""
     now: Callable[[], Micros]
+    defaults: MachineDefaults
     local: Caller | None = None
     """Who calls without a key; None: nobody may."""
 

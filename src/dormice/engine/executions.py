@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from dormice.crash_points import CrashPoint, reached
@@ -85,6 +87,27 @@ class Executions:
         execution = await self._tasks.finish(self._create(caller, machine_id, order, claim))
         return await self._ended(execution, wait_ms)
 
+    async def create_with(
+        self,
+        caller: Caller,
+        machine_id: str,
+        order: ExecutionOrder,
+        commit: Callable[[NewExecution], Awaitable[Execution | None]],
+    ) -> Execution | None:
+        """Create an execution in a transaction of the caller's: `commit` records it, or says that there is nothing to create.
+
+        To be run in a task that nobody cancels.
+        """
+        live = self._admit(caller, canonical_machine_id(machine_id) or "")
+        if not live.awake:
+            self._reconciler.want_running(live)
+        new, direct = self._new(caller, live, order)
+        with _reserved(live, direct=direct):
+            made = await commit(new)
+        if made is not None:
+            self._placed(live, made, order)
+        return made
+
     async def _create(
         self, caller: Caller, machine_id: str, order: ExecutionOrder, claim: IdempotencyClaim | None
     ) -> Execution:
@@ -105,6 +128,20 @@ class Executions:
             if (earlier := await self._in_flight.recall(claim)) is not None:
                 return await self.get(caller, live.machine.id, earlier)
             self._reconciler.want_running(live)  # the first step of its wake is committed together with the execution
+        new, direct = self._new(caller, live, order)
+        with _reserved(live, direct=direct):
+            made = await self._store.create(new, claim)
+        match made:
+            case Execution():
+                self._placed(live, made, order)
+                return made
+            case Replayed(resource_id=execution_id):
+                return await self.get(caller, live.machine.id, execution_id)
+            case KeyReused():
+                raise reused(made)
+
+    def _new(self, caller: Caller, live: LiveMachine, order: ExecutionOrder) -> tuple[NewExecution, bool]:
+        """Return what is to be recorded, and whether it takes one of the machine's slots at once."""
         awake = live.awake
         direct = awake and live.attached and not live.queue and live.free_slots(self._limits.running_per_machine) > 0
         start_timeout_ms = order.start_timeout_ms or self._limits.start_timeout_default_ms
@@ -123,24 +160,13 @@ class Executions:
             awake=awake,
             boot_id=live.machine.boot_id if direct else None,
         )
-        live.arriving += 1
-        live.reserved += direct
-        try:
-            made = await self._store.create(new, claim)
-        finally:
-            live.arriving -= 1
-            live.reserved -= direct
-        match made:
-            case Execution():
-                reached(CrashPoint.EXECUTION_COMMITTED)
-                live.place(made)
-                self._set_going(live, made, order)
-                self._observer.created(made)
-                return made
-            case Replayed(resource_id=execution_id):
-                return await self.get(caller, live.machine.id, execution_id)
-            case KeyReused():
-                raise reused(made)
+        return new, direct
+
+    def _placed(self, live: LiveMachine, made: Execution, order: ExecutionOrder) -> None:
+        reached(CrashPoint.EXECUTION_COMMITTED)
+        live.place(made)
+        self._set_going(live, made, order)
+        self._observer.created(made)
 
     def _admit(self, caller: Caller, machine_id: str) -> LiveMachine:
         live = self._board.owned(caller.organization_id, machine_id)
@@ -293,3 +319,15 @@ class Executions:
                 raise Conflict("the execution has ended: nobody reads its standard input any more")
             case _:
                 raise NotFound(_NO_SUCH_EXECUTION)
+
+
+@contextmanager
+def _reserved(live: LiveMachine, *, direct: bool) -> Iterator[None]:
+    """Count what is being recorded: it holds the machine awake, and takes its slot."""
+    live.arriving += 1
+    live.reserved += direct
+    try:
+        yield
+    finally:
+        live.arriving -= 1
+        live.reserved -= direct

@@ -11,9 +11,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from dormice.domain.execution import Micros
+from dormice.domain.execution import Execution, Micros
 from dormice.domain.run import NULL, CancelledBy, Event, Json, Run, RunState, Step, WaitKind
-from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed
+from dormice.store.interface import IdempotencyClaim, KeyReused, NewExecution, Replayed
 
 
 class Project(Struct, frozen=True, kw_only=True):
@@ -199,6 +199,22 @@ class Published(Struct, frozen=True, kw_only=True):
     changed: Sequence[Run]
 
 
+class CommandBegun(Struct, frozen=True, kw_only=True):
+    """A run waits for a command. `execution` is None when the step had one already."""
+
+    run: Run
+    execution: Execution | None
+    changed: Sequence[Run]
+
+
+class Command(Struct, frozen=True, kw_only=True):
+    """A command on a machine that is a step of a run."""
+
+    run_id: str
+    step_key: str
+    execution: Execution
+
+
 class RunFilter(Struct, frozen=True, kw_only=True):
     """Which runs of a project are listed; None leaves a field open."""
 
@@ -312,6 +328,24 @@ class RunStore(Protocol):
 
     async def expire(self, run_id: str, step_key: str, *, now: Micros) -> Moved | Refused:
         """The moment of a wait has come. Refused when it waits no more, or for a later moment."""
+        ...
+
+    async def begin_command(
+        self, run_id: str, attempt: Attempt, step_key: str, new: NewExecution
+    ) -> CommandBegun | Refused:
+        """Record a command and that the run waits for it. A step has one command, however often it is begun."""
+        ...
+
+    async def end_command(self, execution_id: str, *, now: Micros) -> Moved | Refused:
+        """Give a run the record of its command that has ended, and let it go on; one whose end was asked for ends."""
+        ...
+
+    async def open_commands(self) -> list[Command]:
+        """Every command that its run was not told of: those that have ended meanwhile too."""
+        ...
+
+    async def commands(self, run: Run) -> list[Command]:
+        """Return the commands of a run."""
         ...
 
     async def set_span(self, run: Run, span_id: str | None) -> None:

@@ -8,6 +8,7 @@ from dormice.api.http.call import Call
 from dormice.api.http.decoding import BodyDecoder
 from dormice.api.http.operation import Operation
 from dormice.api.http.replies import json_reply
+from dormice.api.machines.orders import execution_order
 from dormice.api.services import WorkflowServices
 from dormice.api.workflows import wire
 from dormice.api.workflows.door import Door, bad, empty
@@ -22,6 +23,7 @@ _COMPLETE = BodyDecoder(wire.CompleteRequest)
 _FAIL = BodyDecoder(wire.FailRequest)
 _STEP = BodyDecoder(wire.StepRequest)
 _WAIT = BodyDecoder(wire.WaitRequest)
+_COMMAND = BodyDecoder(wire.CommandRequest)
 _SPAN = BodyDecoder(wire.SpanRequest)
 _WORKER = BodyDecoder(wire.WorkerReference)
 _ANYBODY = Attempt()
@@ -118,6 +120,16 @@ class AttemptRoutes:
         await self._attempts.wait(project, call.path["execution_id"], _ANYBODY, wait)
         return json_reply(wire.Waiting(execution_id=call.path["execution_id"]))
 
+    async def begin_command(self, call: Call, _caller: Caller, project: Project) -> ASGIApp:
+        """POST …/commands."""
+        body = _COMMAND.decode(call.header("Content-Type"), await self._body(call))
+        check_step_key(body.step_key, self._limits)
+        order = execution_order(body.execution, self._limits, self._services.defaults)
+        attempt = Attempt(worker_id=body.worker_id, fence=body.fence)
+        run_id = call.path["execution_id"]
+        await self._attempts.begin_command(project, run_id, attempt, body.step_key, body.machine_id, order)
+        return json_reply(wire.Waiting(execution_id=run_id))
+
     async def span(self, call: Call, _caller: Caller, project: Project) -> ASGIApp:
         """PUT …/otel-span-id."""
         body = _SPAN.decode(call.header("Content-Type"), await self._body(call))
@@ -182,6 +194,16 @@ class AttemptRoutes:
                 self.wait,
                 wire.Waiting,
                 body=wire.WaitRequest,
+            ),
+            route(
+                "attempts",
+                "beginCommand",
+                "POST",
+                f"{_PREFIX}/commands",
+                "Run a command on a machine as a step, for whose end the run waits",
+                self.begin_command,
+                wire.Waiting,
+                body=wire.CommandRequest,
             ),
             route(
                 "attempts",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Raw, Struct
 
+from dormice.api.machines.orders import CreateExecutionRequest
 from dormice.domain.moments import rfc3339
 from dormice.domain.run import Json, Run, Step
 from dormice.store.workflows import RunInput, RunResult
@@ -356,3 +357,14 @@ class EventList(Struct, kw_only=True):
     events: list[EventRecord]
     next_sequence_id: int | None
     has_more: bool
+
+
+class CommandRequest(Struct, kw_only=True):
+    """A command on a machine, as a step of a run."""
+
+    step_key: str
+    machine_id: str
+    execution: CreateExecutionRequest
+    """What POST /v1/machines/{machine_id}/executions takes."""
+    worker_id: str | None = None
+    fence: int | None = None

@@ -8,7 +8,9 @@ from dormice.domain.errors import Conflict, Invalid, NotFound
 from dormice.domain.execution import Micros
 from dormice.domain.run import HELD, CancelledBy, Json, Run, RunState, Step
 from dormice.engine.clock import Clock
+from dormice.engine.orders import Caller, ExecutionOrder
 from dormice.engine.runs.board import RunBoard
+from dormice.engine.runs.commands import Commands
 from dormice.engine.runs.dispatcher import RunDispatcher
 from dormice.engine.runs.ledger import Ledger
 from dormice.engine.runs.runs import Runs
@@ -32,6 +34,7 @@ class Attempts:
         dispatcher: RunDispatcher,
         runs: Runs,
         waits: Waits,
+        commands: Commands,
         tasks: Tasks,
         clock: Clock,
     ) -> None:
@@ -41,6 +44,7 @@ class Attempts:
         self._dispatcher = dispatcher
         self._runs = runs
         self._waits = waits
+        self._commands = commands
         self._tasks = tasks
         self._clock = clock
 
@@ -66,6 +70,14 @@ class Attempts:
         """Have a run wait. Raises Conflict."""
         run = await self._heard(project, run_id)
         await self._tasks.finish(self._waits.begin(run, attempt, wait))
+
+    async def begin_command(
+        self, project: Project, run_id: str, attempt: Attempt, step_key: str, machine_id: str, order: ExecutionOrder
+    ) -> None:
+        """Run a command on a machine of the project's organization as a step; the run waits for its end."""
+        run = await self._heard(project, run_id)
+        caller = Caller(organization_id=project.organization_id, key_id="", admin=False)
+        await self._tasks.finish(self._commands.begin(caller, run, attempt, step_key, machine_id, order))
 
     async def complete(self, project: Project, run_id: str, attempt: Attempt, result: RunResult) -> None:
         """End a run well. Raises Conflict when another worker has it, or its end was asked for."""

@@ -6,6 +6,7 @@ from dormice.domain.run import CancelledBy, Run, RunState
 from dormice.engine.clock import Clock
 from dormice.engine.runs.agenda import Agenda
 from dormice.engine.runs.board import RunBoard
+from dormice.engine.runs.commands import Commands
 from dormice.engine.runs.ledger import Ledger
 from dormice.engine.runs.policy import RunPolicy
 from dormice.engine.tasks import Tasks
@@ -21,6 +22,7 @@ class Cancels:
         *,
         store: RunStore,
         board: RunBoard,
+        commands: Commands,
         ledger: Ledger,
         agenda: Agenda,
         pusher: Pusher,
@@ -30,6 +32,7 @@ class Cancels:
     ) -> None:
         self._store = store
         self._board = board
+        self._commands = commands
         self._ledger = ledger
         self._agenda = agenda
         self._pusher = pusher
@@ -38,7 +41,8 @@ class Cancels:
         self._policy = policy
 
     def begin(self, run: Run) -> None:
-        """Have the worker of a run end it. The request is in the store: it is repeated after a crash."""
+        """Have the worker of a run, and its commands, end it. The request is in the store: it is repeated after a crash."""
+        self._commands.cancel(run)
         worker = self._board.workers.get(run.worker_id or "")
         if worker is not None and worker.channel is not None:
             worker.channel.send(run)
@@ -58,6 +62,8 @@ class Cancels:
             return
         worker = self._board.workers.get(run.worker_id or "")
         waited = self._clock.now() - (run.cancelled_at or 0)
+        if run.worker_id is None:
+            return  # its commands are being ended, and the last one ends it
         if worker is None or waited >= self._policy.cancel_given_up_ms * 1000:
             await self._cancelled(run)
             return

@@ -6,12 +6,14 @@ import asyncio
 
 from dormice.domain.run import RunState
 from dormice.engine.clock import Clock
+from dormice.engine.executions import Executions
 from dormice.engine.feed import Feed
 from dormice.engine.idempotency import InFlight
 from dormice.engine.runs.agenda import Agenda
 from dormice.engine.runs.attempts import Attempts
 from dormice.engine.runs.board import RunBoard
 from dormice.engine.runs.cancels import Cancels
+from dormice.engine.runs.commands import Commands
 from dormice.engine.runs.dispatcher import RunDispatcher
 from dormice.engine.runs.events import Events
 from dormice.engine.runs.ledger import Ledger
@@ -33,6 +35,7 @@ class RunEngine:
         self,
         *,
         store: WorkflowStore,
+        executions: Executions,
         pusher: Pusher,
         clock: Clock,
         policy: RunPolicy,
@@ -57,9 +60,13 @@ class RunEngine:
             clock=clock,
             policy=policy,
         )
+        self.commands = commands = Commands(
+            store=store.runs, executions=executions, ledger=ledger, tasks=tasks, clock=clock
+        )
         cancels = Cancels(
             store=store.runs,
             board=board,
+            commands=commands,
             ledger=ledger,
             agenda=agenda,
             pusher=pusher,
@@ -98,6 +105,7 @@ class RunEngine:
             dispatcher=dispatcher,
             runs=runs,
             waits=waits,
+            commands=commands,
             tasks=tasks,
             clock=clock,
         )
@@ -107,6 +115,7 @@ class RunEngine:
         """Rebuild memory from the store, then start the services."""
         await self.registry.load()
         await self.workers.load()
+        await self.commands.load()
         for run in await self._store.runs.open():
             self._ledger.apply([run])
             if run.state is RunState.CLAIMED:  # whether its push arrived is not known

@@ -50,7 +50,7 @@ class SqliteExecutions:
 
     async def create(self, new: NewExecution, claim: IdempotencyClaim | None) -> Execution | Replayed | KeyReused:
         size = len(new.stdin) + sum(map(len, new.command)) + sum(map(len, new.env.values()))
-        operation = partial(_create, sealer=self._sealer, new=new, claim=claim)
+        operation = partial(create, sealer=self._sealer, new=new, claim=claim)
         return await self._writer.run(operation, short=size <= SHORT_BYTES)
 
     async def get(self, organization_id: str, machine_id: str, execution_id: str) -> Execution | None:
@@ -128,7 +128,8 @@ def _short(execution: Execution, entries: int) -> bool:
     return entries <= SHORT_ROWS and execution.stdout_kept + execution.stderr_kept <= SHORT_BYTES
 
 
-def _load(db: apsw.Connection, execution_id: str) -> Execution | None:
+def load(db: apsw.Connection, execution_id: str) -> Execution | None:
+    """Return an execution as it is now."""
     row = db.execute(_SQL["load"], (execution_id,)).get
     return None if row is None else rows.execution(row)
 
@@ -137,9 +138,10 @@ def _open_of(db: apsw.Connection, machine_id: str) -> list[Execution]:
     return [rows.execution(row) for row in db.execute(_SQL["open_of"], (machine_id,)).fetchall()]
 
 
-def _create(
+def create(
     db: apsw.Connection, sealer: Sealer, new: NewExecution, claim: IdempotencyClaim | None
 ) -> Execution | Replayed | KeyReused:
+    """Record an execution."""
     if (answer := idempotency.find(db, claim)) is not None:
         return answer
     state = ExecutionState.QUEUED if new.awake else ExecutionState.WAKE_IN_PROGRESS
@@ -193,7 +195,7 @@ def _machine_ready(
 
 
 def _claim(db: apsw.Connection, execution_id: str, boot_id: UUID) -> Execution | LostRace:
-    execution = _load(db, execution_id)
+    execution = load(db, execution_id)
     if execution is None or execution.state is not ExecutionState.QUEUED or execution.boot_id is not None:
         return LostRace(execution)
     draft = Draft(execution)
@@ -202,7 +204,7 @@ def _claim(db: apsw.Connection, execution_id: str, boot_id: UUID) -> Execution |
 
 
 def _progress(db: apsw.Connection, progress: Progress) -> Execution | LostRace:
-    execution = _load(db, progress.execution_id)
+    execution = load(db, progress.execution_id)
     if execution is None or execution.terminal or execution.boot_id != progress.boot_id:
         return LostRace(execution)
     draft = Draft(execution)
@@ -223,7 +225,7 @@ def _progress(db: apsw.Connection, progress: Progress) -> Execution | LostRace:
 
 
 def _end_unstarted(db: apsw.Connection, execution_id: str, outcome: Outcome) -> Execution | LostRace:
-    execution = _load(db, execution_id)
+    execution = load(db, execution_id)
     if execution is None or execution.terminal or execution.boot_id is not None:
         return LostRace(execution)
     draft = Draft(execution)
@@ -244,7 +246,7 @@ def _end_boot(
 
 
 def _request_cancel(db: apsw.Connection, execution_id: str, now: Micros) -> Execution | None:
-    execution = _load(db, execution_id)
+    execution = load(db, execution_id)
     if execution is None or execution.terminal or execution.cancel_requested_at is not None:
         return execution
     draft = Draft(execution)
@@ -257,7 +259,7 @@ def _request_cancel(db: apsw.Connection, execution_id: str, now: Micros) -> Exec
 def _append_stdin(
     db: apsw.Connection, sealer: Sealer, execution_id: str, offset: int, data: bytes, *, eof: bool
 ) -> Execution | StdinRefusal | None:
-    execution = _load(db, execution_id)
+    execution = load(db, execution_id)
     if execution is None:
         return None
     if execution.terminal:

@@ -82,7 +82,7 @@ def _settled(unit: RunUnit, run: Run | None, attempt: Attempt, wanted: RunState)
     if run.state is wanted:
         return Moved(run=run)
     if run.state is RunState.PENDING_CANCEL:  # however it went: its end was asked for, and it has ended
-        ended = unit.move(run, RunEvent.CANCELLED, completed_at=unit.now)
+        ended = unit.end_if_nothing_runs(unit.set(run, worker_id=None))
         return Refused(run=ended, changed=unit.changed)
     return None if run.state in _WORKED_ON else Refused(run=run)
 
@@ -110,10 +110,11 @@ def cancelled(
     if run.state is RunState.CANCELLED:
         return Moved(run=run)
     if run.state is RunState.PENDING_CANCEL:
-        ended = unit.move(run, RunEvent.CANCELLED, completed_at=now)
+        asked = run
     elif by is not None and run.state in HELD:
         asked = unit.cancel_tree(run, by)
-        ended = unit.move(asked, RunEvent.CANCELLED, completed_at=now)
     else:
         return Refused(run=run)
-    return Moved(run=ended, changed=unit.changed)
+    if asked.worker_id is not None:
+        asked = unit.set(asked, worker_id=None)
+    return Moved(run=unit.end_if_nothing_runs(asked), changed=unit.changed)

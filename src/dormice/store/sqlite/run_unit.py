@@ -17,6 +17,7 @@ from dormice.store.sqlite import run_rows, statements
 
 _SQL = statements.load("runs.sql")
 _WAITS = statements.load("waits.sql")
+_COMMANDS = statements.load("run_commands.sql")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -109,13 +110,26 @@ class RunUnit:
             self.cancel_tree(run_rows.run(row), by)
         return cancelled
 
+    def end_if_nothing_runs(self, run: Run) -> Run:
+        """Cancel a run whose end was asked for, once no worker has it and no command of it runs: whoever has it told so sets `worker_id` to None."""
+        if run.worker_id is not None or self._has_command(run):
+            return run
+        return self.move(run, RunEvent.CANCELLED, completed_at=self.now)
+
     def _cancel(self, run: Run, by: CancelledBy) -> Run:
         if run.state is RunState.PENDING_CANCEL:
             return run
-        if run.state in HELD:
+        held = run.state in HELD
+        if held or self._has_command(run):
             self.db.execute(_WAITS["delete_all"], (run.number,))
-            return self.move(run, RunEvent.CANCEL_REQUESTED, cancelled_at=self.now, cancelled_by=by)
+            worker_id = run.worker_id if held else None
+            return self.move(
+                run, RunEvent.CANCEL_REQUESTED, cancelled_at=self.now, cancelled_by=by, worker_id=worker_id
+            )
         return self.move(run, RunEvent.CANCELLED, cancelled_at=self.now, cancelled_by=by, completed_at=self.now)
+
+    def _has_command(self, run: Run) -> bool:
+        return self.db.execute(_COMMANDS["has_open"], (run.number,)).get is not None
 
     def _tell_parent(self, run: Run) -> None:
         if run.parent_id is None or run.step_key is None:

@@ -12,13 +12,16 @@ import msgspec
 
 from dormice.domain.execution import Micros
 from dormice.domain.run import CancelledBy, Json, Run, RunEvent, RunState, Step
-from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed
-from dormice.store.sqlite import run_ends, run_rows, run_submits, run_waits, statements
+from dormice.store.interface import IdempotencyClaim, KeyReused, NewExecution, Replayed
+from dormice.store.sealing import Sealer
+from dormice.store.sqlite import executions, run_commands, run_ends, run_rows, run_submits, run_waits, statements
 from dormice.store.sqlite.reader import SHORT_BYTES, SHORT_ROWS, Reader
 from dormice.store.sqlite.run_unit import RunUnit
 from dormice.store.sqlite.writer import Writer
 from dormice.store.workflows import (
     Attempt,
+    Command,
+    CommandBegun,
     Due,
     Moved,
     NewRun,
@@ -33,15 +36,17 @@ from dormice.store.workflows import (
 
 _SQL = statements.load("runs.sql")
 _WAITS = statements.load("waits.sql")
+_COMMANDS = statements.load("run_commands.sql")
 _SHORT_RUNS = 8
 
 
 class SqliteRuns:
     """RunStore on SQLite."""
 
-    def __init__(self, writer: Writer, reader: Reader) -> None:
+    def __init__(self, writer: Writer, reader: Reader, sealer: Sealer) -> None:
         self._writer = writer
         self._reader = reader
+        self._sealer = sealer
 
     async def submit(
         self, runs: Sequence[NewRun], wait: ParentWait | None, claim: IdempotencyClaim | None
@@ -184,8 +189,38 @@ class SqliteRuns:
         operation = partial(run_waits.expire, run_id=run_id, step_key=step_key, now=now)
         return await self._writer.run(operation, short=True)
 
+    async def begin_command(
+        self, run_id: str, attempt: Attempt, step_key: str, new: NewExecution
+    ) -> CommandBegun | Refused:
+        operation = partial(
+            run_commands.begin, sealer=self._sealer, run_id=run_id, attempt=attempt, step_key=step_key, new=new
+        )
+        return await self._writer.run(operation, short=len(new.stdin) <= SHORT_BYTES)
+
+    async def end_command(self, execution_id: str, *, now: Micros) -> Moved | Refused:
+        return await self._writer.run(partial(run_commands.end, execution_id=execution_id, now=now), short=True)
+
+    async def open_commands(self) -> list[Command]:
+        return await self._reader.scan(lambda db: _commands(db, db.execute(_COMMANDS["open"]).fetchall()))
+
+    async def commands(self, run: Run) -> list[Command]:
+        def query(db: apsw.Connection) -> list[Command]:
+            found: list[Any] = db.execute(_COMMANDS["of_run"], (run.number,)).fetchall()
+            return _commands(db, [(run.id, *row) for row in found])
+
+        return await self._reader.scan(query)
+
     async def set_span(self, run: Run, span_id: str | None) -> None:
         await self._writer.run(lambda db: db.execute(_SQL["set_span"], (run.number, span_id)) and None, short=True)
+
+
+def _commands(db: apsw.Connection, rows: Sequence[Any]) -> list[Command]:
+    found = ((run_id, key, executions.load(db, execution_id)) for run_id, key, execution_id in rows)
+    return [
+        Command(run_id=run_id, step_key=key, execution=execution)
+        for run_id, key, execution in found
+        if execution is not None
+    ]
 
 
 def _claim(

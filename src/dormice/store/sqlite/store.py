@@ -49,7 +49,7 @@ class SqliteStore:
         self.executions: ExecutionStore = SqliteExecutions(writer, reader, sealer)
         self.keys: KeyStore = SqliteKeys(writer, reader)
         self.projects: ProjectStore = SqliteProjects(writer, reader)
-        self.runs: RunStore = SqliteRuns(writer, reader)
+        self.runs: RunStore = SqliteRuns(writer, reader, sealer)
         self.events: EventStore = SqliteEvents(writer, reader)
 
     @classmethod

@@ -202,3 +202,14 @@ CREATE TABLE IF NOT EXISTS wait_cursors (
     sequence INTEGER NOT NULL,
     PRIMARY KEY (run, topic)
 ) WITHOUT ROWID, STRICT;
+
+-- Commands on machines that are steps of runs: one for each step, for as long as the run is there.
+CREATE TABLE IF NOT EXISTS run_commands (
+    run INTEGER NOT NULL REFERENCES runs,
+    step_key TEXT NOT NULL,
+    execution_id TEXT NOT NULL UNIQUE,
+    open INTEGER NOT NULL CHECK (open IN (0, 1)),
+    PRIMARY KEY (run, step_key)
+) WITHOUT ROWID, STRICT;
+
+CREATE INDEX IF NOT EXISTS run_commands_open ON run_commands (run) WHERE open;
