@@ -36,6 +36,7 @@ WALKS = {
     ("projects.sql", "definitions"): "SCAN definitions",
     ("projects.sql", "queues"): "SCAN queues",
     ("projects.sql", "workers"): "SCAN workers",
+    ("run_commands.sql", "open"): "SCAN c USING INDEX run_commands_open",
     ("runs.sql", "open"): "SCAN runs USING INDEX runs_open",
 }
 """What reads a whole index or table, because it is asked for all of it."""

@@ -7,6 +7,7 @@ when the store says that no worker has it any more. Nothing else decides, so no 
 from __future__ import annotations
 
 import heapq
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -15,9 +16,12 @@ from dormice.domain.execution import Micros
 from dormice.domain.run import HELD, Run, RunState
 from dormice.store.workflows import Queue, Worker
 
-_TAKES_A_PLACE = HELD | {RunState.PENDING_CANCEL}
+REMEMBERED = 10_000
+"""Runs that have ended and are remembered, so that what is heard of them late is known to be old."""
 Place = tuple[str, str]
 """A deployment of a project."""
+Entry = tuple[int, int, str, int]
+"""Of a run that waits for a worker: priority (negated), number, id, revision."""
 
 
 class Channel(Protocol):
@@ -61,8 +65,8 @@ class Lane:
 
     queue: tuple[str, str, str]
     key: str | None
-    ready: list[tuple[int, int, str, int]] = field(default_factory=list)
-    """A heap: priority (negated), number, id and revision of runs that wait for a worker."""
+    ready: list[Entry] = field(default_factory=list)
+    """A heap."""
     taken: set[str] = field(default_factory=set)
 
 
@@ -71,11 +75,14 @@ class RunBoard:
 
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
+        self._ended: OrderedDict[str, None] = OrderedDict()
         self.workers: dict[str, LiveWorker] = {}
         self.limits: dict[tuple[str, str, str], int | None] = {}
         """By project, deployment and name of the queue."""
         self._lanes: dict[tuple[tuple[str, str, str], str | None], Lane] = {}
-        self._ready: dict[Place, dict[Lane, None]] = {}
+        self._offers: dict[Place, list[tuple[Entry, int, Lane]]] = {}
+        """Heaps of lanes by their first runs. An offer that is not true any more is dropped when it is met."""
+        self._offered = 0
         self.dirty: dict[Place, None] = {}
         """Where something may be given to a worker now."""
 
@@ -84,20 +91,26 @@ class RunBoard:
         name = (queue.project_id, queue.deployment_id, queue.name)
         if not (new and name in self.limits):
             self.limits[name] = queue.concurrency_limit
-            self.dirty[queue.project_id, queue.deployment_id] = None
+            for lane in list(self._lanes.values()):
+                if lane.queue == name:
+                    self._offer(lane)
 
     def place(self, run: Run) -> bool:
         """Take a run as the store has it now; return False if something newer is known already."""
         before = self.runs.get(run.id)
-        if before is not None and before.revision >= run.revision:
+        if run.id in self._ended or (before is not None and before.revision >= run.revision):
             return False
         lane = self._lane(run)
         self._give_back(run, before, lane)
         if run.terminal:
             self.runs.pop(run.id, None)
+            self._ended[run.id] = None
+            if len(self._ended) > REMEMBERED:
+                self._ended.popitem(last=False)
         else:
             self.runs[run.id] = run
-        if run.state in _TAKES_A_PLACE:
+        self._clean(lane)
+        if _takes_a_place(run):
             lane.taken.add(run.id)
             if run.worker_id in self.workers:
                 self.workers[run.worker_id].held.add(run.id)
@@ -108,37 +121,46 @@ class RunBoard:
     def queue(self, run: Run) -> None:
         """Let a queued run be given to a worker: its moment has come."""
         lane = self._lane(run)
-        heapq.heappush(lane.ready, (-run.priority, run.number, run.id, run.revision))
-        where = run.project_id, run.deployment_id
-        self._ready.setdefault(where, {})[lane] = None
-        self.dirty[where] = None
+        entry = (-run.priority, run.number, run.id, run.revision)
+        heapq.heappush(lane.ready, entry)
+        if lane.ready[0] == entry:
+            self._offer(lane)
 
     def pick(self, worker: LiveWorker) -> Run | None:
         """Return the run that the worker gets next, its place and slot taken; None when there is none for it."""
-        lanes = self._ready.get(worker.place)
-        if not lanes or worker.free <= 0:
-            return None
-        best: Lane | None = None
-        for lane in list(lanes):
+        offers = self._offers.get(worker.place)
+        while offers and worker.free > 0:
+            entry, _, lane = heapq.heappop(offers)
             self._clean(lane)
-            if not lane.ready:
-                del lanes[lane]
-            elif self._has_room(lane) and (best is None or lane.ready[0] < best.ready[0]):
-                best = lane
-        if best is None:
-            return None
-        run = self.runs[heapq.heappop(best.ready)[2]]
-        best.taken.add(run.id)
-        worker.held.add(run.id)
-        return run
+            if not lane.ready or not self._has_room(lane):
+                continue  # it is offered again when there is a run, or room
+            if lane.ready[0] != entry:
+                self._offer(lane)
+                continue
+            run = self.runs[heapq.heappop(lane.ready)[2]]
+            lane.taken.add(run.id)
+            worker.held.add(run.id)
+            self._offer(lane)
+            return run
+        return None
+
+    def _offer(self, lane: Lane) -> None:
+        """Let a lane's first run be picked, if it has one and has room."""
+        if lane.ready and self._has_room(lane):
+            where = lane.queue[:2]
+            self._offered += 1
+            heapq.heappush(self._offers.setdefault(where, []), (lane.ready[0], self._offered, lane))
+            self.dirty[where] = None
 
     def put_back(self, run: Run, worker: LiveWorker) -> None:
         """Undo a pick whose claim was not written."""
         current = self.runs.get(run.id)
-        if current is None or current.state not in _TAKES_A_PLACE:
-            self._lane(run).taken.discard(run.id)
+        if current is None or not _takes_a_place(current):
+            lane = self._lane(run)
+            lane.taken.discard(run.id)
             worker.held.discard(run.id)
             self.dirty[worker.place] = None
+            self._offer(lane)
         if current is not None and current.state is RunState.QUEUED:
             self.queue(current)
 
@@ -162,10 +184,11 @@ class RunBoard:
 
     def _give_back(self, run: Run, before: Run | None, lane: Lane) -> None:
         holder = before.worker_id if before is not None else None
-        if run.state not in _TAKES_A_PLACE:
+        if not _takes_a_place(run):
             if run.id in lane.taken:
                 lane.taken.discard(run.id)
-                self.dirty[run.project_id, run.deployment_id] = None
+                self.dirty[run.project_id, run.deployment_id] = None  # a worker has a free slot
+                self._offer(lane)
         elif holder == run.worker_id:
             return
         for worker_id in {holder, run.worker_id}:
@@ -183,3 +206,8 @@ class RunBoard:
     def _has_room(self, lane: Lane) -> bool:
         limit = self.limits.get(lane.queue)
         return limit is None or len(lane.taken) < limit
+
+
+def _takes_a_place(run: Run) -> bool:
+    """Whether a worker has it, or has not yet said that it has ended."""
+    return run.state in HELD or (run.state is RunState.PENDING_CANCEL and run.worker_id is not None)

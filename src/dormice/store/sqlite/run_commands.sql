@@ -24,4 +24,4 @@ SELECT step_key, execution_id FROM run_commands WHERE run = ? ORDER BY step_key;
 
 -- name: open
 -- Every command of a run that has not ended.
-SELECT r.id, c.step_key, c.execution_id FROM run_commands c JOIN runs r ON r.number = c.run WHERE c.open;
+SELECT r.id, c.step_key, c.execution_id FROM run_commands c CROSS JOIN runs r ON r.number = c.run WHERE c.open;

@@ -20,7 +20,7 @@ from dormice.store.interface import (
     StoreUnavailable,
 )
 from dormice.store.sealing import Sealer
-from dormice.store.sqlite import idempotency, retention, statements
+from dormice.store.sqlite import idempotency, retention, run_retention, statements
 from dormice.store.sqlite.connection import exclusive, open_writer
 from dormice.store.sqlite.driver import driver_errors
 from dormice.store.sqlite.events import SqliteEvents
@@ -76,7 +76,7 @@ class SqliteStore:
         return await self._writer.run(partial(idempotency.prune, now=now))
 
     async def delete_finished(self, before: Micros) -> int:
-        return await self._writer.run(partial(retention.delete_finished, before=before))
+        return await self._writer.run(partial(_delete_finished, before=before))
 
     async def check(self) -> None:
         await self._writer.run(_touch)
@@ -95,6 +95,10 @@ def _recognize_key(db: apsw.Connection, path: Path, sealer: Sealer) -> None:
         db.execute(_SQL["set_value"], ("sealing_key", sealer.fingerprint()))
     elif known != sealer.fingerprint():
         raise StoreUnavailable(f"the sealing key is not the one that {path.name} was written with")
+
+
+def _delete_finished(db: apsw.Connection, before: Micros) -> int:
+    return retention.delete_finished(db, before) or run_retention.delete_finished_runs(db, before)
 
 
 def _touch(db: apsw.Connection) -> None:
