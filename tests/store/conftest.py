@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dormice.store.interface import Store
 from dormice.store.sealing import Sealer
 from dormice.store.sqlite import SqliteStore
+from dormice.store.workflows import WholeStore as Store
 from tests.store.world import World
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from dormice.domain.execution import ErrorCode, ExecutionState, StdinMode, Stream
 from dormice.domain.machine import DesiredState, Phase
+from dormice.domain.run import RunState, WaitKind
 from dormice.store.sealing import SecretKind
 from dormice.store.sqlite import statements
 from dormice.store.sqlite.connection import open_writer
@@ -23,6 +24,8 @@ CHECKED: dict[str, Iterable[Enum]] = {
     "log_state": ExecutionState,
     "log_output": Stream,
     "secret_kind": SecretKind,
+    "run_state": RunState,
+    "wait_kind": WaitKind,
 }
 
 WALKS = {
@@ -45,7 +48,7 @@ MADE_AT_OPEN = {"schema.sql", "additions.sql", "workflows-schema.sql"}
 
 @pytest.mark.parametrize(("constraint", "words"), CHECKED.items())
 def test_a_check_knows_exactly_the_words_of_the_domain(constraint: str, words: Iterable[Enum]) -> None:
-    schema = re.sub(r"--.*", "", statements.read("schema.sql"))
+    schema = re.sub(r"--.*", "", statements.read("schema.sql") + statements.read("workflows-schema.sql"))
     body = schema.split(f"CONSTRAINT {constraint} CHECK", 1)[1].split("CONSTRAINT ", 1)[0].split(") STRICT", 1)[0]
     found: set[object]
     if constraint == "log_output":

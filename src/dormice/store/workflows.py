@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from dormice.domain.execution import Execution, Micros
 from dormice.domain.run import NULL, CancelledBy, Event, Json, Run, RunState, Step, WaitKind
-from dormice.store.interface import IdempotencyClaim, KeyReused, NewExecution, Replayed
+from dormice.store.interface import IdempotencyClaim, KeyReused, NewExecution, Replayed, Store
 
 
 class Project(Struct, frozen=True, kw_only=True):
@@ -444,3 +444,7 @@ class WorkflowStore(Protocol):
     def events(self) -> EventStore:
         """Events."""
         ...
+
+
+class WholeStore(Store, WorkflowStore, Protocol):
+    """Both halves, in one file and with one writer."""
