@@ -6,6 +6,9 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
+import pytest
+
+from dormice.node import slots as module
 from dormice.node.cgroups import Cgroups
 from dormice.node.launcher import Launcher
 from dormice.node.slots import RANGE_SIZE, Slot, Slots, cgroup_name
@@ -38,6 +41,33 @@ def test_a_range_that_could_not_be_cleaned_is_given_to_one_of_many_who_ask_later
     assert sorted(slot.base for slot in taken) == [FIRST_UID + RANGE_SIZE * number for number in range(AT_ONCE)]
     assert all(real_cgroups.populated(slot.cgroup) for slot in taken)
     for slot in taken:
+        slots.put_back(slot)
+    slots.close()
+    launcher.close()
+    assert real_cgroups.names() == set()
+
+
+def test_nobody_who_asks_for_a_range_waits_for_one_that_cannot_be_cleaned(
+    real_cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = Launcher()
+    slots = Slots(launcher, real_cgroups, first_uid=FIRST_UID, pool_size=1)
+    first = slots.take()
+    with subprocess.Popen(["sleep", "1000"]) as stray:
+        try:
+            real_cgroups.entrances(first.cgroup)[-1].write_text(str(stray.pid))
+            monkeypatch.setattr(module, "DYING_SECONDS", 0.05)
+            slots.put_back(first)
+            monkeypatch.setattr(
+                module, "DYING_SECONDS", 100_000
+            )  # who waits for the stray, waits longer than this test may take
+            second = slots.take()
+            slots.refill()
+            third = slots.take()
+        finally:
+            stray.kill()
+    assert [slot.base for slot in (second, third)] == [FIRST_UID + RANGE_SIZE, FIRST_UID + 2 * RANGE_SIZE]
+    for slot in (second, third):
         slots.put_back(slot)
     slots.close()
     launcher.close()

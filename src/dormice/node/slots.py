@@ -20,6 +20,8 @@ from dormice.node.runtime import RuntimeFailure
 _log = logging.getLogger(__name__)
 
 RANGE_SIZE = 65_536
+DYING_SECONDS = 5.0
+"""How long whoever undoes a range waits for the last of its processes. Nobody who makes one waits for another."""
 _MOST_RANGES = 30_000
 
 _INSIDE = {
@@ -89,7 +91,7 @@ class Slots:
         """Undo the slots that nobody took."""
         while self._ready:
             self.put_back(self._ready.popleft())
-        self._clean()
+        self._clean(DYING_SECONDS)
 
     def put_back(self, slot: Slot) -> None:
         """Undo a slot that nothing was started in."""
@@ -97,7 +99,7 @@ class Slots:
         self._undo(slot.base)
 
     def _make(self) -> Slot:
-        self._clean()
+        self._clean(0)
         base = self._free_range()
         name = cgroup_name(base)
         try:
@@ -113,23 +115,33 @@ class Slots:
             raise
 
     def _undo(self, base: int) -> None:
-        """Remove what was made in a range and let it be used again; if that cannot be done now, before the next one is made."""
-        name = cgroup_name(base)
+        """Remove what was made in a range and let it be used again; if that cannot be done now, later."""
         try:
-            self._cgroups.kill(name)
-            self._cgroups.remove(name)
+            self._remove(base, DYING_SECONDS)
         except OSError:
-            _log.warning("what was made in %s is removed later", name, exc_info=True)
-            with self._lock:
-                self._unclean.add(base)
-        else:
-            self.release(base)
+            _log.warning("what was made in %s is removed later", cgroup_name(base), exc_info=True)
 
-    def _clean(self) -> None:
+    def _clean(self, timeout: float) -> None:
+        """Try again what could not be removed, waiting so many seconds for each."""
         with self._lock:  # whoever takes a range out is the only one to undo and to release it
             unclean, self._unclean = self._unclean, set()
         for base in unclean:
-            self._undo(base)
+            try:
+                self._remove(base, timeout)
+            except OSError:
+                _log.debug("what was made in %s is still there", cgroup_name(base), exc_info=True)
+
+    def _remove(self, base: int, timeout: float) -> None:
+        """Remove what was made in a range and let it be used again. Raises OSError; it is tried again before the next one is made."""
+        name = cgroup_name(base)
+        try:
+            self._cgroups.kill(name)
+            self._cgroups.remove(name, timeout)
+        except OSError:
+            with self._lock:
+                self._unclean.add(base)
+            raise
+        self.release(base)
 
     def _free_range(self) -> int:
         with self._lock:
