@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import apsw
 import pytest
 
+from dormice.locks import locked
 from dormice.store.sealing import Sealer
 from dormice.store.sqlite import SqliteStore
 from tests.faults.small_disk import needs_root, small_disk
@@ -136,6 +138,24 @@ def test_a_second_server_on_the_same_data_is_refused(place: Path) -> None:
             first.terminate()
         assert first.stderr is not None
         first.stderr.read()
+
+
+@pytest.mark.parametrize(("role", "goes_on"), [("server", b"listening on"), ("node", b"WITHOUT ANY ISOLATION")])
+def test_who_waits_for_an_earlier_one_to_end_says_so_at_once(place: Path, role: str, goes_on: bytes) -> None:
+    home = place / "data" / role
+    home.mkdir(parents=True)
+    with ExitStack() as earlier:
+        earlier.enter_context(locked(home / "lock", "test"))
+        with start(place, role) as process:
+            try:
+                assert process.stderr is not None
+                said = json.loads(next(process.stderr))
+                assert said["level"] == "warning"
+                assert said["message"].startswith(f"{home} is in use by another `dormice {role}`: waiting up to 8 s")
+                earlier.close()
+                assert any(goes_on in line for line in process.stderr)
+            finally:
+                process.kill()
 
 
 @needs_root
