@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from dormice.cli.demo import IMAGE_DIR
 from tests.cli.conftest import COMMAND, Dormice
+
+
+def registered() -> list[str]:
+    """What of demos is written down in the directory of the images."""
+    return [text for file in Path(IMAGE_DIR, ".users").glob("*.json") if "dormice-demo-" in (text := file.read_text())]
 
 
 def assert_shown(text: str) -> None:
@@ -31,6 +37,7 @@ def test_the_demo_on_a_real_machine_leaves_nothing(dormice: Dormice) -> None:
     assert_shown(done.stdout.decode())
     left = [Path("/run/demo"), Path("/sys/fs/cgroup/demo"), *Path("/sys/fs/cgroup").glob("*/demo")]
     assert not [path for path in left if path.exists()]
+    assert not registered()
 
 
 def interrupted(number: int, environment: dict[str, str], *words: str) -> int:
@@ -50,11 +57,13 @@ def test_an_interrupted_demo_leaves_nothing(environment: dict[str, str], number:
 
 
 @pytest.mark.machines
-def test_an_interrupted_demo_leaves_no_machine(environment: dict[str, str]) -> None:
-    assert interrupted(signal.SIGTERM, environment) == 143
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_no_machine(environment: dict[str, str], number: int) -> None:
+    assert interrupted(number, environment) == 128 + number
     assert "dormice-demo-" not in Path("/proc/mounts").read_text()
     left = [Path("/run/demo"), Path("/sys/fs/cgroup/demo"), *Path("/sys/fs/cgroup").glob("*/demo")]
     assert not [path for path in left if path.exists()]
+    assert not registered()
 
 
 def test_a_demo_that_cannot_start_says_why(dormice: Dormice) -> None:

@@ -20,6 +20,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from dormice.client import Dormice
 from dormice.client.socket_transport import SocketTransport
+from dormice.node import image_use
 from dormice.supervisor import LIFELINE
 
 READY_WITHIN = 60.0
@@ -76,7 +77,7 @@ def demo_server(*, image_dir: Path, driver: str) -> Iterator[DemoServer]:
 
     Raises DemoFailure.
     """
-    with _alone(), _directory() as directory:
+    with _alone(), _directory(image_dir if driver == "container" else None) as directory:
         log = directory / "log"
         server = DemoServer(f"http://127.0.0.1:{_free_port()}", secrets.token_urlsafe(32))
         try:
@@ -158,7 +159,8 @@ def _alone() -> Iterator[None]:
 
 
 @contextmanager
-def _directory() -> Iterator[Path]:
+def _directory(image_dir: Path | None) -> Iterator[Path]:
+    """A directory for the time of the block. Where images are used (`image_dir`), its node has registered itself."""
     directory = Path(tempfile.mkdtemp(prefix="dormice-demo-"))
     directory.chmod(0o755)  # the server looks in after it has given up root
     try:
@@ -168,6 +170,8 @@ def _directory() -> Iterator[Path]:
         if mounted:
             raise DemoFailure(f"{directory} is left behind: something is still mounted in it")
         shutil.rmtree(directory)
+        if image_dir is not None:
+            image_use.forget(image_dir, directory)
 
 
 def _free_port() -> int:

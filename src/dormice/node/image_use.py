@@ -70,6 +70,13 @@ def outdated(images_dir: Path) -> list[Path]:
     return [file for file, entry in _entries(images_dir) if _deleted(entry)]
 
 
+def forget(images_dir: Path, directory: Path) -> None:
+    """Take back what was registered in a directory that its owner has deleted. Raises OSError."""
+    for file, entry in _entries(images_dir):
+        if Path(entry.directory).is_relative_to(directory):
+            file.unlink(missing_ok=True)
+
+
 def _entries(images_dir: Path) -> Iterator[tuple[Path, _User]]:
     for file in sorted((images_dir / _USERS).glob("*.json")):
         with contextlib.suppress(FileNotFoundError):  # just removed, as outdated
