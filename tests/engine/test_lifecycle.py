@@ -10,12 +10,33 @@ import pytest
 from dormice.domain.errors import Conflict, Invalid, NotFound
 from dormice.domain.execution import ErrorCode, ExecutionState, Stream
 from dormice.domain.limits import Limits
-from dormice.domain.machine import DesiredState, Phase
+from dormice.domain.machine import DesiredState, Machine, Phase
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
 from dormice.protocol import node as wire
-from tests.engine.scripted_node import MovedClock, Server, asleep, ended, phase, serving
+from tests.engine.scripted_node import MovedClock, ScriptedNode, Server, asleep, ended, phase, serving
+from tests.wait import wait_until_async
 
 TRUE = ExecutionOrder(command=("true",), cwd="/root")
+
+
+async def _run(server: Server, node: ScriptedNode, machine: Machine) -> None:
+    """Let a command be run to its end."""
+    execution_id = await server.execute(machine)
+    node.exited(await node.hear(wire.StartExecution))
+    done = await server.engine.executions.get(server.caller, machine.id, execution_id, wait_ms=5_000)
+    assert done.terminal
+
+
+async def _stays_awake(server: Server, node: ScriptedNode, machine: Machine) -> None:
+    """The reaper looks at a machine whose guest answers, and leaves it alone."""
+
+    async def attached() -> bool:
+        live = server.engine._board.get(machine.id)
+        return live is not None and live.attached
+
+    await wait_until_async(attached, 10, "the guest answers")
+    await server.engine._reaper.reap()
+    await node.hears_nothing_of(wire.StopMachine)
 
 
 async def test_an_idle_machine_falls_asleep_after_its_time_and_not_before(server: Server, clock: MovedClock) -> None:
@@ -31,6 +52,48 @@ async def test_an_idle_machine_falls_asleep_after_its_time_and_not_before(server
     clock.forward(11)
     await node.hear(wire.StopMachine)
     assert (await server.engine.machines.get(server.caller, machine.id)).phase is Phase.STOPPING
+
+
+@pytest.mark.parametrize("used", [True, False])
+async def test_a_restart_forgets_no_idle_time_of_a_machine_that_was_used(
+    tmp_path: Path, clock: MovedClock, *, used: bool
+) -> None:
+    async with serving(tmp_path, clock) as server:
+        node = await server.node()
+        machine, up = await server.machine(node, autosleep_seconds=60)
+        clock.forward(50)
+        if used:
+            await _run(server, node, machine)
+        clock.forward(40)
+    async with serving(tmp_path, clock) as server:
+        node = await server.node(up)
+        node.attach(up)
+        await _stays_awake(server, node, machine)
+        clock.forward(21)
+        if not used:  # when it was used last is not known: the start of the server counts
+            await _stays_awake(server, node, machine)
+            clock.forward(40)
+        await node.hear(wire.StopMachine)
+        assert (await server.engine.machines.get(server.caller, machine.id)).phase is Phase.STOPPING
+
+
+async def test_after_a_restart_a_change_of_the_machine_counts_as_use(tmp_path: Path, clock: MovedClock) -> None:
+    async with serving(tmp_path, clock) as server:
+        node = await server.node()
+        machine, up = await server.machine(node, autosleep_seconds=60)
+        await _run(server, node, machine)
+        clock.forward(50)
+        changed = await server.engine.machines.patch(
+            server.caller, machine.id, MachinePatch(memory_mib=2048), revision=None, idempotency=None
+        )
+        assert changed.last_activity_at - machine.last_activity_at >= 50_000_000
+    async with serving(tmp_path, clock) as server:
+        node = await server.node(up)
+        node.attach(up)
+        clock.forward(50)
+        await _stays_awake(server, node, machine)
+        clock.forward(11)
+        await node.hear(wire.StopMachine)
 
 
 async def test_an_open_execution_holds_its_machine_awake(server: Server, clock: MovedClock) -> None:

@@ -95,6 +95,20 @@ async def test_open_ones_of_every_machine_are_found_oldest_first(world: World) -
     assert await world.store.executions.open() == [one for one in made if not one.terminal]
 
 
+async def test_when_a_machine_was_last_used_is_known_of_what_ended_last(world: World) -> None:
+    sibling = await world.create_machine()
+    await world.ended(machine_id=sibling.id)
+    await world.ended()
+    ours = await world.ended(E.CANCELLED)
+    theirs = await world.ended(machine_id=sibling.id)
+    await world.running()
+    assert await world.store.executions.last_ends(10) == {
+        world.machine.id: ours.completed_at,
+        sibling.id: theirs.completed_at,
+    }
+    assert await world.store.executions.last_ends(1) == {sibling.id: theirs.completed_at}
+
+
 async def test_a_machine_that_is_ready_queues_what_waited_for_it(world: World) -> None:
     sibling = await world.create_machine()
     waiting = [await world.create(awake=False) for _ in range(3)]

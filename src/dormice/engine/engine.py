@@ -32,6 +32,9 @@ from dormice.store.interface import Store
 
 log = logging.getLogger(__name__)
 
+ENDS_LOOKED_AT = 10_000
+"""Of so many executions that ended last a start of the server learns when machines were last used: milliseconds, however many there are."""
+
 
 class Engine:
     """The object graph of one server. `start` first, then the API may use its parts."""
@@ -138,9 +141,11 @@ class Engine:
 
     async def start(self) -> None:
         """Rebuild memory from the store, then start the services. Before the node may connect."""
+        ends = await self._store.executions.last_ends(ENDS_LOOKED_AT)
         for machine in await self._store.machines.live():
-            # When it was last used is not stored: our own start counts, so that no machine falls asleep too soon.
-            self._board.add(machine, self._clock.steady())
+            # Where the last use of a machine is not known, our own start counts, so that none falls asleep too soon.
+            now = self._clock.steady()
+            self._board.add(machine, min(max(ends.get(machine.id, now), machine.last_activity_at), now))
         waiting = 0
         for execution in await self._store.executions.open():
             live = self._board.get(execution.machine_id)

@@ -221,8 +221,7 @@ class Lifecycle:
             storage_gib=patch.storage_gib,
             autosleep_seconds=patch.autosleep_seconds,
         )
-        machine = await self._advance(live, None, change, guard.claim)
-        live.last_activity_at = self._clock.steady()
+        machine = await self._advance(live, None, change, guard.claim, active=True)
         self.send_sizes(machine)
         return machine
 
@@ -255,9 +254,9 @@ class Lifecycle:
 
     async def _started(self, live: LiveMachine) -> None:
         if live.machine.phase is Phase.STARTING:
-            await self._advance(live, MachineEvent.STARTED, MachineChange(reason=STEADY, retryable=False))
+            change = MachineChange(reason=STEADY, retryable=False)
+            await self._advance(live, MachineEvent.STARTED, change, active=True)
             reached(CrashPoint.MACHINE_UP_COMMITTED)
-            live.last_activity_at = self._clock.steady()
 
     async def _ready(self, live: LiveMachine, *, claim: bool) -> list[Execution]:
         machine, free = live.machine, live.free_slots(self._limits.running_per_machine) - len(live.queue)
@@ -324,12 +323,17 @@ class Lifecycle:
         event: MachineEvent | None,
         change: MachineChange,
         claim: IdempotencyClaim | None = None,
+        *,
+        active: bool = False,
     ) -> Machine:
-        machine = live.machine
+        """Write the row. `active`: autosleep counts from now on."""
+        machine, activity = live.machine, self._clock.steady() if active else live.last_activity_at
+        change = replace(change, last_activity_at=activity)
         moved = await self._machines.advance(machine.id, machine.revision, event, change, self._clock.now(), claim)
         match moved:
             case Machine():
                 live.machine = moved
+                live.last_activity_at = max(live.last_activity_at, activity)
                 self._feed.notify(machine.id)
                 self._observer.machine_moved(machine, moved)
                 return moved

@@ -105,6 +105,7 @@ class MachineChange:
     storage_gib: int | None = None
     autosleep_seconds: int | None = None
     last_activity_at: Micros | None = None
+    """By the steady clock; not of every activity (see ExecutionStore.last_ends)."""
 
 
 class MachineStore(Protocol):
@@ -214,6 +215,10 @@ class ExecutionStore(Protocol):
 
     async def open(self) -> list[Execution]:
         """Every execution of every machine that has not ended, oldest first."""
+        ...
+
+    async def last_ends(self, limit: int) -> dict[str, Micros]:
+        """When the last execution of a machine ended, by machine id, for those that had one of the `limit` last to end of all."""
         ...
 
     async def entries(self, execution: Execution, *, after: int, limit: int, max_bytes: int) -> list[LogEntry]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 import apsw
@@ -67,6 +68,9 @@ class SqliteExecutions:
 
     async def open(self) -> list[Execution]:
         return await self._reader.scan(lambda db: [rows.execution(row) for row in db.execute(_SQL["open"])])
+
+    async def last_ends(self, limit: int) -> dict[str, Micros]:
+        return await self._reader.scan(partial(_last_ends, limit=limit))
 
     async def entries(self, execution: Execution, *, after: int, limit: int, max_bytes: int) -> list[LogEntry]:
         query = partial(log.entries, execution=execution, after=after, limit=limit, max_bytes=max_bytes)
@@ -132,6 +136,11 @@ def load(db: apsw.Connection, execution_id: str) -> Execution | None:
     """Return an execution as it is now."""
     row = db.execute(_SQL["load"], (execution_id,)).get
     return None if row is None else rows.execution(row)
+
+
+def _last_ends(db: apsw.Connection, *, limit: int) -> dict[str, Micros]:
+    latest_first: list[Any] = db.execute(_SQL["last_ends"], (limit,)).fetchall()
+    return dict(reversed(latest_first))
 
 
 def _open_of(db: apsw.Connection, machine_id: str) -> list[Execution]:

@@ -27,6 +27,11 @@ WHERE machine_id = ?2 AND organization_id = ?1 AND number < ?3 ORDER BY number D
 -- Every execution that has not ended, oldest first.
 SELECT * FROM execution_records WHERE completed_at IS NULL ORDER BY +number;
 
+-- name: last_ends
+-- The machines of the executions that ended last, and when, the latest first.
+SELECT m.id, e.completed_at FROM executions e JOIN machines m ON m.number = e.machine
+WHERE e.completed_at > 0 ORDER BY e.completed_at DESC LIMIT ?;
+
 -- name: open_of
 -- Executions of one machine that have not ended, oldest first.
 SELECT * FROM execution_records WHERE machine_id = ? AND completed_at IS NULL ORDER BY number;
