@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
+import certifi
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.conftest import StartLive
 from tests.live import Api, Live, new_key, path_of
+from tests.telemetry.authority import Authority
 from tests.telemetry.collector import Collector, attributes, collecting
 from tests.wait import wait_until
 
@@ -168,6 +170,42 @@ def test_what_is_left_is_sent_when_the_server_stops(start_live: StartLive, colle
         record = execute(api, api.create_machine(), "true")
     only(collector, "execution", execution_id=record["execution_id"])
     assert "ours" in {resource["service.name"] for resource in collector.resources}
+
+
+@pytest.fixture(name="authority")
+def _authority(directory: Callable[[], Path]) -> Authority:
+    place = directory()
+    place.chmod(0o755)  # the server looks in after it has given up root
+    return Authority(place)
+
+
+@pytest.mark.parametrize("variable", ["OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"])
+@pytest.mark.parametrize("believed", ["", certifi.where()], ids=["by default", "host"])
+def test_a_collector_may_speak_https(authority: Authority, start_live: StartLive, variable: str, believed: str) -> None:
+    with collecting(authority.server()) as collector:
+        settings = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
+            variable: str(authority.certificate),
+            "REQUESTS_CA_BUNDLE": believed,  # what hosts behind a proxy tell all programs
+            "CURL_CA_BUNDLE": believed,
+            "OTEL_BSP_SCHEDULE_DELAY": "50",
+        }
+        with start_live(**settings) as live, live.client() as api:
+            record = execute(api, api.create_machine(), "true")
+            only(collector, "execution", execution_id=record["execution_id"])
+        assert collector.endpoint.startswith("https://")
+
+
+def test_a_collector_that_nobody_vouches_for_is_told_nothing(authority: Authority, start_live: StartLive) -> None:
+    with collecting(authority.server()) as collector:
+        settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "50"}
+        with start_live(**settings) as live, live.client() as api:
+            assert execute(api, api.create_machine(), "true")["status"] == "succeeded"
+            wait_until(lambda: "CERTIFICATE_VERIFY_FAILED" in live.log.read_text(), 20, "the log says why")
+        assert collector.raw == []
+        log = live.log.read_text()
+        assert live.api_key not in log
+        assert SECRET not in log
 
 
 def nobody_listens() -> socket.socket:

@@ -9,10 +9,15 @@ the server gets a span in a trace of its own.
 
 from __future__ import annotations
 
+import os
 from threading import Thread
 
 from opentelemetry import context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.environment_variables import (
+    OTEL_EXPORTER_OTLP_CERTIFICATE,
+    OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE,
+)
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -46,6 +51,7 @@ class Tracing(Observer):
         """Read the environment and what is needed of the disk: afterwards the process may give up its rights."""
         own = Resource.create({"service.name": "dormice", "service.version": version})
         self._provider = TracerProvider(resource=own.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
+        _vouch_for_collector()
         self._exporter = OTLPSpanExporter()
         self._tracer = self._provider.get_tracer("dormice", version)
         self._parents: dict[str, SpanContext] = {}
@@ -113,6 +119,16 @@ class _RequestSpan:
             if not 0 < status < 500:
                 span.set_status(StatusCode.ERROR)
         span.end()
+
+
+def _vouch_for_collector() -> None:
+    """Have the exporter believe those whom OpenTelemetry's variable names, on hosts that name others for everything else as well.
+
+    The library that it asks over HTTP puts its own variables before what it is given.
+    """
+    named = (OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE, OTEL_EXPORTER_OTLP_CERTIFICATE)
+    if certificate := next(filter(None, map(os.environ.get, named)), None):
+        os.environ["REQUESTS_CA_BUNDLE"] = certificate
 
 
 def _remote(parent: TraceContext) -> NonRecordingSpan:
