@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.quota import Quota
 from tests.faults.small_disk import SmallDisk, needs_root, small_disk
 from tests.live import Api, Live, new_key, path_of, running
 from tests.wait import wait_until
@@ -20,19 +21,24 @@ WRITER = f"for ((i = 0; i < {LINES}; i++)); do printf '%0100d\\n' $i; ((i % 100)
 """Writes 300 KB over a second or so, line by line."""
 
 
-@pytest.fixture(scope="module", name="disk", params=["ext4", "tmpfs"])
-def _disk(request: pytest.FixtureRequest, directory: Callable[[], Path]) -> Iterator[SmallDisk]:
+@pytest.fixture(scope="module", name="disk", params=["ext4", "tmpfs", "quota"])
+def _disk(request: pytest.FixtureRequest, directory: Callable[[], Path]) -> Iterator[SmallDisk | Quota]:
     """The disk of the store; machines have theirs elsewhere."""
     place = directory()
+    if request.param == "quota":
+        place.chmod(0o755)
+        yield Quota(place / "data" / "server", place)
+        return
     with small_disk(request.param, place / "data" / "server", MIB) as disk:
         yield disk
 
 
 @pytest.fixture(scope="module", name="cramped")
-def _cramped(disk: SmallDisk, directory: Callable[[], Path]) -> Iterator[Live]:
+def _cramped(disk: SmallDisk | Quota, directory: Callable[[], Path]) -> Iterator[Live]:
     place = directory()
     place.chmod(0o755)
-    with running(place, "process", 30, DORMICE_DATA_DIR=str(disk.mountpoint.parent)) as live:
+    extra = disk.environment if isinstance(disk, Quota) else {}
+    with running(place, "process", 30, DORMICE_DATA_DIR=str(disk.mountpoint.parent), **extra) as live:
         yield live
         disk.free()
 
@@ -41,7 +47,7 @@ def _create(api: Api, machine: str, size: int = 2_000) -> Any:
     return api.post(f"/v1/machines/{machine}/executions", json={"command": ["true", "x" * size]}, headers=new_key())
 
 
-def _exhaust(api: Api, disk: SmallDisk, machine: str) -> tuple[list[str], Any]:
+def _exhaust(api: Api, disk: SmallDisk | Quota, machine: str) -> tuple[list[str], Any]:
     """Fill the disk and create executions until one is refused: the log of the store has room of its own to use up."""
     disk.fill()
     made = []
@@ -59,7 +65,7 @@ def _trouble(api: Api) -> str | None:
     return None if part["ready"] else str(part["detail"])
 
 
-def test_a_full_disk_is_503_and_what_runs_waits_and_everything_resumes(disk: SmallDisk, cramped: Live) -> None:
+def test_a_full_disk_is_503_and_what_runs_waits_and_everything_resumes(disk: SmallDisk | Quota, cramped: Live) -> None:
     with cramped.client() as api:
         machine = api.create_machine(autosleep="never")
         writer = api.shell(machine, WRITER, wait_ms=0)
@@ -89,7 +95,9 @@ def test_a_full_disk_is_503_and_what_runs_waits_and_everything_resumes(disk: Sma
             assert api.finished({"machine_id": machine, "execution_id": execution})["status"] == "succeeded"
 
 
-def test_a_server_killed_on_a_full_disk_has_all_it_answered_once_there_is_room(disk: SmallDisk, cramped: Live) -> None:
+def test_a_server_killed_on_a_full_disk_has_all_it_answered_once_there_is_room(
+    disk: SmallDisk | Quota, cramped: Live
+) -> None:
     with cramped.client() as api:
         machine = api.create_machine(autosleep="never")
         writer = api.shell(machine, WRITER, wait_ms=0)

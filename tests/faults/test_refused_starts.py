@@ -15,6 +15,7 @@ import pytest
 from dormice.locks import locked
 from dormice.store.sealing import Sealer
 from dormice.store.sqlite import SqliteStore
+from tests.faults.quota import Quota
 from tests.faults.small_disk import needs_root, small_disk
 from tests.faults.starts import SECONDS, refused, start
 from tests.store.world import World, out
@@ -177,6 +178,21 @@ def test_a_store_on_a_full_disk_is_told_so(place: Path, file: Path) -> None:
         (place / "data" / "api-key").write_text("k" * 40 + "\n")
         disk.fill()
         assert "full" in refused(place)
+
+
+def test_a_store_whose_disk_has_a_quota_that_is_used_up_is_told_so(place: Path, file: Path) -> None:
+    quota = Quota(file.parent, place)
+    quota.fill()
+    before = file.read_bytes()
+    said = refused(place, **quota.environment)
+    assert "the disk is full (Disk quota exceeded)" in said
+    assert file.read_bytes() == before
+    quota.free()
+    with start(place, **quota.environment) as process:
+        assert process.stderr is not None
+        assert any(b"listening on" in line for line in process.stderr)
+        process.terminate()
+        assert process.wait(SECONDS) == 0
 
 
 @needs_root

@@ -42,15 +42,16 @@ def open_writer(path: Path) -> apsw.Connection:
     integrity.check_log(path)
     with driver_errors():
         db = _connect(path, apsw.SQLITE_OPEN_READWRITE)
-        try:
+    try:
+        with driver_errors(db):
             db.set_busy_timeout(BUSY_MS)
             _recognize(db, path)
             _configure(db, path)
             _prepare(db)
-        except BaseException:
-            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # what is refused is left as it is
-            db.close()
-            raise
+    except BaseException:
+        db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # what is refused is left as it is
+        db.close()
+        raise
     return db
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,8 +28,17 @@ _CAUSES: dict[type[apsw.Error], str] = {
 }
 
 
-def ours(error: Exception) -> Exception:
-    """Return what a driver's error is to a caller of the port; any other error is returned as it is."""
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Of these SQLite knows the first, and only where it writes."""
+
+
+def ours(error: Exception, system_errno: int = 0) -> Exception:
+    """Return what a driver's error is to a caller of the port; any other error is returned as it is.
+
+    `system_errno` is what the system said the last time that reading or writing failed.
+    """
+    if isinstance(error, apsw.IOError) and system_errno in _NO_ROOM:
+        return StoreUnavailable(f"the store cannot be used: the disk is full ({os.strerror(system_errno)})")
     for kind, cause in _CAUSES.items():
         if isinstance(error, kind):
             return StoreUnavailable(f"the store cannot be used: {cause} ({error})")
@@ -39,9 +50,9 @@ def ours(error: Exception) -> Exception:
 
 
 @contextmanager
-def driver_errors() -> Iterator[None]:
+def driver_errors(db: apsw.Connection | None = None) -> Iterator[None]:
     """Raise what a driver's error is to a caller of the port."""
     try:
         yield
     except apsw.Error as error:
-        raise ours(error) from error
+        raise ours(error, db.system_errno if db is not None else 0) from error

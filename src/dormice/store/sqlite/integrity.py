@@ -46,9 +46,9 @@ class Watch:
                 file = os.path.basename(name)  # noqa: PTH119 - asked at every commit, and a Path costs more than the rest
                 raise StoreUnavailable(f"the store cannot be used: {file} was deleted or replaced under the server")
 
-    def ours(self, error: Exception) -> Exception:
-        """Return what a driver's error is to a caller of the port; remember damage."""
-        known = ours(error)
+    def ours(self, error: Exception, system_errno: int = 0) -> Exception:
+        """Return what a driver's error is to a caller of the port (as `driver.ours`); remember damage."""
+        known = ours(error, system_errno)
         if isinstance(error, DAMAGED):
             self._damage = f"{known}; mend it or restore a backup, then start the server again"
         return known

@@ -162,10 +162,11 @@ class Writer:
             applied = monotonic()
             self._db.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the callers who wait for the commit
+            system_errno = self._db.system_errno
             with suppress(apsw.Error):
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-            failure = self._watch.ours(error)
+            failure = self._watch.ours(error, system_errno)
             self.commits.failed += isinstance(failure, StoreUnavailable)
             self._quick = False
             return [_Failure(failure) for _ in batch]
@@ -185,7 +186,7 @@ class Writer:
             if not db.in_transaction:
                 raise
             db.execute("ROLLBACK TO operation")
-            result = _Failure(self._watch.ours(error))
+            result = _Failure(self._watch.ours(error, db.system_errno))
         db.execute("RELEASE operation")
         return result
 
