@@ -95,6 +95,21 @@ async def test_a_full_disk_of_the_node_is_said_by_its_code_and_leaves_nothing(ma
             assert [path for path in made.data.rglob("*") if path.is_file()] == []
 
 
+async def test_a_used_up_quota_of_the_node_is_a_full_disk_until_it_is_raised(made: Lab) -> None:
+    with small_disk("btrfs", made.data, 64) as disk:
+        async with made.opened() as runtime:
+            for blocks in (0, 1, 32, 100):
+                disk.fill(but=blocks)
+                failure = await _start(runtime, machine_id := new_machine_id())
+                assert failure is not None
+                assert (failure.code, failure.retryable) == ("STORAGE_EXHAUSTED", True), failure
+                await runtime.destroy(machine_id)
+                disk.free()
+            assert [path for path in made.data.rglob("*") if path.is_file()] == []
+            async with machine(runtime):
+                pass
+
+
 async def test_wherever_a_run_directory_fills_up_a_start_fails_whole(made: Lab) -> None:
     with small_disk("tmpfs", made.run, 4) as disk:
         made.run.chmod(0o711)

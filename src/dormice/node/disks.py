@@ -27,6 +27,7 @@ GIB = 1 << 30
 _BLOCK = 4096
 _LEAST_FREE_BYTES = 8 << 20
 """Of the host's file system, for a machine to be started at all."""
+_PROBE_BYTES = 4 << 20
 _STATE_OFFSET, _ERRORS = 1024 + 0x3A, 0x2
 """Where an ext4 superblock says that the kernel has met errors (Documentation/filesystems/ext4/super.rst)."""
 _UNMENDED = 4
@@ -228,11 +229,20 @@ def _make_file_system(image: Path) -> None:
     # mkfs knows a sparse file to be zeros: the kernel need not initialize inode tables later.
     command = ["mkfs.ext4", "-q", "-F", "-m", "0", "-b", str(_BLOCK), "-E", "root_owner=0:0", str(image)]
     done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True)
-    host = os.statvfs(image)
-    if done.returncode and not host.f_bavail:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(image))
     if done.returncode:
+        _need_room(image)
         raise RuntimeFailure("OCI_RUNTIME_FAILED", f"mkfs.ext4 failed: {done.stderr.decode(errors='replace')[-300:]}")
+
+
+def _need_room(image: Path) -> None:
+    """Write on in a file that is no longer of use. Raises OSError where a program could not: it says why in words only.
+
+    What the file system says to be free is not asked: a quota may be less.
+    """
+    with image.open("ab") as file:
+        file.write(bytes(_PROBE_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _has_errors(fd: int) -> bool:
