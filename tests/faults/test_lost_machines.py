@@ -19,6 +19,18 @@ from tests.conftest import StartLive
 from tests.live import TERMINAL, Api, Live, path_of
 from tests.wait import wait_until
 
+HOG = """
+import os, signal, sys
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(8):
+    if os.fork() == 0:
+        break
+held = b"x" * (24 << 20)
+signal.pause()
+"""
+"""More memory than a machine of 128 MiB has, and no process of it with so much that the OOM killer takes it before one marked for that."""
+
 
 @pytest.fixture(scope="module", name="live", params=["process", pytest.param("container", marks=pytest.mark.machines)])
 def _live(request: pytest.FixtureRequest, start_live: StartLive) -> Iterator[Live]:
@@ -31,17 +43,21 @@ def _long() -> str:
     return f"{randrange(10_000, 100_000)}.{os.getpid()}"
 
 
-def _asleep(seconds: str) -> list[int]:
-    """The pids of all `sleep` with that argument, wherever they run."""
-    found = []
+def _running(*command: str) -> list[int]:
+    """The pids of all processes with that command, wherever they run."""
+    wanted, found = [word.encode() for word in command], []
     for entry in Path("/proc").iterdir():
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if words[:2] == [b"sleep", seconds.encode()]:
+        if words[: len(wanted)] == wanted:
             found.append(int(entry.name))
     return found
+
+
+def _asleep(seconds: str) -> list[int]:
+    return _running("sleep", seconds)
 
 
 def _tree(seconds: str) -> str:
@@ -123,6 +139,35 @@ def test_the_death_of_process_1_ends_its_executions_and_no_others(live: Live) ->
         assert api.get(path_of(spared)).json()["status"] in {"queued", "running"}
         api.put(f"{path_of(spared)}/stdin", params={"offset": 0, "eof": "true"}, content=b"on").raise_for_status()
         assert api.output(api.finished(spared)) == b"on"
+
+
+def _oom_kills_of_host() -> int:
+    counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    return int(counts["oom_kill"])
+
+
+@pytest.mark.machines
+def test_a_machine_whose_process_1_the_oom_killer_takes_is_lost_and_wakes_again(container_live: Live) -> None:
+    """The OOM killer takes commands first. Here the host has marked process 1, so that the machine's own limit costs that."""
+    tag = _long()
+    with container_live.client() as api:
+        machine = api.create_machine(autosleep="never", memory_mib=128)
+        victim = _process_1(container_live, machine)
+        api.shell(machine, "echo kept > ~/kept; sync")
+        sleeper = api.execute(machine, "sleep", tag, wait_ms=0)
+        hog = api.execute(machine, "python3", "-c", HOG, tag, stdin_open=True, wait_ms=0)
+        api.wait_for_output(hog, b"ready\n")
+        Path(f"/proc/{victim}/oom_score_adj").write_text("1000")
+        before = _oom_kills_of_host()
+        api.put(f"{path_of(hog)}/stdin", params={"offset": 0}, content=b"go\n").raise_for_status()
+        for record in (sleeper, hog):
+            ended = _end_of(api, record)
+            assert (ended["status"], ended["error_code"]) == ("failed", "machine_lost")
+        assert _oom_kills_of_host() > before
+        assert api.output(hog) == b"ready\n"
+        assert _asleep(tag) == _running("python3", "-c", HOG, tag) == []
+        assert api.output(api.shell(machine, "cat ~/kept")) == b"kept\n"
+        assert _process_1(container_live, machine) != victim
 
 
 def test_a_host_that_was_started_again_has_lost_what_ran_and_nothing_else(live: Live) -> None:
