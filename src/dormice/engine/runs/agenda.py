@@ -38,6 +38,10 @@ class Agenda:
         """Forget an entry."""
         self._entries.pop(key, None)
 
+    def wake(self) -> None:
+        """Look at what is due: the clock was moved."""
+        self._earlier.set()
+
     def __len__(self) -> int:
         return len(self._entries)
 

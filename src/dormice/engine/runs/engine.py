@@ -127,3 +127,7 @@ class RunEngine:
     def drain(self) -> None:
         """Answer everybody who waits for something with what there is: the server is about to stop."""
         self._feed.close()
+
+    def wake(self) -> None:
+        """Look at what is due: a clock was moved."""
+        self._agenda.wake()
