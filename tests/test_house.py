@@ -192,6 +192,8 @@ def test_imports_keep_to_the_contracts() -> None:
         ("api/http/sse.py", "dormice.store.sqlite.store"),
         ("client/sse.py", "dormice.domain.execution"),
         ("supervisor.py", "dormice.node.node"),
+        ("workers/push.py", "dormice.engine.board"),
+        ("workers/push_rules.py", "dormice.config"),
     ],
 )
 def test_a_wrong_import_breaks_a_contract(module: str, imported: str, tmp_path: Path) -> None:

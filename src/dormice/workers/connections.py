@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from socket import SOCK_STREAM
@@ -17,13 +17,21 @@ CONNECTIONS_PER_WORKER: Final = 8
 IDLE_SECONDS: Final = 3.0
 """Less than the 5 s after which common servers (uvicorn, Node) close an idle connection: ours has to be the first."""
 _ADDRESSES_TRIED: Final = 4
+LookUp = Callable[[str], Awaitable[list[Address]]]
+
+
+async def look_up(host: str) -> list[Address]:
+    """Ask the host's resolver for the addresses of a name. Raises OSError when there is none."""
+    answers = await asyncio.get_running_loop().getaddrinfo(host, None, type=SOCK_STREAM)
+    return [ip_address(answer[4][0]) for answer in answers]
 
 
 class Connections:
     """The connections to all workers, by the origin of their URL."""
 
-    def __init__(self, policy: PushPolicy) -> None:
+    def __init__(self, policy: PushPolicy, look_up: LookUp) -> None:
         self._policy = policy
+        self._look_up = look_up
         self._lanes: dict[tuple[bool, str], _Lane] = {}
         self._tls: ssl.SSLContext | None = None
         self._closed = False
@@ -52,8 +60,9 @@ class Connections:
     async def close(self) -> None:
         """Close all connections; requests that wait for an answer get none."""
         self._closed = True
-        for lane in self._lanes.values():
+        for lane in list(self._lanes.values()):
             lane.close()
+            self._forget_if_unused(lane)
         await asyncio.sleep(0)  # the loop lets go of a closed connection one turn later
 
     async def _connect(self, target: Target) -> HttpConnection:
@@ -78,12 +87,8 @@ class Connections:
 
     async def _addresses(self, target: Target) -> list[Address]:
         """List where to connect, IPv4 first: workers of the foreign SDK listen on nothing else."""
-        if target.literal is not None:
-            found: list[Address] = [target.literal]
-        else:
-            answers = await asyncio.get_running_loop().getaddrinfo(target.host, target.port, type=SOCK_STREAM)
-            found = list(dict.fromkeys(ip_address(answer[4][0]) for answer in answers))
-        allowed = [address for address in found if self._policy.allows(target.host, address)]
+        found = [target.literal] if target.literal is not None else await self._look_up(target.host)
+        allowed = [address for address in dict.fromkeys(found) if self._policy.allows(target.host, address)]
         return sorted(allowed, key=lambda address: address.version)
 
     async def _tls_context(self) -> ssl.SSLContext:

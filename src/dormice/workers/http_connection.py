@@ -49,7 +49,17 @@ class HttpConnection(asyncio.Protocol):
 
         The kernel is asked, not the event loop, which may not have got round to an end that has already arrived.
         """
-        return self._complete and self._keep_alive and not self._transport.is_closing() and not self._readable.poll(0)
+        return (
+            self._complete
+            and self._keep_alive
+            and not self.closing
+            and not self._transport.get_write_buffer_size()  # it answered without reading all of the request
+            and not self._readable.poll(0)
+        )
+
+    @property
+    def closing(self) -> bool:
+        return self._transport.is_closing()
 
     async def ask(self, *request: bytes) -> Reply:
         """Send a request and wait for the end of its answer; the caller sets the time limit.
@@ -58,7 +68,7 @@ class HttpConnection(asyncio.Protocol):
         """
         self.asked = False
         self._begin()
-        if self._transport.is_closing():
+        if self.closing:
             raise ConnectionResetError("the connection was closed before the request was sent")
         self._done = asyncio.get_running_loop().create_future()
         self.asked = True
@@ -88,7 +98,6 @@ class HttpConnection(asyncio.Protocol):
         self._give_up()
 
     def connection_lost(self, _error: Exception | None) -> None:
-        self._keep_alive = False
         self._end()
 
     # What the parser tells.

@@ -24,7 +24,7 @@ import logging
 from typing import Final
 
 from dormice.domain.errors import Invalid
-from dormice.workers.connections import Connections
+from dormice.workers.connections import Connections, LookUp, look_up
 from dormice.workers.http_connection import HttpConnection, Reply
 from dormice.workers.interface import CancelAnswer, PushAnswer
 from dormice.workers.push_rules import PushPolicy, check_push_url, push_target
@@ -40,9 +40,9 @@ _GATEWAY_GAVE_UP: Final = frozenset({502, 504, 520, 524})
 class PushClient:
     """Calls workers. For one event loop; it starts no tasks, and an unused one holds nothing open for long."""
 
-    def __init__(self, policy: PushPolicy) -> None:
+    def __init__(self, policy: PushPolicy, *, look_up: LookUp = look_up) -> None:
         self._policy = policy
-        self._connections = Connections(policy)
+        self._connections = Connections(policy, look_up)
 
     async def execute(self, url: str, worker_id: str, body: bytes) -> PushAnswer:
         """Offer a run (`body` is its JSON) to the worker at `url`, at most once. Raises nothing but cancellation."""
