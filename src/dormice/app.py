@@ -6,13 +6,12 @@ import asyncio
 import gc
 import logging
 import os
-import secrets
 import shutil
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -23,6 +22,7 @@ import uvicorn
 import uvloop
 
 from dormice import config, directories, listeners, privileges
+from dormice.admin_key import admin_key
 from dormice.api.app import create_app
 from dormice.api.http.connection import Connection
 from dormice.api.services import Services, WorkflowServices
@@ -30,7 +30,6 @@ from dormice.config import Settings, SettingsError
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.engine.clock import SystemClock
 from dormice.engine.engine import Engine
-from dormice.engine.keys import new_secret
 from dormice.engine.observer import Observer, Observers
 from dormice.engine.runs.commands import EndsOfCommands
 from dormice.engine.runs.engine import RunEngine
@@ -127,6 +126,7 @@ class _PreparedServer:
     defaults: MachineDefaults
     tracing: Tracing | None
     local_mode: bool
+    push: PushPolicy
 
 
 def _prepare_server(settings: Settings) -> _PreparedServer:
@@ -134,7 +134,8 @@ def _prepare_server(settings: Settings) -> _PreparedServer:
     directory = settings.data / "server"
     settings.run.mkdir(mode=0o711, parents=True, exist_ok=True)
     http, node_socket = listeners.tcp(settings.listen, settings.address()), listeners.unix(settings.node_socket)
-    secret = _admin_key(settings, limits)
+    push = _push_policy(settings)
+    secret = admin_key(settings, limits)
     tracing = _tracing()
     privileges.take_descriptors()
     if os.geteuid() == 0:
@@ -144,7 +145,16 @@ def _prepare_server(settings: Settings) -> _PreparedServer:
         directory = privileges.private_view(directory, settings.run / "server")
         privileges.drop(uid, gid)
     return _PreparedServer(
-        settings.data / "server", directory, secret, http, node_socket, limits, defaults, tracing, settings.local_mode
+        settings.data / "server",
+        directory,
+        secret,
+        http,
+        node_socket,
+        limits,
+        defaults,
+        tracing,
+        settings.local_mode,
+        push,
     )
 
 
@@ -160,6 +170,13 @@ def _check_server(settings: Settings) -> tuple[Limits, MachineDefaults]:
     if os.geteuid() == 0:
         _account(settings)
     return limits, defaults
+
+
+def _push_policy(settings: Settings) -> PushPolicy:
+    try:
+        return PushPolicy(settings.local_mode, tuple(filter(None, map(str.strip, settings.push_allow.split(",")))))
+    except ValueError as error:
+        raise SettingsError(f"push_allow: {error}") from None
 
 
 def _tracing() -> Tracing | None:
@@ -183,8 +200,7 @@ def _account(settings: Settings) -> tuple[int, int]:
 async def _serve_server(prepared: _PreparedServer) -> None:
     sealer, store = _open_store(prepared)
     counts, tracing, clock = Counts(), prepared.tracing, SystemClock()
-    policy = PushPolicy(loopback=prepared.local_mode)
-    pusher = PushClient(policy)
+    pusher = PushClient(prepared.push)
     ends = EndsOfCommands()
     observers: list[Observer] = [counts, ends]
     if tracing is not None:
@@ -237,7 +253,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                     runs=runs.runs,
                     attempts=runs.attempts,
                     events=runs.events,
-                    check_push_url=partial(check_push_url, policy=policy),
+                    check_push_url=partial(check_push_url, policy=prepared.push),
                     now=clock.now,
                     defaults=prepared.defaults,
                     local=await engine.keys.authenticate(prepared.secret) if prepared.local_mode else None,
@@ -312,32 +328,6 @@ class _HttpServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals alone."""
         yield
-
-
-def _admin_key(settings: Settings, limits: Limits) -> str:
-    """Return the host's admin key: given, kept, or made now. It is kept in a file that only the owner can read."""
-    path = settings.key_file
-    secret = settings.api_key
-    if not secret:
-        try:
-            secret = path.read_text().strip()
-        except FileNotFoundError:
-            secret = new_secret()
-            log.info("made an admin key: %s", path)
-        config.check_key(secret, limits, str(path))
-    if not path.exists() or path.read_text().strip() != secret:
-        draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-        try:
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(f"{secret}\n")
-                file.flush()
-                os.fsync(file.fileno())
-            draft.rename(path)
-        except OSError:
-            with suppress(OSError):
-                draft.unlink()
-            raise
-    return secret
 
 
 # The node

@@ -83,6 +83,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     local_mode: bool = False
     """The workflow surface (/api/v1, /internal) answers programs of this host without a key, and projects are made when they are first named.
     Only where `listen` is a loopback address."""
+    push_allow: str = ""
+    """Where workers that are called may live, besides which none may: networks and names, with commas between (`10.1.0.0/16,workers.example`, which
+    covers what is below it). Empty: anywhere but link-local and metadata addresses, and this host itself only in local mode."""
     log_level: str = "info"
     """debug, info, warning or error."""
     api_key: str = ""

@@ -103,6 +103,10 @@ class ModelWorkers:
         task.cancelled = True
         return CancelAnswer.REQUESTED
 
+    async def held(self, url: str, worker_id: str) -> int | None:
+        worker = next(one for one in self.workers if one.url == url)
+        return None if worker.silent or worker.id != worker_id else len(worker.tasks)
+
     def _take(self, worker: ModelWorker, given: dict[str, Any]) -> None:
         run_id, workflow_id = given["execution_id"], given["workflow_id"]
         if run_id in worker.tasks:

@@ -23,6 +23,7 @@ OPTIONS = {
     "storage_reserve_gib": ("GIB", "storage of the host that is never promised to machines"),
     "guest": ("FILE", "the guest's binary"),
     "local_mode": ("", "workflows without keys and with projects made on first use; on a loopback address only"),
+    "push_allow": ("PLACES", "networks and names, with commas between, where workers that are called may live"),
     "log_level": ("LEVEL", "debug, info, warning or error"),
 }
 """By the names of the settings. `api_key` is none of them: what is on a command line is seen by every user."""

@@ -35,3 +35,7 @@ class Pusher(Protocol):
     async def cancel(self, url: str, worker_id: str, run_id: str) -> CancelAnswer:
         """Have a worker end a run."""
         ...
+
+    async def held(self, url: str, worker_id: str) -> int | None:
+        """Ask a worker how many runs it has; None when it does not say."""
+        ...

@@ -23,6 +23,8 @@ import asyncio
 import logging
 from typing import Final
 
+import msgspec
+
 from dormice.domain.errors import Invalid
 from dormice.workers.connections import Connections, LookUp, look_up
 from dormice.workers.http_connection import HttpConnection, Reply
@@ -35,6 +37,15 @@ _log = logging.getLogger(__name__)
 
 _GATEWAY_GAVE_UP: Final = frozenset({502, 504, 520, 524})
 """A proxy's word that it has no answer of the worker; the worker itself never says so."""
+
+
+class _Health(msgspec.Struct):
+    """What a worker says of itself (contract `workflows-api`, section 3.2)."""
+
+    current_executions: int | None = None
+
+
+_HEALTH = msgspec.json.Decoder(_Health)
 
 
 class PushClient:
@@ -60,11 +71,24 @@ class PushClient:
             case _:
                 return CancelAnswer.FAILED
 
+    async def held(self, url: str, worker_id: str) -> int | None:
+        """Ask a worker how many runs it has."""
+        reply = await self._ask("GET", url, "/health", worker_id, b"", self._policy.timeout_seconds)
+        if reply is None or reply.status != 200:
+            return None
+        try:
+            return _HEALTH.decode(reply.body).current_executions
+        except msgspec.MsgspecError:
+            return None
+
     async def close(self) -> None:
         """Close all connections: calls under way end as AMBIGUOUS or FAILED, later ones as REFUSED or FAILED."""
         await self._connections.close()
 
     async def _post(self, url: str, path: str, worker_id: str, body: bytes, seconds: float) -> Reply | None:
+        return await self._ask("POST", url, path, worker_id, body, seconds)
+
+    async def _ask(self, method: str, url: str, path: str, worker_id: str, body: bytes, seconds: float) -> Reply | None:
         """Send one request; None when nothing of it was sent."""
         try:
             target = push_target(url)
@@ -73,7 +97,7 @@ class PushClient:
             return None
         content_type = "Content-Type: application/json\r\n" if body else ""  # some servers insist on a body then
         head = (
-            f"POST {target.path}{path} HTTP/1.1\r\nHost: {target.authority}\r\nX-Worker-ID: {worker_id}\r\n"
+            f"{method} {target.path}{path} HTTP/1.1\r\nHost: {target.authority}\r\nX-Worker-ID: {worker_id}\r\n"
             f"{content_type}Content-Length: {len(body)}\r\n\r\n"
         ).encode("ascii")
         connection: HttpConnection | None = None

@@ -58,6 +58,8 @@ class RunDispatcher:
         self._policy = policy
         self._silent: dict[str, int] = {}
         """Fences of runs whose push had no answer."""
+        self._missed: dict[str, frozenset[tuple[str, int]]] = {}
+        """By worker: runs (and their fences) that it should have had when it said that it has none."""
 
     async def turn(self) -> None:
         """Wait until something may be given, then give all that can be. Raises StoreUnavailable: nothing is lost."""
@@ -176,6 +178,15 @@ class RunDispatcher:
         due = self._clock.steady() + delay_ms * 1000
         self._agenda.put(due, ("silent", run.id), lambda: self._ask(run))
 
+    def find_again(self, run: Run) -> None:
+        """Take up a run as the store has it at a start of the server."""
+        if (
+            run.state in HELD and run.worker_id not in self._board.workers
+        ):  # the worker was forgotten, and a crash came then
+            self._tasks.start(f"release of {run.id}", lambda: self.release(run, crashed=True))
+        elif run.state is RunState.CLAIMED:  # whether its push arrived is not known
+            self.ask_after(run, self._policy.restart_ms)
+
     async def heard_of(self, run: Run) -> None:
         """A worker wrote of a run, so it has it, whatever became of the answer to its push."""
         if self._silent.get(run.id) == run.fence and run.state is RunState.CLAIMED:
@@ -216,8 +227,29 @@ class RunDispatcher:
         self._board.dirty[worker.place] = None
         self._ledger.work.set()
 
+    def audit(self, worker: LiveWorker) -> None:
+        """Find out whether a worker still has the runs that it should have.
+
+        Its reports may have been lost for so long that it gave them up, and it has no way to say so later. It tells only how many runs it
+        has: when that is none, twice in a row, and nothing has changed in between, it has none of those.
+        """
+        runs = (self._board.runs.get(run_id) for run_id in worker.held)
+        held = frozenset((run.id, run.fence) for run in runs if run is not None and run.state is RunState.RUNNING)
+        if worker.worker.mode == "push" and held:
+            self._tasks.start(f"audit of {worker.worker.id}", lambda: self._audit(worker, held))
+
+    async def _audit(self, worker: LiveWorker, held: frozenset[tuple[str, int]]) -> None:
+        count = await self._pusher.held(worker.worker.url or "", worker.worker.id)
+        missed = self._missed.pop(worker.worker.id, frozenset())
+        if count == 0:
+            self._missed[worker.worker.id] = held
+            runs = [self._board.runs.get(run_id) for run_id, _ in held & missed]
+            lost = [run for run in runs if run is not None and (run.id, run.fence) in held]
+            await asyncio.gather(*(self.release(run, crashed=True) for run in lost))
+
     async def lose(self, worker: LiveWorker, held: Iterable[str]) -> None:
         """Put back what a worker had that is gone."""
+        self._missed.pop(worker.worker.id, None)
         runs = [run for run in map(self._board.runs.get, held) if run is not None and run.state in HELD]
         await asyncio.gather(*(self.release(run, crashed=True) for run in runs if run.worker_id == worker.worker.id))
 

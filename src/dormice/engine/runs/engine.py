@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from dormice.domain.run import RunState
 from dormice.engine.clock import Clock
 from dormice.engine.executions import Executions
 from dormice.engine.feed import Feed
@@ -45,7 +44,6 @@ class RunEngine:
     ) -> None:
         self._store = store
         self._group = group
-        self._policy = policy
         self._board = board = RunBoard()
         self._feed = feed = Feed()
         self._agenda = agenda = Agenda(clock)
@@ -118,8 +116,7 @@ class RunEngine:
         await self.commands.load()
         for run in await self._store.runs.open():
             self._ledger.apply([run])
-            if run.state is RunState.CLAIMED:  # whether its push arrived is not known
-                self._dispatcher.ask_after(run, self._policy.restart_ms)
+            self._dispatcher.find_again(run)
         await self._waits.load()
         self._group.create_task(serve("run dispatcher", self._dispatcher.turn, set()), name="run dispatcher")
         self._group.create_task(serve("agenda", self._agenda.turn, set()), name="agenda")

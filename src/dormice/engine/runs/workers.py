@@ -99,6 +99,7 @@ class Workers:
         live.failures = 0
         live.online = True
         self._dispatcher.look(live)
+        self._dispatcher.audit(live)
         return True
 
     def active(self, project: Project, deployment_id: str | None = None) -> list[LiveWorker]:
