@@ -58,7 +58,7 @@ class SocketResponse:
     def __init__(self, transport: SocketTransport, origin: str, connection: socket.socket) -> None:
         self._transport, self._origin, self._connection = transport, origin, connection
         self._receipt = _Receipt()
-        self._parser = httptools.HttpResponseParser(self._receipt)
+        self._parser = self._receipt.parser = httptools.HttpResponseParser(self._receipt)
         while not self._receipt.head_complete:
             self._receive()
         self.status = self._parser.get_status_code()
@@ -78,7 +78,7 @@ class SocketResponse:
                     self._receive()
 
     def close(self) -> None:
-        if self._receipt.complete and self._parser.should_keep_alive():
+        if self._receipt.may_stay:
             self._transport.keep(self._origin, self._connection)
         else:
             self._connection.close()
@@ -101,6 +101,9 @@ class _Receipt:
         self.body: list[bytes] = []
         self.head_complete = False
         self.complete = False
+        self.parser: httptools.HttpResponseParser | None = None
+        self.may_stay = False
+        """Whether the connection can be used again: the parser knows it at the end of the message only."""
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
@@ -113,6 +116,7 @@ class _Receipt:
 
     def on_message_complete(self) -> None:
         self.complete = True
+        self.may_stay = self.parser is not None and self.parser.should_keep_alive()
 
 
 def _connect(url: SplitResult, timeout: float) -> socket.socket:
