@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import random
-
 from dormice.domain.errors import Conflict, Invalid, NotFound
-from dormice.domain.execution import Micros
 from dormice.domain.run import HELD, CancelledBy, Json, Run, RunState, Step
 from dormice.engine.clock import Clock
 from dormice.engine.orders import Caller, ExecutionOrder
@@ -13,6 +10,7 @@ from dormice.engine.runs.board import RunBoard
 from dormice.engine.runs.commands import Commands
 from dormice.engine.runs.dispatcher import RunDispatcher
 from dormice.engine.runs.ledger import Ledger
+from dormice.engine.runs.registry import Registry
 from dormice.engine.runs.runs import Runs
 from dormice.engine.runs.waits import Waits
 from dormice.engine.tasks import Tasks
@@ -32,6 +30,7 @@ class Attempts:
         board: RunBoard,
         ledger: Ledger,
         dispatcher: RunDispatcher,
+        registry: Registry,
         runs: Runs,
         waits: Waits,
         commands: Commands,
@@ -42,6 +41,7 @@ class Attempts:
         self._board = board
         self._ledger = ledger
         self._dispatcher = dispatcher
+        self._registry = registry
         self._runs = runs
         self._waits = waits
         self._commands = commands
@@ -102,12 +102,13 @@ class Attempts:
         await self._tasks.finish(self._fail(run, attempt, error, retryable=retryable, final_state=final_state))
 
     async def _fail(self, run: Run, attempt: Attempt, error: str, *, retryable: bool, final_state: Json | None) -> None:
+        offer = self._registry.offer(run.project_id, run.deployment_id, run.workflow_id)
         failed = await self._store.fail(
             run.id,
             attempt,
             error,
             retryable=retryable,
-            not_before=self._clock.steady() + _backoff(run.retry_count),
+            not_before=self._clock.steady() + offer.retry_policy.pause(run.retry_count),
             final_state=final_state,
             now=self._clock.now(),
         )
@@ -168,13 +169,3 @@ def _conflict(run: Run | None) -> Exception:
     if run.terminal or run.state is RunState.PENDING_CANCEL:
         return Conflict(f"the execution is {run.state.value}: what is reported of it does not count any more")
     return Conflict("another worker has the execution: what this one reports does not count")
-
-
-_FIRST_PAUSE_US = 500_000
-_LONGEST_PAUSE_US = 60_000_000
-
-
-def _backoff(failures: int) -> Micros:
-    """The pause before the next attempt: doubled each time, from half of it on at random ("equal jitter")."""
-    pause = min(_FIRST_PAUSE_US << min(failures, 20), _LONGEST_PAUSE_US)
-    return pause // 2 + random.randrange(pause // 2)  # noqa: S311 - spreads load, guards nothing

@@ -93,7 +93,6 @@ class RunEngine:
             in_flight=in_flight,
             tasks=tasks,
             clock=clock,
-            policy=policy,
         )
         self._waits = waits = Waits(store=store.runs, ledger=ledger, agenda=agenda, clock=clock)
         self.attempts = Attempts(
@@ -101,6 +100,7 @@ class RunEngine:
             board=board,
             ledger=ledger,
             dispatcher=dispatcher,
+            registry=registry,
             runs=runs,
             waits=waits,
             commands=commands,

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 class RunPolicy:
     """Times in the unit of the name."""
 
-    retries: int = 2
-    """Attempts after the first one that failed."""
     crashes: int = 5
     """Workers that may be lost with a run before it fails."""
     silent_push_ms: int = 10_000

@@ -11,6 +11,7 @@ from dormice.domain.errors import ForeignProject, Invalid, NotFound
 from dormice.engine.clock import Clock
 from dormice.engine.orders import Caller
 from dormice.engine.runs.board import RunBoard
+from dormice.engine.runs.offers import DEFAULT, Offer, check_offer, offer_of
 from dormice.store.workflows import Definition, Deployment, Project, ProjectStore, Queue
 
 KINDS = ("workflow", "agent", "tool")
@@ -109,7 +110,9 @@ class Registry:
         return sorted(own, key=lambda deployment: deployment.deployed_at, reverse=True)
 
     async def define(self, definition: Definition) -> Definition:
-        """Record what a deployment offers."""
+        """Record what a deployment offers. Raises Invalid for a spec of a workflow, agent or tool that cannot be gone by."""
+        if definition.kind in KINDS:
+            check_offer(definition.spec)
         known = self._definitions.get(_key(definition))
         now = self._clock.now()
         created_at = known.created_at if known is not None else now
@@ -128,6 +131,14 @@ class Registry:
             if one.id == identity and deployment_id in (None, one.deployment_id):
                 return one
         raise NotFound(f"no such {kind}")
+
+    def offer(self, project_id: str, deployment_id: str, workflow_id: str) -> Offer:
+        """Return what a workflow, agent or tool says of itself; one that is not registered says nothing."""
+        for kind in KINDS:
+            found = self._definitions.get((project_id, deployment_id, kind, workflow_id))
+            if found is not None:
+                return offer_of(found)
+        return DEFAULT
 
     async def set_queues(self, project: Project, deployment_id: str, limits: Sequence[tuple[str, int | None]]) -> None:
         """Set the limits of queues."""

@@ -14,8 +14,8 @@ from dormice.engine.idempotency import InFlight, reused
 from dormice.engine.orders import Caller, Idempotency
 from dormice.engine.runs.board import RunBoard
 from dormice.engine.runs.ledger import Ledger
+from dormice.engine.runs.offers import check_payload
 from dormice.engine.runs.orders import Submission
-from dormice.engine.runs.policy import RunPolicy
 from dormice.engine.runs.registry import Registry
 from dormice.engine.tasks import Tasks
 from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed
@@ -49,7 +49,6 @@ class Runs:
         in_flight: InFlight,
         tasks: Tasks,
         clock: Clock,
-        policy: RunPolicy,
     ) -> None:
         self._store = store
         self._board = board
@@ -59,7 +58,6 @@ class Runs:
         self._in_flight = in_flight
         self._tasks = tasks
         self._clock = clock
-        self._policy = policy
 
     async def submit(
         self, caller: Caller, project: Project, submission: Submission, idempotency: Idempotency | None = None
@@ -107,6 +105,9 @@ class Runs:
         now = self._clock.now()
         session_id = submission.session_id or (parent.session_id if parent is not None else self._uuid(now))
         batch_id = self._uuid(now) if submission.batch else None
+        offers = [self._registry.offer(project.id, deployment.id, order.workflow_id) for order in submission.runs]
+        for offer, order in zip(offers, submission.runs, strict=True):
+            check_payload(offer, order.payload)
         return [
             NewRun(
                 id=self._uuid(now),
@@ -125,14 +126,14 @@ class Runs:
                 batch_id=batch_id,
                 session_id=session_id,
                 user_id=submission.user_id or (parent.user_id if parent is not None else None),
-                max_retries=self._policy.retries,
+                max_retries=offer.retry_policy.max_retries,
                 run_timeout_seconds=order.run_timeout_seconds,
                 initial_state=order.initial_state,
                 channel_context=submission.channel_context,
                 traceparent=submission.traceparent,
                 now=now,
             )
-            for order in submission.runs
+            for offer, order in zip(offers, submission.runs, strict=True)
         ]
 
     def _uuid(self, now: Micros) -> str:

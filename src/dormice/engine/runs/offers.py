@@ -1,0 +1,110 @@
+"""What a workflow says of itself when a worker registers it: how failed attempts are taken again, and what its payloads look like."""
+
+from __future__ import annotations
+
+import random
+from functools import lru_cache
+from typing import NoReturn
+
+import msgspec
+from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError
+from msgspec import Struct
+
+from dormice.domain.errors import Invalid
+from dormice.domain.execution import Micros
+from dormice.domain.run import Json
+from dormice.store.workflows import Definition
+
+SCHEMA_BYTES = 256 * 1024
+_SHOWN_CHARS = 300
+
+
+class RetryPolicy(Struct, frozen=True, kw_only=True):
+    """How often a failed attempt is followed by another one, and after which pause."""
+
+    max_retries: int = 2
+    initial_ms: int = 500
+    multiplier: float = 2.0
+    max_ms: int = 60_000
+
+    def pause(self, failures: int) -> Micros:
+        """The pause after so many failures, from half of it on at random ("equal jitter"), in microseconds."""
+        longest = min(self.initial_ms * self.multiplier ** min(failures, 64), self.max_ms) * 1000
+        return int(longest / 2 + random.random() * longest / 2)  # noqa: S311 - spreads load, guards nothing
+
+
+class Offer(Struct, frozen=True, kw_only=True):
+    """The parts of a definition's `spec` that the engine goes by."""
+
+    retry_policy: RetryPolicy = RetryPolicy()
+    input_schema: msgspec.Raw = msgspec.Raw(b"null")
+    output_schema: msgspec.Raw = msgspec.Raw(b"null")
+
+
+DEFAULT = Offer()
+
+
+def check_offer(spec: Json) -> None:
+    """Raise Invalid for a spec that cannot be gone by."""
+    try:
+        offer = msgspec.json.decode(spec, type=Offer)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"retry_policy: {error}", location="body.retry_policy", status=400) from None
+    policy = offer.retry_policy
+    if not (0 <= policy.max_retries <= 1_000 and 0 <= policy.initial_ms <= policy.max_ms <= 86_400_000):
+        raise Invalid(
+            "retry_policy must have max_retries from 0 to 1000, and 0 <= initial_ms <= max_ms <= 86400000",
+            location="body.retry_policy",
+            status=400,
+        )
+    if not 1 <= policy.multiplier <= 100:
+        raise Invalid("retry_policy.multiplier must be from 1 to 100", location="body.retry_policy", status=400)
+    for name, raw in (("input_schema", offer.input_schema), ("output_schema", offer.output_schema)):
+        if len(raw) > SCHEMA_BYTES:
+            raise Invalid(f"{name} must have at most {SCHEMA_BYTES} bytes", location=f"body.{name}", status=400)
+        try:
+            _validator(bytes(raw))
+        except ValidationError as error:
+            raise Invalid(
+                f"{name} is no JSON Schema (draft 2020-12) that stands for itself: {error.message[:_SHOWN_CHARS]}",
+                location=f"body.{name}",
+                status=400,
+            ) from None
+
+
+def offer_of(definition: Definition) -> Offer:
+    """Return what a definition says."""
+    return _offer(definition.spec)
+
+
+@lru_cache(1024)
+def _offer(spec: Json) -> Offer:
+    return msgspec.json.decode(spec, type=Offer)
+
+
+def check_payload(offer: Offer, payload: Json) -> None:
+    """Raise Invalid for a payload that does not fit the schema of the workflow. The payload is not repeated."""
+    validator = _validator(bytes(offer.input_schema))
+    if validator is None:
+        return
+    error = next(validator.iter_errors(msgspec.json.decode(payload)), None)
+    if error is not None:
+        where = "".join(f"[{part!r}]" for part in error.instance_path)
+        raise Invalid(
+            f"payload{where} does not fit the workflow's input_schema: {error.message[:_SHOWN_CHARS]}",
+            location="body.payload",
+            status=400,
+        )
+
+
+@lru_cache(256)
+def _validator(schema: Json) -> Draft202012Validator | None:
+    """A schema of a stranger: it is fetched from nowhere, and its expressions take linear time (other ones are refused)."""
+    document = msgspec.json.decode(schema)
+    if document is None:
+        return None
+    return Draft202012Validator(document, retriever=_fetch_nothing, pattern_options=RegexOptions(), mask="the value")
+
+
+def _fetch_nothing(uri: str) -> NoReturn:
+    raise ValueError(f"nothing is fetched, not {uri} either")
