@@ -22,6 +22,7 @@ from bench import (
     neighbours,
     output_flood,
     store_size,
+    workflow_rate,
 )
 from bench.figures import Result
 from bench.workbench import Workbench
@@ -35,6 +36,7 @@ BENCHMARKS: dict[str, Callable[[Workbench], Result]] = {
     "store-size": store_size.run,
     "command-line": command_line.run,
     "neighbours": neighbours.run,
+    "workflow-rate": workflow_rate.run,
 }
 
 

@@ -17,6 +17,7 @@ class Sample:
     name: str
     unit: str
     values: Sequence[float]
+    section: str = ""
 
     @property
     def median(self) -> float:
@@ -53,10 +54,15 @@ class Result:
     samples: list[Sample] = field(default_factory=list)
     budgets: list[Budget] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    _section: str = ""
+
+    def section(self, title: str) -> None:
+        """Begin a group of rows, whose ratios are those to its own first row."""
+        self._section = title
 
     def add(self, name: str, unit: str, values: Iterable[float]) -> Sample:
         """Add a row."""
-        sample = Sample(name, unit, list(values))
+        sample = Sample(name, unit, list(values), self._section)
         self.samples.append(sample)
         return sample
 
@@ -65,14 +71,18 @@ class Result:
         self.budgets.append(Budget(name, value, bound, at_most, unit))
 
     def show(self, line: Callable[[str], None]) -> None:
-        """Print the rows, then the budgets, then the notes. The last column is each row's ratio to the first."""
+        """Print the rows, then the budgets, then the notes. The last column is each row's ratio to the first of its section."""
         line("")
         line(self.title)
         line(_row("", "median", "p99", "n", "ratio"))
-        first = self.samples[0] if self.samples else None
+        first: Sample | None = None
         for sample in self.samples:
-            same = first is not None and sample.unit == first.unit and sample is not first and first.median > 0
-            ratio = f"{sample.median / first.median:.2f}" if same and first is not None else ""
+            if first is None or sample.section != first.section:
+                first = sample
+                if sample.section:
+                    line(f" {sample.section}")
+            same = sample.unit == first.unit and sample is not first and first.median > 0
+            ratio = f"{sample.median / first.median:.2f}" if same else ""
             cells = (f"{_number(value)} {sample.unit}" for value in (sample.median, sample.p99))
             line(_row(f"  {sample.name}", *cells, str(len(sample.values)), ratio))
         for budget in self.budgets:
@@ -85,7 +95,14 @@ class Result:
     def document(self) -> dict[str, Any]:
         """Return it for JSON: no single measurements, but what they amount to."""
         rows = [
-            {"name": s.name, "unit": s.unit, "median": s.median, "p99": s.p99, "count": len(s.values)}
+            {
+                "section": s.section,
+                "name": s.name,
+                "unit": s.unit,
+                "median": s.median,
+                "p99": s.p99,
+                "count": len(s.values),
+            }
             for s in self.samples
         ]
         budgets = [asdict(budget) | {"passed": budget.passed} for budget in self.budgets]

@@ -108,7 +108,7 @@ def stack(name: str, *, driver: str = "container", data_dir: Path | None = None,
     `settings` are DORMICE_ variables. A `data_dir` that is given is left where it is.
     """
     with _directory(name) as directory, _alone(name):
-        address = ("127.0.0.1", _free_port())
+        address = ("127.0.0.1", free_port())
         key = secrets.token_urlsafe(32)
         network, first_uid = _ranges(name)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("DORMICE_") or k == "DORMICE_GUEST"} | {
@@ -185,7 +185,7 @@ def _remove_machines(address: tuple[str, int], key: str) -> None:
                 reach.delete_machine(connection, machine["machine_id"])
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

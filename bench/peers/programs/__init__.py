@@ -1,0 +1,1 @@
+"""What runs in the peers' own environments: workers and clients. They import nothing of Dormice."""

@@ -1,0 +1,40 @@
+"""Absurd's worker, which claims tasks from PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+
+from absurd_sdk import AsyncAbsurd, AsyncTaskContext
+
+from bench.peers.programs.steps import STEPS, Step, step
+
+QUEUE = "bench"
+TASK = "three-steps"
+LOOPS = 2
+CLAIMS = 32
+POLL_SECONDS = 0.01
+
+
+async def three_steps(_: object, context: AsyncTaskContext) -> list[Step]:
+    return [await context.step(f"step-{number}", _action(number)) for number in STEPS]
+
+
+def _action(number: int) -> Callable[[], Awaitable[Step]]:
+    async def run_step() -> Step:
+        return step(number)
+
+    return run_step
+
+
+async def main() -> None:
+    async with asyncio.TaskGroup() as group:
+        for number in range(LOOPS):
+            worker = AsyncAbsurd(sys.argv[1], queue_name=QUEUE)
+            worker.register_task(TASK)(three_steps)
+            group.create_task(worker.start_worker(f"loop-{number}", concurrency=CLAIMS, poll_interval=POLL_SECONDS))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,121 @@
+"""(9) Workflows of three durable steps: throughput, latency, memory and disk, side by side with others."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from bench.figures import Result
+from bench.peers.absurd import Absurd
+from bench.peers.dbos import DbosOnPostgres, DbosOnSqlite
+from bench.peers.prefect import Prefect
+from bench.peers.restate import Restate
+from bench.peers.temporal import Temporal
+from bench.peers.workflow_peer import RunningPeer, Unavailable, WorkflowPeer
+from bench.workbench import Workbench
+
+TITLE = "(9) workflows of three durable steps"
+PEERS: Sequence[WorkflowPeer] = (Restate(), Temporal(), Absurd(), DbosOnPostgres(), DbosOnSqlite(), Prefect())
+"""The ratios are those to the first that is available."""
+IN_FLIGHT = (1, 16, 64)
+RATE = 10.0
+"""Workflows per second of the open loop, which all but the slowest can follow."""
+MIB = float(1 << 20)
+KIB = 1024.0
+
+
+@dataclass(slots=True)
+class Measured:
+    """What was found of one system in all rounds."""
+
+    rates: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    cpu: list[float] = field(default_factory=list)
+    first_step: list[float] = field(default_factory=list)
+    end: list[float] = field(default_factory=list)
+    server: list[float] = field(default_factory=list)
+    worker: list[float] = field(default_factory=list)
+    disk: list[float] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+def run(bench: Workbench) -> Result:
+    result = Result("workflow-rate", TITLE)
+    measured = {peer.name: Measured() for peer in PEERS}
+    peers = [peer for peer in PEERS if _tried(measured[peer.name], "installed", peer.install)]
+    for _ in range(bench.amount(2, 1)):
+        peers = [
+            peer
+            for peer in peers
+            if _tried(measured[peer.name], "started", partial(_round, bench, peer, measured[peer.name]))
+        ]
+    _rows(result, measured)
+    for peer in PEERS:
+        kind = "server" if peer.server else "library: its client runs the workflows"
+        result.notes.append(f"{peer.name}: {kind}; {peer.fsync}; {peer.setup}")
+        result.notes += [f"{peer.name} could not be {what}: {why}" for what, why in measured[peer.name].missing.items()]
+    result.notes.append(f"one after another, in rounds; the load of the host at the end was {os.getloadavg()[0]:.1f}")
+    return result
+
+
+def _round(bench: Workbench, peer: WorkflowPeer, found: Measured) -> None:
+    """Start a system, measure it once and stop it. Raises Unavailable if it does not start."""
+    with peer.running() as system:
+        _tried(found, "warmed up", lambda: system.throughput(in_flight=16, seconds=1.0))
+        empty, runs = system.disk(), 0
+
+        def closed(in_flight: int) -> None:
+            nonlocal runs
+            did = system.throughput(in_flight=in_flight, seconds=bench.amount(4, 2))
+            runs += did.runs
+            found.rates[in_flight].append(did.rate)
+            if in_flight == IN_FLIGHT[-1]:
+                found.cpu.append(did.cpu_per_run * 1000)
+
+        for in_flight in IN_FLIGHT:
+            _tried(found, f"measured with {in_flight} in flight", partial(closed, in_flight))
+        found.disk.append((system.disk() - empty) / max(runs, 1) / KIB)
+        _tried(found, "measured in an open loop", lambda: _open(system, found, bench.amount(10, 5)))
+        memory = system.memory()
+        found.server.append(memory.server / MIB)
+        found.worker.append(memory.worker / MIB)
+
+
+def _open(system: RunningPeer, found: Measured, seconds: float) -> None:
+    rates = [rate for of_lanes in found.rates.values() for rate in of_lanes]
+    took = system.latencies(rate=min(RATE, max(rates, default=RATE) / 2), seconds=seconds)
+    found.first_step += [value * 1000 for value in took.first_step]
+    found.end += [value * 1000 for value in took.end]
+
+
+def _tried(found: Measured, what: str, measure: Callable[[], object]) -> bool:
+    """Do it, or remember why it could not be done."""
+    try:
+        measure()
+    except Unavailable as why:
+        found.missing[what] = str(why)
+        return False
+    return True
+
+
+def _rows(result: Result, measured: dict[str, Measured]) -> None:
+    def section(title: str, unit: str, values: Callable[[Measured], Sequence[float]]) -> None:
+        result.section(title)
+        for name, found in measured.items():
+            if values(found):
+                result.add(name, unit, values(found))
+
+    for in_flight in IN_FLIGHT:
+        section(f"throughput, {in_flight} in flight", "/s", partial(_rates, in_flight))
+    section(f"processor time per workflow, {IN_FLIGHT[-1]} in flight", "ms", lambda found: found.cpu)
+    section(f"submit to first step, {RATE:g} per second", "ms", lambda found: found.first_step)
+    section(f"submit to result, {RATE:g} per second", "ms", lambda found: found.end)
+    section("memory of the server", "MiB", lambda found: [size for size in found.server if size > 0])
+    section("memory of the worker", "MiB", lambda found: found.worker)
+    section("disk per workflow", "KiB", lambda found: found.disk)
+
+
+def _rates(in_flight: int, found: Measured) -> Sequence[float]:
+    return found.rates[in_flight]
