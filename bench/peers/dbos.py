@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from bench.peers import postgres
 from bench.peers.driven_peer import DrivenPeer, client
 from bench.peers.package_cache import Packages
-from bench.peers.processes import data_directory, disk_of
+from bench.peers.processes import data_directory
+from bench.peers.sqlite_file import written_size
 from bench.peers.workflow_peer import RunningPeer
 
 VERSION = "3.4.0"
@@ -31,7 +32,7 @@ class DbosOnSqlite:
             file = directory / "data" / "dbos.sqlite"
             file.parent.mkdir()
             with client(PACKAGES, "dbos_program", [f"sqlite:///{file}"], directory) as driven:
-                yield DrivenPeer(driven, driven, [], lambda: disk_of(file.parent, without=["*-journal"]))
+                yield DrivenPeer(driven, driven, [], lambda: written_size(file))
 
 
 class DbosOnPostgres:

@@ -15,6 +15,7 @@ from bench.peers.processes import Child, cpu_of, memory_of, process
 from bench.peers.workflow_peer import Latencies, Memory, Throughput, Unavailable
 
 PROGRAMS = "bench.peers.programs"
+READY = json.dumps({"ready": True}) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,13 @@ def client(
     """Run one of the programs as a client; it is ready. Raises Unavailable."""
     command = [packages.python, "-m", f"{PROGRAMS}.{program}", *arguments]
     with process("client", command, directory, piped=True, environment=environment) as child:
-        if child.process.stdout is None or not child.process.stdout.readline():
-            raise Unavailable(f"the client is not ready: {child.log_end()}")
+        wait_ready(child)
         yield child
+
+
+def wait_ready(child: Child) -> None:
+    """Wait until a client can be told what to do, whatever it says before. Raises Unavailable."""
+    for line in child.process.stdout or ():
+        if line == READY:
+            return
+    raise Unavailable(f"the client is not ready: {child.log_end()}")

@@ -9,12 +9,12 @@ from urllib.request import urlopen
 from bench.peers.driven_peer import DrivenPeer, client
 from bench.peers.package_cache import Packages
 from bench.peers.processes import data_directory, disk_of, process
+from bench.peers.sqlite_file import written_size
 from bench.peers.workflow_peer import RunningPeer
 from bench.stack import free_port
 
 VERSION = "3.9.1"
 PACKAGES = Packages("prefect", pypi=[f"prefect=={VERSION}"])
-RECYCLED = ["*-wal", "*-shm", "*.log"]
 
 
 class Prefect:
@@ -49,7 +49,9 @@ class Prefect:
             with process("server", command, directory, environment=settings) as server:
                 server.wait_ready(lambda: _healthy(api))
                 with client(PACKAGES, "prefect_client", [], directory, settings) as driven:
-                    yield DrivenPeer(driven, driven, [server], lambda: disk_of(data, without=RECYCLED))
+                    yield DrivenPeer(
+                        driven, driven, [server], lambda: written_size(data / "prefect.db") + disk_of(data / "storage")
+                    )
 
 
 def _healthy(api: str) -> bool:

@@ -128,20 +128,12 @@ def _trees(pids: Iterable[int]) -> Iterator[int]:
                 yield from _trees(int(child) for child in file.read_text().split())
 
 
-def disk_of(directory: Path, *, without: Sequence[str] = ()) -> int:
-    """Return the sizes of the files under a directory in whole blocks, but for those whose path matches a pattern of `without`.
-
-    What is allocated beforehand and not written does not count.
-    """
+def disk_of(directory: Path) -> int:
+    """Return the sizes of the files under a directory, in whole blocks. What is allocated and not written does not count."""
     total = 0
     for path in directory.rglob("*"):
-        if any(path.match(pattern) for pattern in without):
-            continue
-        try:
-            size = path.lstat().st_size
-        except FileNotFoundError:
-            continue  # a compaction has removed it
-        total += -(-size // BLOCK) * BLOCK
+        with contextlib.suppress(FileNotFoundError):  # it has been removed meanwhile
+            total += -(-path.lstat().st_size // BLOCK) * BLOCK
     return total
 
 

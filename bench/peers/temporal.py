@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from bench.peers.driven_peer import DrivenPeer, client, worker
 from bench.peers.package_cache import Packages
-from bench.peers.processes import data_directory, disk_of, listens, process
+from bench.peers.processes import data_directory, listens, process
+from bench.peers.sqlite_file import written_size
 from bench.peers.workflow_peer import RunningPeer
 from bench.stack import free_port
 
@@ -47,4 +48,4 @@ class Temporal:
                     worker(PACKAGES, "temporal_worker", [address], directory) as serving,
                     client(PACKAGES, "temporal_client", [address], directory) as driven,
                 ):
-                    yield DrivenPeer(driven, serving, [server], lambda: disk_of(data, without=["*-wal", "*-shm"]))
+                    yield DrivenPeer(driven, serving, [server], lambda: written_size(data / "db"))

@@ -63,7 +63,7 @@ class RunningPeer(Protocol):
     def memory(self) -> Memory: ...
 
     def disk(self) -> int:
-        """Return the bytes that are allocated on disk now, without files whose size does not grow with the number of workflows."""
+        """Return the bytes on disk, without logs that are reused: what grows with the number of workflows."""
         ...
 
 
