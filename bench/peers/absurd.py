@@ -36,8 +36,8 @@ class Absurd:
             for command in (["init"], ["create-queue", "bench"]):
                 _control(command, database)
             with (
-                worker(PACKAGES, "absurd_worker", [database.url], directory) as serving,
-                client(PACKAGES, "absurd_client", [database.url], directory) as driven,
+                worker(PACKAGES.python, "absurd_worker", [database.url], directory) as serving,
+                client(PACKAGES.python, "absurd_client", [database.url], directory) as driven,
             ):
                 yield DrivenPeer(driven, serving, [database.server], database.disk)
 

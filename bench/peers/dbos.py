@@ -31,7 +31,7 @@ class DbosOnSqlite:
         with data_directory("dbos") as directory:
             file = directory / "data" / "dbos.sqlite"
             file.parent.mkdir()
-            with client(PACKAGES, "dbos_program", [f"sqlite:///{file}"], directory) as driven:
+            with client(PACKAGES.python, "dbos_program", [f"sqlite:///{file}"], directory) as driven:
                 yield DrivenPeer(driven, driven, [], lambda: written_size(file))
 
 
@@ -50,6 +50,6 @@ class DbosOnPostgres:
         with (
             data_directory("dbos") as directory,
             postgres.postgres(directory) as database,
-            client(PACKAGES, "dbos_program", [database.url], directory) as driven,
+            client(PACKAGES.python, "dbos_program", [database.url], directory) as driven,
         ):
             yield DrivenPeer(driven, driven, [database.server], database.disk)

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
-from bench.peers.package_cache import Packages
-from bench.peers.processes import Child, cpu_of, memory_of, process
+from bench.peers.processes import READY_SECONDS, Child, cpu_of, memory_of, process
+from bench.peers.programs.load import DRAIN_SECONDS
 from bench.peers.workflow_peer import Latencies, Memory, Throughput, Unavailable
 
 PROGRAMS = "bench.peers.programs"
@@ -52,7 +53,8 @@ class DrivenPeer:
             raise ValueError("the client's standard input and output are not ours")
         try:
             print(json.dumps(order), file=orders, flush=True)
-            line = answers.readline()
+            with _killed_after(self.client, order["seconds"] + 2 * DRAIN_SECONDS):
+                line = answers.readline()
         except BrokenPipeError:
             line = ""
         if not line:
@@ -65,28 +67,28 @@ class DrivenPeer:
 
 @contextmanager
 def worker(
-    packages: Packages,
+    python: str,
     program: str,
     arguments: Sequence[str],
     directory: Path,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Child]:
-    """Run one of the programs as a worker."""
-    command = [packages.python, "-m", f"{PROGRAMS}.{program}", *arguments]
+    """Run one of the programs as a worker. `python`: of the environment that it needs."""
+    command = [python, "-m", f"{PROGRAMS}.{program}", *arguments]
     with process("worker", command, directory, stop=signal.SIGINT, environment=environment) as child:
         yield child
 
 
 @contextmanager
 def client(
-    packages: Packages,
+    python: str,
     program: str,
     arguments: Sequence[str],
     directory: Path,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Child]:
-    """Run one of the programs as a client; it is ready. Raises Unavailable."""
-    command = [packages.python, "-m", f"{PROGRAMS}.{program}", *arguments]
+    """Run one of the programs as a client, likewise, and wait until it is ready. Raises Unavailable."""
+    command = [python, "-m", f"{PROGRAMS}.{program}", *arguments]
     with process("client", command, directory, piped=True, environment=environment) as child:
         wait_ready(child)
         yield child
@@ -94,7 +96,19 @@ def client(
 
 def wait_ready(child: Child) -> None:
     """Wait until a client can be told what to do, whatever it says before. Raises Unavailable."""
-    for line in child.process.stdout or ():
-        if line == READY:
-            return
+    with _killed_after(child, READY_SECONDS):
+        for line in child.process.stdout or ():
+            if line == READY:
+                return
     raise Unavailable(f"the client is not ready: {child.log_end()}")
+
+
+@contextmanager
+def _killed_after(child: Child, seconds: float) -> Iterator[None]:
+    """End a client that does not answer: its pipe ends with it, and with that our reading."""
+    timer = Timer(seconds, child.process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -48,7 +48,7 @@ class Prefect:
             command = [PACKAGES.program("prefect"), "server", "start", *options]
             with process("server", command, directory, environment=settings) as server:
                 server.wait_ready(lambda: _healthy(api))
-                with client(PACKAGES, "prefect_client", [], directory, settings) as driven:
+                with client(PACKAGES.python, "prefect_client", [], directory, settings) as driven:
                     yield DrivenPeer(
                         driven, driven, [server], lambda: written_size(data / "prefect.db") + disk_of(data / "storage")
                     )

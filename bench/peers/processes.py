@@ -140,7 +140,8 @@ def disk_of(directory: Path) -> int:
 def _end(started: subprocess.Popen[str], stop: signal.Signals) -> None:
     for stream in (started.stdin, started.stdout):
         if stream is not None:
-            stream.close()
+            with contextlib.suppress(BrokenPipeError):  # what it was told last and has not read
+                stream.close()
     if started.poll() is None:
         started.send_signal(stop)
     try:

@@ -40,11 +40,11 @@ class Restate:
             process(
                 "server", [_program()], directory, environment=_settings(directory, ingress, admin, node)
             ) as server,
-            worker(PACKAGES, "restate_worker", [f"127.0.0.1:{service}"], directory) as serving,
+            worker(PACKAGES.python, "restate_worker", [f"127.0.0.1:{service}"], directory) as serving,
         ):
             serving.wait_ready(lambda: listens(service))
             server.wait_ready(lambda: listens(admin) and listens(ingress) and _registers(admin, service))
-            with client(PACKAGES, "restate_client", [f"http://127.0.0.1:{ingress}"], directory) as driven:
+            with client(PACKAGES.python, "restate_client", [f"http://127.0.0.1:{ingress}"], directory) as driven:
                 yield DrivenPeer(driven, serving, [server], lambda: disk_of(directory / "data"))
 
 

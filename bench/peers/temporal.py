@@ -45,7 +45,7 @@ class Temporal:
             with process("server", command, directory) as server:
                 server.wait_ready(lambda: listens(port))
                 with (
-                    worker(PACKAGES, "temporal_worker", [address], directory) as serving,
-                    client(PACKAGES, "temporal_client", [address], directory) as driven,
+                    worker(PACKAGES.python, "temporal_worker", [address], directory) as serving,
+                    client(PACKAGES.python, "temporal_client", [address], directory) as driven,
                 ):
                     yield DrivenPeer(driven, serving, [server], lambda: written_size(data / "db"))

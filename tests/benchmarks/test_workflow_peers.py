@@ -75,6 +75,17 @@ def test_a_client_that_ends_is_told_of_with_what_it_said_last(driven: DrivenPeer
         driven.throughput(in_flight=1, seconds=0.05)
 
 
+def test_a_client_that_does_not_get_ready_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.peers.driven_peer.READY_SECONDS", 0.05)
+    with (
+        process(
+            "client", ["sh", "-c", "echo 'waiting for a database' >&2; exec sleep 1000"], tmp_path, piped=True
+        ) as child,
+        pytest.raises(Unavailable, match="the client is not ready"),
+    ):
+        wait_ready(child)
+
+
 def test_a_process_is_ended_with_all_that_it_has_started(tmp_path: Path) -> None:
     script = "sleep 1000 & echo $! > child; wait"
     with process("parent", ["sh", "-c", script], tmp_path) as child:
