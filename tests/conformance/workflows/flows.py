@@ -317,18 +317,6 @@ async def publishes(ctx: WorkflowContext, payload: dict) -> None:
         raise RuntimeError("again: an event that was published is not published twice")
 
 
-@workflow(id="on_one", trigger_on_event="flows/one")
-async def on_one(ctx: WorkflowContext, payload: dict) -> Any:
-    note(ctx, "triggered", payload=payload, session=ctx.session_id)
-    return payload
-
-
-@workflow(id="on_some", trigger_on_event="flows/some", batch_size=3, batch_timeout_seconds=2)
-async def on_some(ctx: WorkflowContext, payload: dict) -> int:
-    note(ctx, "triggered", payload=payload)
-    return len(payload["events"])
-
-
 # Queues.
 
 

@@ -12,7 +12,7 @@ from tests.conformance.workflows.world import Client, World
 def test_a_parent_gets_its_childs_result(world: World, client: Client) -> None:
     parent = world.ended(client.start("parent_of", {"child": "doubles_value", "payload": {"value": 4}}))
     assert (parent["status"], parent["result"], parent["retry_count"]) == ("completed", {"doubled": 8}, 0)
-    (ran,) = world.notes("child", parent=parent["id")]
+    (ran,) = world.notes("child", parent=parent["id"])
     child = world.execution(ran["run"])
     assert (child["parent_execution_id"], child["root_execution_id"]) == (parent["id"], parent["id"])
     assert (child["step_key"], child["queue_name"], child["batch_id"]) == ("child", "doubles_value", None)
@@ -65,7 +65,7 @@ def test_a_batch_of_failures_fails_nobody_else(world: World, client: Client) -> 
 def test_a_batch_of_fifty_comes_back_whole(world: World, client: Client) -> None:
     record = world.ended(client.start("batch", {"children": [("doubles_value", {"value": n}) for n in range(1, 51)]}))
     assert [result["result"]["doubled"] for result in record["result"]] == [2 * n for n in range(1, 51)]
-    children = world.notes("child", parent=record["id")]
+    children = world.notes("child", parent=record["id"])
     assert len(children) == 50
     assert len({world.execution(line["run"])["batch_id"] for line in children}) == 1
 
@@ -85,7 +85,7 @@ def test_a_batch_from_outside_shares_batch_and_session(world: World, client: Cli
 def test_two_parallel_waits_make_two_children(world: World, client: Client) -> None:
     record = world.ended(client.start("gathers"))
     assert record["result"] == [{"doubled": 2}, {"doubled": 4}]
-    children = world.notes("child", parent=record["id")]
+    children = world.notes("child", parent=record["id"])
     assert sorted(line["number"] for line in children) == [1, 2]
 
 
@@ -103,7 +103,7 @@ def test_waits_of_four_kinds_can_stand_side_by_side(world: World, client: Client
 def test_children_one_after_the_other(world: World, client: Client) -> None:
     record = world.ended(client.start("sequence", {"n": 10}))
     assert record["result"] == 90
-    assert len(world.notes("child", parent=record["id")]) == 10
+    assert len(world.notes("child", parent=record["id"])) == 10
 
 
 def test_root_session_and_user_go_down_the_tree(world: World, client: Client) -> None:
@@ -127,7 +127,7 @@ def test_children_that_are_only_started_are_started_once(world: World, client: C
     children = [world.ended(run) for run in record["result"]]
     assert [child["payload"]["value"] for child in children] == [1, 2, 3]
     assert {(child["parent_execution_id"], child["step_key"]) for child in children} == {(record["id"], None)}
-    assert len(world.notes("child", parent=record["id")]) == 3
+    assert len(world.notes("child", parent=record["id"])) == 3
 
 
 def test_a_childs_pydantic_result_is_its_class_again(client: Client) -> None:

@@ -1,11 +1,9 @@
-"""Events of the foreign SDK: what is published is streamed, from now on or from before, and starts workflows."""
+"""Events of the foreign SDK: what is published is streamed, from now on or from before."""
 
 from __future__ import annotations
 
 from typing import Any
 from uuid import uuid4
-
-import pytest
 
 from tests.conformance.workflows.world import Client, World
 
@@ -102,58 +100,3 @@ def test_an_event_of_a_step_is_published_once(world: World, client: Client) -> N
     assert [(event["data"], event["event_type"]) for event in events] == [({"n": 1}, "told"), ({"n": 2}, None)]
     own = client("stream_run", workflow="publishes", run=run)
     assert [event["data"] for event in own if event["event_type"] == "progress"] == [{"inner": True}]
-
-
-def triggered(world: World, marker: str, count: int) -> list[dict[str, Any]]:
-    """Return the diary's lines of runs that were started by events with a marker, once they hold that many events."""
-
-    def mine() -> list[dict[str, Any]]:
-        lines = world.notes("triggered")
-        return [line for line in lines if marker in str(line["payload"])]
-
-    world.noted("triggered")
-    found = mine()
-    while sum(len(line["payload"].get("events", [0])) for line in found) < count:
-        world.noted("triggered", times=len(world.notes("triggered")) + 1)
-        found = mine()
-    return found
-
-
-def test_each_event_starts_a_run(world: World, client: Client) -> None:
-    marker = str(uuid4())
-    numbers = client("publish", topic="flows/one", data=[{"m": marker, "n": n} for n in range(3)], event_type="told")
-    lines = triggered(world, marker, 3)
-    payloads = sorted((line["payload"] for line in lines), key=lambda payload: int(payload["sequence_id"]))
-    assert [payload["sequence_id"] for payload in payloads] == numbers
-    assert [payload["data"] for payload in payloads] == [{"m": marker, "n": n} for n in range(3)]
-    assert all(
-        set(payload) == {"id", "sequence_id", "topic", "event_type", "data", "created_at"} for payload in payloads
-    )
-    record = world.ended(lines[0]["run"])
-    assert (record["status"], record["session_id"], record["workflow_id"]) == ("completed", None, "on_one")
-    assert record["payload"] == lines[0]["payload"]
-
-
-def test_events_start_a_run_together_once_they_are_enough(world: World, client: Client) -> None:
-    marker = str(uuid4())
-    client("publish", topic="flows/some", data=[{"m": marker, "n": n} for n in range(6)])
-    lines = triggered(world, marker, 6)
-    assert [len(line["payload"]["events"]) for line in lines] == [3, 3]
-    numbers = sorted(event["data"]["n"] for line in lines for event in line["payload"]["events"])
-    assert numbers == list(range(6))
-
-
-def test_events_that_are_not_enough_start_a_run_after_a_while(world: World, client: Client) -> None:
-    marker = str(uuid4())
-    client("publish", topic="flows/some", data=[{"m": marker, "n": n} for n in range(2)])
-    (line,) = triggered(world, marker, 2)
-    assert [event["data"]["n"] for event in line["payload"]["events"]] == [0, 1]
-
-
-@pytest.mark.parametrize("data", [[{"n": 1}] * 100])
-def test_no_event_starts_two_runs(world: World, client: Client, data: list[Any]) -> None:
-    marker = str(uuid4())
-    for item in data:
-        client("publish", topic="flows/one", data=[{**item, "m": marker}])
-    lines = triggered(world, marker, len(data))
-    assert len(lines) == len({line["payload"]["id"] for line in lines}) == len(data)
