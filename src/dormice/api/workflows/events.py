@@ -27,6 +27,13 @@ from dormice.store.workflows import Project
 _PUBLISH = BodyDecoder(wire.PublishRequest)
 _encode = msgspec.json.Encoder().encode
 _AT_ONCE = 100
+_LINE_ENDS = {
+    b"\n": b" ",
+    b"\r": b" ",
+    "\x85".encode(): b"\\u0085",
+    "\u2028".encode(): b"\\u2028",
+    "\u2029".encode(): b"\\u2029",
+}
 _LINGER_MS = 5_000
 """How long a stream of a run's events goes on after the run has completed: what it published last may still be on its way."""
 
@@ -118,7 +125,7 @@ class EventRoutes:
             )
             if found:
                 after = found[-1].sequence
-                yield b"".join(b"data: %s\n\n" % _encode(_record(event)) for event in found)
+                yield b"".join(b"data: %s\n\n" % _one_line(_encode(_record(event))) for event in found)
                 ended = False
             elif self._events.closing or last or (ended and not wait_ms):
                 return
@@ -195,6 +202,16 @@ def _record(event: Event) -> wire.EventRecord:
         data=msgspec.Raw(event.data),
         created_at=rfc3339(event.created_at),
     )
+
+
+def _one_line(record: bytes) -> bytes:
+    """Return JSON without line ends, those of Unicode included: the foreign SDK ends a line of a stream at each of them.
+
+    Bare ones stand between tokens only, the others in strings only.
+    """
+    for end, instead in _LINE_ENDS.items():
+        record = record.replace(end, instead)
+    return record
 
 
 def _moment(call: Call) -> int | None:
