@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from urllib.parse import unquote_to_bytes
+
 from litestar.types import ASGIApp
 
 from dormice.api.http.call import Call
@@ -29,6 +32,8 @@ _WORKER = BodyDecoder(wire.WorkerReference)
 _ANYBODY = Attempt()
 _KINDS = {kind.value: kind for kind in (WaitKind.TIME, WaitKind.EVENT, WaitKind.SUSPEND)}
 _PREFIX = "/internal/executions/{execution_id}"
+_QUOTED = re.compile(rb"(?:%(?:2[02]|3[CE]|60|7[BD]|[89A-F][0-9A-F]))+")
+"""What the foreign SDK's HTTP library quotes: spaces, `"<>{}`, the backquote, and all beyond ASCII."""
 
 
 class AttemptRoutes:
@@ -89,8 +94,7 @@ class AttemptRoutes:
 
     async def step(self, call: Call, _caller: Caller, project: Project) -> ASGIApp:
         """GET …/steps/{step_key}."""
-        query: bytes = call.scope["query_string"]
-        key = call.path["step_key"] + (f"?{query.decode('latin-1')}" if query else "")  # the SDK does not quote it
+        key = _step_key(call.scope["raw_path"], call.scope["query_string"]) or call.path["step_key"]
         return json_reply(wire.step(await self._attempts.step(project, call.path["execution_id"], key)))
 
     async def steps(self, call: Call, _caller: Caller, project: Project) -> ASGIApp:
@@ -222,3 +226,9 @@ def _moment(text: str, field: str) -> int:
         return micros(text)
     except (ValueError, OverflowError):
         raise bad(f"{field} must be a moment as ISO 8601 writes it", f"body.{field}") from None
+
+
+def _step_key(path: bytes, query: bytes) -> str:
+    """Return the key that the foreign SDK asks for; it puts keys into the path as they are, so that `%2F` is no slash."""
+    key = path.partition(b"/steps/")[2] + (b"?" + query if query else b"")
+    return _QUOTED.sub(lambda quoted: unquote_to_bytes(quoted[0]), key).decode(errors="replace")
