@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from uuid import uuid4
 
@@ -48,6 +49,16 @@ def test_any_data_comes_through_a_stream(client: Client) -> None:
     client("publish", topic=topic, data=ODD)
     events = client("stream_topic", topic=topic, count=len(ODD), last_sequence_id=0)
     assert [event["data"] for event in events] == ODD
+
+
+def test_data_that_was_written_over_several_lines_comes_through_a_stream(world: World, client: Client) -> None:
+    topic = new_topic()
+    body = json.dumps({"topic": topic, "events": [{"data": {"a": [1, {"b": "\u2028"}]}}]}, indent=2, ensure_ascii=False)
+    with world.http() as http:
+        headers = {"Content-Type": "application/json"}
+        http.post("/api/v1/events/publish", content=body.encode(), headers=headers).raise_for_status()
+    (event,) = client("stream_topic", topic=topic, count=1, last_sequence_id=0)
+    assert event["data"] == {"a": [1, {"b": "\u2028"}]}
 
 
 def test_a_run_tells_its_story_on_its_topic(world: World, client: Client) -> None:

@@ -132,11 +132,16 @@ class World:
         """Start a process with the SDK's client."""
         return Client(self._start("run_client", *self.modules, log="client.log", pipes=subprocess.PIPE))
 
-    def start_worker(self, **environment: str) -> subprocess.Popen[str]:
-        """Start a worker, and wait until it listens: it has registered before that."""
-        process: subprocess.Popen[str] = self._start(
+    def spawn_worker(self, **environment: str) -> subprocess.Popen[str]:
+        """Start a worker."""
+        started: subprocess.Popen[str] = self._start(
             "run_worker", *self.modules, log="worker.log", pipes=None, **environment
         )
+        return started
+
+    def start_worker(self, **environment: str) -> subprocess.Popen[str]:
+        """Start a worker, and wait until it listens: it has registered before that."""
+        process = self.spawn_worker(**environment)
         wait_until(lambda: self._listens(process), STARTED_SECONDS, "a worker that listens")
         return process
 
