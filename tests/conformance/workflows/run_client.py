@@ -20,8 +20,7 @@ from typing import Any
 
 from polos import BatchWorkflowInput, PolosClient
 from polos.core.workflow import get_workflow
-from polos.features import events
-from polos.features.schedules import schedules
+from polos.features import events, schedules
 from polos.runtime.client import ExecutionHandle
 from pydantic import BaseModel
 
@@ -166,7 +165,7 @@ async def answer_event_at_once(client: PolosClient, workflow: str, topic: str) -
 
 @call
 async def schedule(client: PolosClient, **options: Any) -> str:
-    """`schedules.create`."""
+    """`polos.schedules.create`."""
     return await schedules.create(client, **options)
 
 

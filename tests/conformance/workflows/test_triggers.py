@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from tests.conformance.workflows.world import Client, World
+from tests.wait import wait_until
 
 MODULES = ("trigger_flows",)
 
@@ -13,16 +14,12 @@ MODULES = ("trigger_flows",)
 def triggered(world: World, marker: str, count: int) -> list[dict[str, Any]]:
     """Return the diary's lines of runs that were started by events with a marker, once they hold that many events."""
 
-    def mine() -> list[dict[str, Any]]:
-        lines = world.notes("triggered")
-        return [line for line in lines if marker in str(line["payload"])]
+    def mine() -> list[dict[str, Any]] | None:
+        lines = [line for line in world.notes("triggered") if marker in str(line["payload"])]
+        events = sum(len(line["payload"].get("events", [0])) for line in lines)
+        return lines if events >= count else None
 
-    world.noted("triggered")
-    found = mine()
-    while sum(len(line["payload"].get("events", [0])) for line in found) < count:
-        world.noted("triggered", times=len(world.notes("triggered")) + 1)
-        found = mine()
-    return found
+    return wait_until(mine, 30, f"{count} events of {marker}")
 
 
 def test_each_event_starts_a_run(world: World, client: Client) -> None:
