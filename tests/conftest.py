@@ -13,7 +13,7 @@ from shutil import rmtree
 
 import pytest
 
-from tests.live import IMAGE_DIR, UP, Api, Live, running
+from tests.live import IMAGE_DIR, Api, Live, running
 
 DRIVER = os.environ.get("DORMICE_TEST_DRIVER", "process")
 """`container` runs on real machines what otherwise is run on bare processes."""
@@ -38,12 +38,10 @@ def _start_live(directory: Callable[[], Path]) -> StartLive:
     if not GUEST.exists():
         pytest.fail("no guest: run `make guest`")
 
-    def start(
-        driver: str = DRIVER, *, program: tuple[str, ...] = UP, **extra: str
-    ) -> AbstractContextManager[Live]:
+    def start(driver: str = DRIVER, **extra: str) -> AbstractContextManager[Live]:
         path = directory()
         path.chmod(0o755)
-        return running(path, driver, next(_numbers), program=program, **extra)
+        return running(path, driver, next(_numbers), **extra)
 
     return start
 

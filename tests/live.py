@@ -25,7 +25,6 @@ TERMINAL = {"succeeded", "failed", "cancelled", "expired"}
 READY_SECONDS = 30.0
 STOPPED_SECONDS = 30.0
 LONGEST_WAIT_MS = 20_000
-UP = ("dormice.cli", "up")
 
 
 @dataclass(eq=False)
@@ -38,7 +37,7 @@ class Live:
     number: int
     """Tells this instance's networks and uids from those of others on this host."""
     extra: Mapping[str, str]
-    program: tuple[str, ...] = UP
+    program: tuple[str, ...] = ("dormice.cli", "up")
     """The module that is run, and its arguments."""
     api_key: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     port: int = 0
@@ -277,11 +276,9 @@ def new_key() -> dict[str, str]:
 
 
 @contextmanager
-def running(
-    directory: Path, driver: str, number: int, *, program: tuple[str, ...] = UP, **extra: str
-) -> Iterator[Live]:
+def running(directory: Path, driver: str, number: int, **extra: str) -> Iterator[Live]:
     """Run a Dormice for as long as the block lasts; afterwards nothing of it may be left."""
-    with tended(Live(directory, driver, f"t{number}{os.getpid() % 46656:x}", number, extra, program)) as live:
+    with tended(Live(directory, driver, f"t{number}{os.getpid() % 46656:x}", number, extra)) as live:
         yield live
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.conformance.workflows.world import PYTHON, Client, World, own_network
 from tests.conftest import StartLive
 
-LOCAL = ("dormice.cli", "up", "--local-mode")
+LOCAL = {"DORMICE_LOCAL_MODE": "true"}
 
 
 def _wanted(request: pytest.FixtureRequest, name: str) -> dict[str, str]:
@@ -29,7 +29,7 @@ def _bare_world(
     if not PYTHON.exists():
         pytest.fail("the SDKs are not installed: run `make sdks`")
     modules = getattr(request.module, "MODULES", ("flows",))
-    with own_network(), start_live("process", program=LOCAL, **_wanted(request, "SERVER")) as live:
+    with own_network(), start_live("process", **LOCAL, **_wanted(request, "SERVER")) as live:
         world = World(live, directory(), modules)
         try:
             yield world
