@@ -16,6 +16,7 @@ from dormice.api.services import WorkflowServices
 from dormice.api.workflows import wire
 from dormice.api.workflows.door import Door, bad, empty
 from dormice.api.workflows.runs import check_step_key
+from dormice.domain.errors import Invalid
 from dormice.domain.limits import Limits
 from dormice.domain.moments import micros
 from dormice.domain.run import NULL, Step, WaitKind
@@ -47,14 +48,21 @@ class AttemptRoutes:
 
     async def complete(self, call: Call, _caller: Caller, project: Project) -> ASGIApp:
         """POST …/complete."""
-        body = _COMPLETE.decode(call.header("Content-Type"), await self._body(call))
+        run_id = call.path["execution_id"]
+        try:
+            body = _COMPLETE.decode(call.header("Content-Type"), await self._body(call))
+        except Invalid as error:
+            # The SDK sends it again some times and then forgets the run, which would run for ever.
+            reason = f"its result could not be taken: {error.message}"
+            await self._attempts.fail(project, run_id, _ANYBODY, reason, retryable=False)
+            raise
         result = RunResult(
             result=bytes(body.result),
             output_schema_name=body.output_schema_name,
             final_state=wire.json(body.final_state),
         )
         attempt = Attempt(worker_id=body.worker_id)
-        await self._attempts.complete(project, call.path["execution_id"], attempt, result)
+        await self._attempts.complete(project, run_id, attempt, result)
         return empty()
 
     async def fail(self, call: Call, _caller: Caller, project: Project) -> ASGIApp:

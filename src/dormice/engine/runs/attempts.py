@@ -16,6 +16,7 @@ from dormice.engine.runs.waits import Waits
 from dormice.engine.tasks import Tasks
 from dormice.store.workflows import Attempt, Moved, NewWait, Project, Refused, RunResult, RunStore
 
+_STOPPING_US = 2_000_000
 _EARLY_US = 1_000_000
 """A worker's own clock may say a little sooner than ours that a run has run too long."""
 
@@ -137,6 +138,9 @@ class Attempts:
                 location="path.execution_id",
                 status=400,
             )
+        self._dispatcher.rest(
+            current.worker_id, _STOPPING_US
+        )  # most likely it stops, and would take this run and not run it
         await self._dispatcher.release(current, crashed=True)
 
     def _ran_too_long(self, run: Run) -> bool:

@@ -148,8 +148,7 @@ class RunDispatcher:
             self.ask_after(run, self._policy.silent_push_ms)
         else:
             if answer is PushAnswer.FULL:
-                worker.rests_until = self._clock.steady() + REST_US
-                self._agenda.put(worker.rests_until, ("rest", worker.worker.id), lambda: self._look(worker))
+                self.rest(worker.worker.id, REST_US)
             else:
                 log.warning("worker %s did not take a run: %s", worker.worker.id, answer.value)
                 worker.failures = MOST_FAILURES if answer is PushAnswer.MISMATCH else worker.failures + 1
@@ -218,6 +217,13 @@ class RunDispatcher:
                 await self._accept(run)
             case CancelAnswer.FAILED:
                 self.ask_after(run, self._policy.silent_push_ms)
+
+    def rest(self, worker_id: str | None, micros: Micros) -> None:
+        """Give a worker nothing for a while."""
+        worker = self._board.workers.get(worker_id or "")
+        if worker is not None:
+            worker.rests_until = self._clock.steady() + micros
+            self._agenda.put(worker.rests_until, ("rest", worker.worker.id), lambda: self._look(worker))
 
     async def _look(self, worker: LiveWorker) -> None:
         self.look(worker)

@@ -8,6 +8,11 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING sequence;
 SELECT sequence, id, topic, event_type, data, created_at, run_id, attempt_number FROM events
 WHERE project_id = ?1 AND topic = ?2 AND sequence > ?3 AND created_at > ?4 ORDER BY sequence LIMIT ?5;
 
+-- name: of_others
+-- The first event of a topic beyond a sequence that a run has not published itself.
+SELECT sequence, id, topic, event_type, data, created_at, run_id, attempt_number FROM events
+WHERE project_id = ?1 AND topic = ?2 AND sequence > ?3 AND created_at > ?4 AND run_id IS NOT ?5 ORDER BY sequence LIMIT 1;
+
 -- name: newest
 -- Events of a topic beyond a sequence, the newest first.
 SELECT sequence, id, topic, event_type, data, created_at, run_id, attempt_number FROM events

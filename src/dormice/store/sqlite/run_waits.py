@@ -7,7 +7,7 @@ import msgspec
 
 from dormice.domain.execution import Micros
 from dormice.domain.moments import rfc3339
-from dormice.domain.run import HELD, Event, Run, RunState, Step, WaitKind
+from dormice.domain.run import Event, Run, RunState, Step, WaitKind
 from dormice.store.sqlite import run_rows, statements
 from dormice.store.sqlite.run_unit import RunUnit
 from dormice.store.workflows import Attempt, Moved, NewWait, Refused
@@ -27,9 +27,8 @@ def wait(db: apsw.Connection, run_id: str, attempt: Attempt, new: NewWait, now: 
         return Moved(run=unit.resume(unit.wait(run)), changed=unit.changed)
     values = (run.number, new.step_key, new.kind.value, new.due_at, new.topic, new.event_type, None, None, now)
     db.execute(_WAITS["insert"], values)
-    held = run.state in HELD
     waiting = unit.wait(run)
-    event = _came_before(unit, run, new, held=held)
+    event = _came_before(unit, run, new)
     if event is not None:
         waiting = deliver(unit, waiting, new.step_key, event)
     return Moved(run=waiting, changed=unit.changed)
@@ -58,11 +57,11 @@ def expire(db: apsw.Connection, run_id: str, step_key: str, now: Micros) -> Move
     return Moved(run=unit.end_wait(run, step), changed=unit.changed)
 
 
-def _came_before(unit: RunUnit, run: Run, new: NewWait, *, held: bool) -> Event | None:
+def _came_before(unit: RunUnit, run: Run, new: NewWait) -> Event | None:
     """Return the event that a wait was for, if it was published before the wait was known.
 
     A worker publishes `suspend_…` first, and an answer may come before its wait does. Of other topics, a run is given what
-    came after the last event that it was given, or since its present attempt began.
+    came after the last event that it was given, or since its last attempt began, and never what it has published itself.
     """
     if new.topic is None:
         return None
@@ -76,10 +75,9 @@ def _came_before(unit: RunUnit, run: Run, new: NewWait, *, held: bool) -> Event 
         row = unit.db.execute(_EVENTS["resumed"], (run.project_id, new.topic, since, new.event_type)).fetchone()
         return None if row is None else run_rows.event(row)
     cursor = unit.db.execute(_WAITS["cursor"], (run.number, new.topic)).get
-    if cursor is None and not held:
-        return None
     since_at = 0 if cursor is not None else (run.running_since or unit.now)
-    row = unit.db.execute(_EVENTS["after"], (run.project_id, new.topic, cursor or 0, since_at, 1)).fetchone()
+    values = (run.project_id, new.topic, cursor or 0, since_at, run.id)
+    row = unit.db.execute(_EVENTS["of_others"], values).fetchone()
     return None if row is None else run_rows.event(row)
 
 

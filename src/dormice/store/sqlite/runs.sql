@@ -71,10 +71,14 @@ INSERT OR REPLACE INTO run_results (run, result, output_schema_name, final_state
 INSERT OR REPLACE INTO run_spans (run, span_id) VALUES (?, ?);
 
 -- name: put_step
--- A step.
-INSERT OR REPLACE INTO steps (
+-- A step. One that went well stays as it is: an earlier attempt may still be at it somewhere.
+INSERT INTO steps (
     run, step_key, outputs, error, success, source_run_id, output_schema_name, completed_at
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+    outputs = excluded.outputs, error = excluded.error, success = excluded.success,
+    source_run_id = excluded.source_run_id, output_schema_name = excluded.output_schema_name,
+    completed_at = excluded.completed_at
+WHERE NOT steps.success;
 
 -- name: step
 -- One step.
