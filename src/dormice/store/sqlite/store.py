@@ -10,6 +10,7 @@ from typing import Self
 import apsw
 
 from dormice.domain.execution import Micros
+from dormice.store.automation import ScheduleStore, TriggerStore
 from dormice.store.interface import (
     ExecutionStore,
     IdempotencyClaim,
@@ -31,6 +32,8 @@ from dormice.store.sqlite.machines import SqliteMachines
 from dormice.store.sqlite.projects import SqliteProjects
 from dormice.store.sqlite.reader import Reader
 from dormice.store.sqlite.runs import SqliteRuns
+from dormice.store.sqlite.schedules import SqliteSchedules
+from dormice.store.sqlite.triggers import SqliteTriggers
 from dormice.store.sqlite.writer import Writer
 from dormice.store.workflows import EventStore, ProjectStore, RunStore
 
@@ -51,6 +54,8 @@ class SqliteStore:
         self.projects: ProjectStore = SqliteProjects(writer, reader)
         self.runs: RunStore = SqliteRuns(writer, reader, sealer)
         self.events: EventStore = SqliteEvents(writer, reader)
+        self.schedules: ScheduleStore = SqliteSchedules(writer, reader)
+        self.triggers: TriggerStore = SqliteTriggers(writer, reader)
 
     @classmethod
     def open(cls, path: Path, sealer: Sealer) -> Self:

@@ -65,6 +65,56 @@ CREATE TABLE IF NOT EXISTS workers (
     created_at INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;
 
+-- What starts runs by itself. A tick of a schedule, and what became of it, is kept for a while; one whose run is open, for as long as that is.
+CREATE TABLE IF NOT EXISTS schedules (
+    id TEXT PRIMARY KEY,
+    project_id TEXT NOT NULL REFERENCES projects,
+    workflow_id TEXT NOT NULL,
+    key TEXT NOT NULL,
+    cron TEXT NOT NULL,
+    timezone TEXT NOT NULL,
+    catch_up TEXT NOT NULL CONSTRAINT schedule_catch_up CHECK (catch_up IN ('none', 'one', 'all')),
+    overlap INTEGER NOT NULL CHECK (overlap IN (0, 1)),
+    status TEXT NOT NULL CONSTRAINT schedule_status CHECK (status IN ('active', 'paused')),
+    revision INTEGER NOT NULL CHECK (revision > 0),
+    next_run_at INTEGER,
+    last_run_at INTEGER,
+    last_skipped_at INTEGER,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    UNIQUE (project_id, workflow_id, key)
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE IF NOT EXISTS schedule_ticks (
+    schedule_id TEXT NOT NULL REFERENCES schedules ON DELETE CASCADE,
+    at INTEGER NOT NULL,
+    outcome TEXT NOT NULL CONSTRAINT tick_outcome CHECK (outcome IN ('run', 'skipped', 'missed', 'unserved')),
+    run_id TEXT,
+    open INTEGER NOT NULL CHECK (open IN (0, 1)),
+    decided_at INTEGER NOT NULL,
+    PRIMARY KEY (schedule_id, at),
+    CONSTRAINT tick_run CHECK ((run_id IS NOT NULL) = (outcome IN ('run', 'skipped')) AND (NOT open OR outcome = 'run'))
+) WITHOUT ROWID, STRICT;
+
+CREATE INDEX IF NOT EXISTS schedule_ticks_open ON schedule_ticks (schedule_id) WHERE open;
+
+-- `cursor` is the sequence of the last event that a run was made for.
+CREATE TABLE IF NOT EXISTS event_triggers (
+    id TEXT PRIMARY KEY,
+    project_id TEXT NOT NULL REFERENCES projects,
+    workflow_id TEXT NOT NULL,
+    topic TEXT NOT NULL,
+    deployment_id TEXT NOT NULL,
+    queue_name TEXT NOT NULL,
+    batch_size INTEGER NOT NULL CHECK (batch_size > 0),
+    batch_timeout_seconds INTEGER CHECK (batch_timeout_seconds > 0),
+    revision INTEGER NOT NULL CHECK (revision > 0),
+    cursor INTEGER NOT NULL CHECK (cursor >= 0),
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    UNIQUE (project_id, workflow_id, topic)
+) WITHOUT ROWID, STRICT;
+
 CREATE TABLE IF NOT EXISTS runs (
     number INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
