@@ -253,6 +253,8 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                     runs=runs.runs,
                     attempts=runs.attempts,
                     events=runs.events,
+                    schedules=runs.schedules,
+                    triggers=runs.triggers,
                     check_push_url=partial(check_push_url, policy=prepared.push),
                     now=clock.now,
                     defaults=prepared.defaults,

@@ -41,6 +41,8 @@ WALKS = {
     ("projects.sql", "workers"): "SCAN workers",
     ("run_commands.sql", "open"): "SCAN c USING INDEX run_commands_open",
     ("runs.sql", "open"): "SCAN runs USING INDEX runs_open",
+    ("schedules.sql", "all"): "SCAN schedules",
+    ("triggers.sql", "all"): "SCAN event_triggers",
 }
 """What reads a whole index or table, because it is asked for all of it."""
 MADE_AT_OPEN = {"schema.sql", "additions.sql", "workflows-schema.sql"}

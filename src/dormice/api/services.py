@@ -17,6 +17,8 @@ from dormice.engine.runs.attempts import Attempts
 from dormice.engine.runs.events import Events
 from dormice.engine.runs.registry import Registry
 from dormice.engine.runs.runs import Runs
+from dormice.engine.runs.schedules import Schedules
+from dormice.engine.runs.triggers import Triggers
 from dormice.engine.runs.workers import Workers
 from dormice.store.interface import Key
 
@@ -233,6 +235,8 @@ class WorkflowServices:
     runs: Runs
     attempts: Attempts
     events: Events
+    schedules: Schedules
+    triggers: Triggers
     check_push_url: Callable[[str], None]
     """Raises Invalid for an address that no worker may have."""
     now: Callable[[], Micros]

@@ -39,7 +39,9 @@ class Cron:
         except CronSimError as error:
             raise _invalid(f"cron is wrong ({str(error).lower()}): {_FIELDS}") from None
         if self.next(now) is None:
-            raise _invalid("cron names days that do not come within 50 years: change day of month, month or day of week")
+            raise _invalid(
+                "cron names days that do not come within 50 years: change day of month, month or day of week"
+            )
 
     def after(self, moment: Micros) -> Iterator[Micros]:
         """Yield the ticks after a moment, each once, in their order."""

@@ -25,6 +25,8 @@ class Limits:
     topic_chars: int = 1_024
     batch_runs: int = 10_000
     events_per_request: int = 10_000
+    schedule_key_chars: int = 255
+    trigger_batch_events: int = 10_000
     argv_count: int = 4_096
     argv_bytes: int = 131_071
     """One argument: the kernel's MAX_ARG_STRLEN (128 KiB) less the final NUL."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
+import msgspec
 from msgspec import Struct
 
 from dormice.domain.execution import Micros
+from dormice.domain.moments import rfc3339
 from dormice.domain.transitions import follow
 
 Json = bytes
@@ -201,3 +203,16 @@ class Event(Struct, frozen=True, kw_only=True):
     created_at: Micros
     run_id: str | None = None
     attempt_number: int | None = None
+
+    def document(self) -> Json:
+        """Return the event as clients see it."""
+        return msgspec.json.encode(
+            {
+                "id": self.id,
+                "sequence_id": self.sequence,
+                "topic": self.topic,
+                "event_type": self.event_type,
+                "data": msgspec.Raw(self.data),
+                "created_at": rfc3339(self.created_at),
+            }
+        )

@@ -9,6 +9,8 @@ from dormice.api.workflows.attempts import AttemptRoutes
 from dormice.api.workflows.door import Door
 from dormice.api.workflows.events import EventRoutes
 from dormice.api.workflows.runs import RunRoutes
+from dormice.api.workflows.schedules import ScheduleRoutes
+from dormice.api.workflows.triggers import TriggerRoutes
 from dormice.api.workflows.workers import WorkerRoutes
 from dormice.domain.limits import Limits
 
@@ -21,4 +23,6 @@ def workflow_operations(services: WorkflowServices, limits: Limits, admission: A
         *RunRoutes(services, limits, door).operations(),
         *AttemptRoutes(services, limits, door).operations(),
         *EventRoutes(services, limits, door).operations(),
+        *ScheduleRoutes(services, limits, door).operations(),
+        *TriggerRoutes(services, limits, door).operations(),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 from dormice.engine.clock import Clock
 from dormice.engine.executions import Executions
@@ -10,6 +11,7 @@ from dormice.engine.feed import Feed
 from dormice.engine.idempotency import InFlight
 from dormice.engine.runs.agenda import Agenda
 from dormice.engine.runs.attempts import Attempts
+from dormice.engine.runs.automatic import AutomaticRuns
 from dormice.engine.runs.board import RunBoard
 from dormice.engine.runs.cancels import Cancels
 from dormice.engine.runs.commands import Commands
@@ -19,12 +21,19 @@ from dormice.engine.runs.ledger import Ledger
 from dormice.engine.runs.policy import RunPolicy
 from dormice.engine.runs.registry import Registry
 from dormice.engine.runs.runs import Runs
+from dormice.engine.runs.schedules import Schedules
+from dormice.engine.runs.triggers import Triggers
 from dormice.engine.runs.waits import Waits
 from dormice.engine.runs.workers import Workers
 from dormice.engine.service import serve
 from dormice.engine.tasks import Tasks
+from dormice.store.automation import AutomationStore
 from dormice.store.workflows import WorkflowStore
 from dormice.workers.interface import Pusher
+
+
+class RunEngineStore(WorkflowStore, AutomationStore, Protocol):
+    """The part of the store that the engine of runs needs."""
 
 
 class RunEngine:
@@ -33,7 +42,7 @@ class RunEngine:
     def __init__(
         self,
         *,
-        store: WorkflowStore,
+        store: RunEngineStore,
         executions: Executions,
         pusher: Pusher,
         clock: Clock,
@@ -107,7 +116,26 @@ class RunEngine:
             tasks=tasks,
             clock=clock,
         )
-        self.events = Events(store=store.events, ledger=ledger, feed=feed, tasks=tasks, clock=clock)
+        automatic = AutomaticRuns(board=board, ledger=ledger, registry=registry, clock=clock)
+        self.schedules = Schedules(
+            store=store.schedules,
+            registry=registry,
+            runs=automatic,
+            agenda=agenda,
+            tasks=tasks,
+            clock=clock,
+            policy=policy,
+        )
+        self.triggers = triggers = Triggers(
+            store=store.triggers,
+            registry=registry,
+            runs=automatic,
+            agenda=agenda,
+            tasks=tasks,
+            clock=clock,
+            policy=policy,
+        )
+        self.events = Events(store=store.events, ledger=ledger, triggers=triggers, feed=feed, tasks=tasks, clock=clock)
 
     async def start(self) -> None:
         """Rebuild memory from the store, then start the services."""
@@ -118,6 +146,8 @@ class RunEngine:
             self._ledger.apply([run])
             self._dispatcher.find_again(run)
         await self._waits.load()
+        await self.schedules.load()
+        await self.triggers.load()
         self._group.create_task(serve("run dispatcher", self._dispatcher.turn, set()), name="run dispatcher")
         self._group.create_task(serve("agenda", self._agenda.turn, set()), name="agenda")
 

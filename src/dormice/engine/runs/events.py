@@ -12,6 +12,7 @@ from dormice.domain.run import Event, Json
 from dormice.engine.clock import Clock
 from dormice.engine.feed import Feed
 from dormice.engine.runs.ledger import Ledger
+from dormice.engine.runs.triggers import Triggers
 from dormice.engine.tasks import Tasks
 from dormice.store.workflows import EventStore, NewEvent, Project
 
@@ -28,9 +29,12 @@ class EventOrder(Struct, frozen=True, kw_only=True):
 class Events:
     """Raises StoreUnavailable."""
 
-    def __init__(self, *, store: EventStore, ledger: Ledger, feed: Feed, tasks: Tasks, clock: Clock) -> None:
+    def __init__(
+        self, *, store: EventStore, ledger: Ledger, triggers: Triggers, feed: Feed, tasks: Tasks, clock: Clock
+    ) -> None:
         self._store = store
         self._ledger = ledger
+        self._triggers = triggers
         self._feed = feed
         self._tasks = tasks
         self._clock = clock
@@ -53,6 +57,7 @@ class Events:
         published = await self._store.publish(project.id, topic, news, now=self._clock.now())
         self._ledger.apply(published.changed)
         self._feed.notify(_key(project, topic))
+        self._triggers.published(project.id, topic, len(news))
         return published.events
 
     async def page(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from dormice.domain.automation import CatchUp
 from dormice.domain.run import Json
 
 
@@ -46,3 +47,27 @@ class WorkerOrder(Struct, frozen=True, kw_only=True):
     url: str | None
     max_concurrent: int
     capabilities: Json
+
+
+class ScheduleOrder(Struct, frozen=True, kw_only=True):
+    """A schedule to be made, or what is to become of the one with this workflow and key."""
+
+    workflow_id: str
+    key: str
+    cron: str
+    timezone: str
+    catch_up: CatchUp | None = None
+    """None: as it is, `none` for a new one."""
+    overlap: bool | None = None
+    """None: as it is, False for a new one."""
+
+
+class TriggerOrder(Struct, frozen=True, kw_only=True):
+    """A trigger to be made, or what is to become of the one with this workflow and topic."""
+
+    workflow_id: str
+    deployment_id: str
+    topic: str
+    batch_size: int
+    batch_timeout_seconds: int | None = None
+    queue_name: str | None = None

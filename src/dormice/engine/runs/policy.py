@@ -19,6 +19,12 @@ class RunPolicy:
     """A worker that was not heard of for so long is given nothing more."""
     worker_lost_ms: int = 90_000
     """And after so long, it is lost, and its runs are put back."""
+    late_tick_ms: int = 30_000
+    """A tick of a schedule that is taken later than this was missed: what becomes of it then is for the schedule to say."""
+    caught_up_ticks: int = 100
+    """Ticks that were missed in a row of which something may become, the last ones."""
+    schedules_per_project: int = 100_000
+    triggers_per_project: int = 10_000
     cancel_again_ms: int = 5_000
     cancel_given_up_ms: int = 120_000
     """How long a worker may take to end a run before the run counts as cancelled (contract, section 2.5)."""

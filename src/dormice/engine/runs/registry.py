@@ -30,6 +30,8 @@ class Registry:
         self._restrictions: dict[str, str] = {}
         self._deployments: dict[tuple[str, str], Deployment] = {}
         self._definitions: dict[tuple[str, str, str, str], Definition] = {}
+        self._offers: dict[tuple[str, str], dict[tuple[str, str], Definition]] = {}
+        """Workflows, agents and tools by project and id, then by deployment and kind."""
 
     async def load(self) -> None:
         """Rebuild memory from the store."""
@@ -39,7 +41,7 @@ class Registry:
         for deployment in await self._store.deployments():
             self._deployments[deployment.project_id, deployment.id] = deployment
         for definition in await self._store.definitions(None):
-            self._definitions[_key(definition)] = definition
+            self._know_definition(definition)
         for queue in await self._store.queues():
             self._board.set_limit(queue)
 
@@ -117,8 +119,18 @@ class Registry:
         now = self._clock.now()
         created_at = known.created_at if known is not None else now
         made = await self._store.define(replace(definition, created_at=created_at, updated_at=now))
-        self._definitions[_key(made)] = made
+        self._know_definition(made)
         return made
+
+    def newest(self, project_id: str, identity: str, *, scheduled: bool = False) -> Definition | None:
+        """Return the last registration of a workflow, agent or tool; with `scheduled`, the last one as a scheduled one."""
+        own = self._offers.get((project_id, identity), {}).values()
+        fitting = (one for one in own if one.scheduled or not scheduled)
+        return max(fitting, key=lambda one: one.updated_at, default=None)
+
+    def offers(self, project_id: str, deployment_id: str, identity: str) -> bool:
+        """Whether a deployment has a workflow, agent or tool of this id."""
+        return any((deployment_id, kind) in self._offers.get((project_id, identity), {}) for kind in KINDS)
 
     def definitions(self, project: Project, kind: str) -> list[Definition]:
         """Return a project's definitions of one kind, the latest first."""
@@ -174,6 +186,12 @@ class Registry:
         )
         self._know(project)
         return project
+
+    def _know_definition(self, definition: Definition) -> None:
+        self._definitions[_key(definition)] = definition
+        if definition.kind in KINDS:
+            own = self._offers.setdefault((definition.project_id, definition.id), {})
+            own[definition.deployment_id, definition.kind] = definition
 
     def _know(self, project: Project) -> None:
         self._projects[project.id] = project

@@ -37,7 +37,7 @@ def wait(db: apsw.Connection, run_id: str, attempt: Attempt, new: NewWait, now: 
 def deliver(unit: RunUnit, run: Run, step_key: str, event: Event) -> Run:
     """Give a wait the event that it was for."""
     unit.db.execute(_WAITS["set_cursor"], (run.number, event.topic, event.sequence))
-    return unit.end_wait(run, Step(step_key=step_key, outputs=event_json(event)))
+    return unit.end_wait(run, Step(step_key=step_key, outputs=event.document()))
 
 
 def expire(db: apsw.Connection, run_id: str, step_key: str, now: Micros) -> Moved | Refused:
@@ -79,17 +79,3 @@ def _came_before(unit: RunUnit, run: Run, new: NewWait) -> Event | None:
     values = (run.project_id, new.topic, cursor or 0, since_at, run.id)
     row = unit.db.execute(_EVENTS["of_others"], values).fetchone()
     return None if row is None else run_rows.event(row)
-
-
-def event_json(event: Event) -> bytes:
-    """An event as clients see it."""
-    return _encode(
-        {
-            "id": event.id,
-            "sequence_id": event.sequence,
-            "topic": event.topic,
-            "event_type": event.event_type,
-            "data": msgspec.Raw(event.data),
-            "created_at": rfc3339(event.created_at),
-        }
-    )

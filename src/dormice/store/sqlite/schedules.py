@@ -91,9 +91,7 @@ def _put(db: apsw.Connection, new: NewSchedule) -> StoredSchedule:
         name=new.workflow_id,
         concurrency_limit=None if overlaps else 1,
     )
-    db.execute(
-        _PROJECTS["set_queue"], (queue.project_id, queue.deployment_id, queue.name, queue.concurrency_limit)
-    )
+    db.execute(_PROJECTS["set_queue"], (queue.project_id, queue.deployment_id, queue.name, queue.concurrency_limit))
     return StoredSchedule(schedule=schedule, queue=queue)
 
 
