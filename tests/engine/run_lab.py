@@ -69,14 +69,21 @@ class RunLab:
 
     async def settle(self) -> None:
         """Let the agenda do all that is due, and what follows from it at this moment."""
-        for _ in range(4):
-            done = asyncio.Event()
+        quiet = 0
+        while quiet < 2:  # once: what had begun before has ended; twice: and nothing followed from it
+            agenda, now = self.engine._agenda, self.clock.steady()
+            busy = any(entry[0] <= now and agenda._is_current(entry) for entry in agenda._heap)
+            quiet = 0 if busy else quiet + 1
+            await self._turn()
 
-            async def act(done: asyncio.Event = done) -> None:
-                done.set()
+    async def _turn(self) -> None:
+        done = asyncio.Event()
 
-            self.engine._agenda.put(0, done, act)  # before all others, so that the agenda looks at its clock
-            await done.wait()
+        async def act() -> None:
+            done.set()
+
+        self.engine._agenda.put(0, done, act)  # before all others, so that the agenda looks at its clock
+        await done.wait()
 
     async def forward(self, seconds: float) -> None:
         """Let time pass, and all that is due then happen."""

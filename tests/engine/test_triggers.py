@@ -1,0 +1,240 @@
+"""Events start runs: each event once, at once, of its own project, for the deployment that wants it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dormice.domain.errors import Invalid, NotFound
+from dormice.engine.runs import triggers
+from dormice.engine.runs.policy import RunPolicy
+from dormice.store.workflows import NewEvent
+from tests.engine.run_lab import RunLab, StoppedClock, lab
+
+NOON = "2026-06-01T12:00:00+00:00"
+
+
+@pytest.fixture
+def clock() -> StoppedClock:
+    return StoppedClock(NOON)
+
+
+async def told(at: RunLab) -> list[Any]:
+    """The data of the events of each run: of a batch as a list."""
+    return [
+        [event["data"] for event in payload["events"]] if "events" in payload else payload["data"]
+        for payload in await at.payloads()
+    ]
+
+
+async def test_each_event_starts_a_run_that_is_given_it(tmp_path: Path, clock: StoppedClock) -> None:
+    async with lab(tmp_path, clock) as at:
+        await at.register("d1", trigger_on_event=True)
+        await at.trigger(queue_name="q")
+        await at.publish({"n": 1}, {"n": 2})
+        await at.publish({"n": 3}, topic="another")
+        events = await at.engine.events.page(at.project, "t", after=0, limit=10)
+        assert [payload["id"] for payload in await at.payloads()] == [event.id for event in events]
+        payload = (await at.payloads())[0]
+        assert set(payload) == {"id", "sequence_id", "topic", "event_type", "data", "created_at"}
+        assert (payload["data"], payload["event_type"], payload["topic"]) == ({"n": 1}, "told", "t")
+        run = (await at.runs())[0]
+        assert (run.workflow_id, run.queue_name, run.deployment_id) == ("flow", "q", "d1")
+        assert (run.session_id, run.concurrency_key) == (None, None)
+        assert (at.project.id, "d1", "q") in at.engine._board.limits
+
+
+async def test_a_new_trigger_begins_with_the_next_event(tmp_path: Path, clock: StoppedClock) -> None:
+    async with lab(tmp_path, clock) as at:
+        await at.register("d1", trigger_on_event=True)
+        await at.publish("before")
+        await at.trigger()
+        assert await at.runs() == []
+        await at.publish("after")
+        assert await told(at) == ["after"]
+
+
+async def test_a_trigger_that_is_registered_again_goes_on_where_it_is(tmp_path: Path, clock: StoppedClock) -> None:
+    async with lab(tmp_path, clock) as at:
+        await at.register("d1", trigger_on_event=True)
+        await at.trigger()
+        await at.publish(1)
+        await at.register("d2", trigger_on_event=True)  # from here on d1's trigger is not wanted any more
+        await at.publish(2)
+        assert await told(at) == [1]
+        await at.trigger("d2")
+        await at.publish(3)
+        await at.trigger("d2")
+        assert await told(at) == [1, 2, 3]
+        assert [run.deployment_id for run in await at.runs()] == ["d1", "d2", "d2"]
+        assert len(at.engine.triggers.all(at.project)) == 1
+
+
+async def test_a_deployment_that_wants_no_events_any_more_gets_none(tmp_path: Path, clock: StoppedClock) -> None:
+    async with lab(tmp_path, clock) as at:
+        await at.register("d1", trigger_on_event=True)
+        await at.trigger()
+        await at.register("d2", trigger_on_event=True)
+        await at.trigger("d2", topic="t2")
+        await at.publish("nobody's")
+        await at.publish("d2's", topic="t2")
+        assert await told(at) == ["d2's"], "d1 may have no workers: nothing is put into its queue"
+        assert [at.engine.triggers.fires(one) for one in at.engine.triggers.all(at.project)] == [False, True]
+        await at.register("d1", trigger_on_event=True)  # d2 is taken back
+        await at.trigger()
+        assert await told(at) == ["d2's", "nobody's"]
+
+
+async def test_batches_go_when_they_are_full(tmp_path: Path, clock: StoppedClock) -> None:
+    async with lab(tmp_path, clock) as at:
+        await at.register("d1", trigger_on_event=True)
+        await at.trigger(batch_size=3, batch_timeout_seconds=60)
+        await at.publish(1)
+        await at.publish(2)
+        await at.forward(59)
+        assert await at.runs() == []
+        await at.publish(3, 4, 5, 6, 7)
+        assert await told(at) == [[1, 2, 3], [4, 5, 6]]
+        await at.publish(8, 9)
+        assert (await told(at))[2:] == [[7, 8, 9]]
+
+
+async def test_a_batch_goes_when_its_oldest_event_has_waited_long_enough(tmp_path: Path, clock: StoppedClock) -> None:
+    async with lab(tmp_path, clock) as at:
+        await at.register("d1", trigger_on_event=True)
+        await at.trigger(batch_size=3, batch_timeout_seconds=60)
+        await at.publish(1)
+        await at.forward(30)
+        await at.publish(2)
+        await at.forward(29.99)
+        assert await at.runs() == []
+        await at.forward(0.01)
+        assert await told(at) == [[1, 2]]
+        await at.publish(3)
+        await at.forward(59.9)
+        assert len(await at.runs()) == 1, "the next batch has time of its own"
+
+
+async def test_a_batch_without_time_goes_with_what_is_there(tmp_path: Path, clock: StoppedClock) -> None:
+    async with lab(tmp_path, clock) as at:
+        await at.register("d1", trigger_on_event=True)
+        await at.trigger(batch_size=3)
+        await at.publish(1)
+        await at.publish(2, 3, 4, 5)
+        assert await told(at) == [[1], [2, 3, 4], [5]]
+
+
+async def test_a_single_event_with_time_is_a_batch_of_one(tmp_path: Path, clock: StoppedClock) -> None:
+    async with lab(tmp_path, clock) as at:
+        await at.register("d1", trigger_on_event=True)
+        await at.trigger(batch_size=1, batch_timeout_seconds=60)
+        await at.publish(1, 2)
+        assert await told(at) == [[1], [2]]
+
+
+async def test_a_batch_that_is_large_goes_before_it_is_full(
+    tmp_path: Path, clock: StoppedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triggers, "MOST_BYTES", 100)
+    async with lab(tmp_path, clock) as at:
+        await at.register("d1", trigger_on_event=True)
+        await at.trigger(batch_size=10, batch_timeout_seconds=60)
+        texts = ["a" * 40, "b" * 40, "c" * 40, "d" * 400]
+        await at.publish(*texts)
+        assert await told(at) == [texts[:2], texts[2:3]]
+        await at.forward(60)
+        assert await told(at) == [texts[:2], texts[2:3], texts[3:]]
+
+
+async def test_nothing_is_lost_or_done_twice_by_a_restart(tmp_path: Path, clock: StoppedClock) -> None:
+    async with lab(tmp_path, clock) as at:
+        await at.register("d1", trigger_on_event=True)
+        await at.trigger(batch_size=3, batch_timeout_seconds=60)
+        await at.publish(1)
+        await at.publish(2, 3, 4)
+        assert await told(at) == [[1, 2, 3]]
+    clock.forward(30)
+    async with lab(tmp_path, clock) as at:
+        assert await told(at) == [[1, 2, 3]]
+        await at.forward(30)
+        assert await told(at) == [[1, 2, 3], [4]]
+        event = NewEvent(id="e", event_type=None, data=b"5")
+        await at.store.events.publish(at.project.id, "t", [event], now=clock.now())  # and its hint is lost
+    clock.forward(60)
+    async with lab(tmp_path, clock) as at:
+        assert await told(at) == [[1, 2, 3], [4], [5]]
+
+
+async def test_a_long_backlog_is_worked_off_in_pieces(tmp_path: Path, clock: StoppedClock) -> None:
+    async with lab(tmp_path, clock) as at:
+        await at.register("d1", trigger_on_event=True)
+        await at.trigger()
+        many = list(range(3 * triggers.AT_ONCE + 5))
+        await at.publish(*many)
+        await at.settle()
+        assert await told(at) == many
+
+
+async def test_publications_at_the_same_time_start_one_run_for_each_event(tmp_path: Path, clock: StoppedClock) -> None:
+    async with lab(tmp_path, clock) as at:
+        await at.register("d1", trigger_on_event=True)
+        await at.register("d1", "second", trigger_on_event=True)
+        await at.trigger()
+        await at.trigger(workflow_id="second", batch_size=4, batch_timeout_seconds=1)
+        await asyncio.gather(*(at.publish(number) for number in range(100)))
+        await at.settle()
+        runs, payloads = await at.runs(), await at.payloads()
+        single = [payload["data"] for run, payload in zip(runs, payloads, strict=True) if run.workflow_id == "flow"]
+        batches = [payload["events"] for payload in payloads if "events" in payload]
+        assert sorted(single) == list(range(100))
+        assert [event["data"] for batch in batches for event in batch] == single
+        assert {len(batch) for batch in batches} == {4}
+
+
+async def test_a_project_s_events_start_no_run_of_another_one(tmp_path: Path, clock: StoppedClock) -> None:
+    async with lab(tmp_path, clock) as at:
+        for project in (at.project, at.other):
+            await at.register("d1", trigger_on_event=True, project=project)
+            await at.trigger(project=project)
+        await at.publish("mine")
+        await at.publish("theirs", project=at.other)
+        assert [payload["data"] for payload in await at.payloads()] == ["mine"]
+        assert [payload["data"] for payload in await at.payloads(at.other)] == ["theirs"]
+        [trigger] = at.engine.triggers.all(at.other)
+        with pytest.raises(NotFound):
+            await at.engine.triggers.delete(at.project, trigger.id)
+
+
+async def test_a_deleted_trigger_fires_no_more(tmp_path: Path, clock: StoppedClock) -> None:
+    async with lab(tmp_path, clock) as at:
+        await at.register("d1", trigger_on_event=True)
+        await at.trigger(batch_size=2, batch_timeout_seconds=10)
+        await at.publish(1)
+        [trigger] = at.engine.triggers.all(at.project)
+        await at.engine.triggers.delete(at.project, trigger.id)
+        await at.publish(2)
+        await at.forward(10)
+        assert await at.runs() == []
+        assert at.engine.triggers.all(at.project) == []
+
+
+async def test_a_deployment_that_does_not_have_the_workflow_is_refused(tmp_path: Path, clock: StoppedClock) -> None:
+    async with lab(tmp_path, clock) as at:
+        await at.register("d1", trigger_on_event=True)
+        for fields in ({"deployment": "d2"}, {"workflow_id": "unknown"}, {"project": at.other}):
+            with pytest.raises(Invalid, match="register it first") as refused:
+                await at.trigger(**fields)
+            assert (refused.value.location, refused.value.status) == ("body.workflow_id", 400)
+
+
+async def test_a_project_may_have_so_many_triggers_and_change_them(tmp_path: Path, clock: StoppedClock) -> None:
+    async with lab(tmp_path, clock, RunPolicy(triggers_per_project=1)) as at:
+        await at.register("d1", trigger_on_event=True)
+        await at.trigger()
+        with pytest.raises(Invalid, match="at most 1"):
+            await at.trigger(topic="t2")
+        await at.trigger(batch_size=2)
+        assert [one.batch_size for one in at.engine.triggers.all(at.project)] == [2]
