@@ -55,6 +55,10 @@ class NoWorkers:
         """Reach nobody."""
         return CancelAnswer.FAILED
 
+    async def held(self, url: str, worker_id: str) -> int | None:
+        """Reach nobody."""
+        return None
+
 
 class RunLab:
     """Short ways to what tests of runs ask."""
