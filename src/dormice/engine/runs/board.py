@@ -27,8 +27,12 @@ Entry = tuple[int, int, str, int]
 class Channel(Protocol):
     """The connection of a worker that fetches its work."""
 
-    def send(self, message: object) -> None:
-        """Send a message, without waiting."""
+    def send(self, run: Run) -> None:
+        """Have the worker told of a run that is its, or that has to end."""
+        ...
+
+    def close(self) -> None:
+        """End the connection."""
         ...
 
 

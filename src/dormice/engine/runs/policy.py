@@ -19,6 +19,8 @@ class RunPolicy:
     """A worker that was not heard of for so long is given nothing more."""
     worker_lost_ms: int = 90_000
     """And after so long, it is lost, and its runs are put back."""
+    pull_lost_ms: int = 10_000
+    """A worker that fetches its work, and is not heard of for so long, is lost; it lets go of its runs before that by itself."""
     cancel_again_ms: int = 5_000
     cancel_given_up_ms: int = 120_000
     """How long a worker may take to end a run before the run counts as cancelled (contract, section 2.5)."""

@@ -34,7 +34,7 @@ def submit(
         if earlier:
             _wait_for(unit, parent, wait, earlier)
             return Submitted(runs=earlier, made=False, changed=unit.changed)
-    made = [_insert(db, new) for new in runs]
+    made = [insert(db, new) for new in runs]
     if parent is not None and wait is not None:
         _wait_for(unit, parent, wait, made)
     idempotency.remember(db, claim, ",".join(run.id for run in made))
@@ -55,7 +55,8 @@ def _wait_for(unit: RunUnit, parent: Run, wait: ParentWait, runs: Sequence[Run])
     unit.wait(parent)
 
 
-def _insert(db: apsw.Connection, new: NewRun) -> Run:
+def insert(db: apsw.Connection, new: NewRun) -> Run:
+    """Record one run."""
     db.execute(_SQL["insert_queue"], (new.project_id, new.deployment_id, new.queue_name, new.queue_limit))
     values = (
         new.id,
