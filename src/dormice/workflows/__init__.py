@@ -1,0 +1,48 @@
+"""Durable workflows: typed async functions whose steps happen once.
+
+    from dormice.workflows import Context, Worker, workflow
+
+    async def charge(cents: int) -> str: ...
+
+    @workflow
+    async def order(ctx: Context, cents: int) -> str:
+        receipt = await ctx.step("charge", charge, cents)
+        await ctx.sleep("settle", 3600)
+        return receipt
+
+    Worker([order]).serve()
+
+Start runs with `Workflows` (or `AsyncWorkflows`): `Workflows().start(order, 100)`.
+"""
+
+from __future__ import annotations
+
+from dormice.workflows.context import Context
+from dormice.workflows.definition import Queue, Workflow, workflow
+from dormice.workflows.errors import (
+    ChildFailed,
+    EventTimeout,
+    NonDeterministic,
+    NonRetryable,
+    NotJson,
+    StepFailed,
+    WorkflowError,
+)
+from dormice.workflows.steps import Retry
+from dormice.workflows.worker import Worker
+
+__all__ = [
+    "ChildFailed",
+    "Context",
+    "EventTimeout",
+    "NonDeterministic",
+    "NonRetryable",
+    "NotJson",
+    "Queue",
+    "Retry",
+    "StepFailed",
+    "Worker",
+    "Workflow",
+    "WorkflowError",
+    "workflow",
+]
