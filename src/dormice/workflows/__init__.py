@@ -17,6 +17,8 @@ Start runs with `Workflows` (or `AsyncWorkflows`): `Workflows().start(order, 100
 
 from __future__ import annotations
 
+from dormice.workflows._async.client import AsyncWorkflows
+from dormice.workflows._sync.client import Workflows
 from dormice.workflows.context import Context
 from dormice.workflows.definition import Queue, Workflow, workflow
 from dormice.workflows.errors import (
@@ -25,13 +27,16 @@ from dormice.workflows.errors import (
     NonDeterministic,
     NonRetryable,
     NotJson,
+    RunFailed,
     StepFailed,
     WorkflowError,
 )
+from dormice.workflows.records import WorkflowRun
 from dormice.workflows.steps import Retry
 from dormice.workflows.worker import Worker
 
 __all__ = [
+    "AsyncWorkflows",
     "ChildFailed",
     "Context",
     "EventTimeout",
@@ -40,9 +45,12 @@ __all__ = [
     "NotJson",
     "Queue",
     "Retry",
+    "RunFailed",
     "StepFailed",
     "Worker",
     "Workflow",
     "WorkflowError",
+    "WorkflowRun",
+    "Workflows",
     "workflow",
 ]

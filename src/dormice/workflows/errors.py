@@ -1,12 +1,15 @@
-"""What can go wrong in a workflow.
+"""What can go wrong in a workflow, as one tree.
 
-WorkflowError
-└── NonRetryable               the run fails at once: another attempt would fail in the same way
-    ├── NonDeterministic       the function did not do what it has to do to be replayed
-    ├── NotJson                a value cannot be written as JSON, or read back as what it is annotated as
-    ├── StepFailed             a step has failed in all its attempts
-    ├── ChildFailed            a child has failed, or was cancelled
-    └── EventTimeout           (also a TimeoutError) an event did not come in time
+    WorkflowError
+    ├── RunFailed                  what a client ran has failed, or was cancelled
+    └── NonRetryable               the run fails at once: another attempt would fail in the same way
+        ├── NonDeterministic       the function did not do what it has to do to be replayed
+        ├── NotJson                a value cannot be written as JSON, or read back as what it is annotated as
+        ├── StepFailed             a step has failed in all its attempts
+        ├── ChildFailed            a child has failed, or was cancelled
+        └── EventTimeout           (also a TimeoutError) an event did not come in time
+
+Any other exception that leaves a workflow function fails the attempt, and there is another one as long as its retries last.
 """
 
 from __future__ import annotations
@@ -14,6 +17,15 @@ from __future__ import annotations
 
 class WorkflowError(Exception):
     """Every error of a workflow that is ours."""
+
+
+class RunFailed(WorkflowError):
+    """A run that a client waited for has failed, or was cancelled."""
+
+    def __init__(self, run_id: str, message: str) -> None:
+        super().__init__(f"run {run_id} failed: {message}")
+        self.run_id = run_id
+        self.message = message
 
 
 class NonRetryable(WorkflowError):

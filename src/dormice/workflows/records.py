@@ -1,0 +1,58 @@
+"""What the server answers of runs. Fields that this version does not know are passed over."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+FINISHED = frozenset({"completed", "failed", "cancelled"})
+
+
+class WorkflowRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run: asked for, under way or ended."""
+
+    id: str
+    workflow_id: str
+    status: str
+    """queued, claimed, running, waiting, pending_cancel, completed, failed or cancelled."""
+    payload: Any
+    result: Any
+    error: str | None
+    """Why it failed; while it is tried again, why the attempt before did."""
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    deployment_id: str | None = None
+    assigned_to_worker: str | None = None
+    parent_execution_id: str | None = None
+    root_execution_id: str | None = None
+    retry_count: int = 0
+    step_key: str | None = None
+    queue_name: str | None = None
+    concurrency_key: str | None = None
+    batch_id: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    cancelled_at: datetime | None = None
+    cancelled_by: str | None = None
+    run_timeout_seconds: int | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended."""
+        return self.status in FINISHED
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that was asked for."""
+
+    execution_id: str
+    created_at: datetime
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """Events that were published."""
+
+    sequence_ids: list[int]
