@@ -63,19 +63,23 @@ def _workflows(live: Live, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workflow
 def _start_worker(live: Live) -> Iterator[StartWorker]:
     """Start a worker, whose standard error goes to the server's log, and wait until it is connected."""
     started: list[subprocess.Popen[bytes]] = []
+    supervisors: list[subprocess.Popen[bytes]] = []
 
-    def start(*options: str) -> subprocess.Popen[bytes]:
+    def start(*options: str, target: str = "tests.workflows.flows", directory: Path = ROOT) -> subprocess.Popen[bytes]:
         before = set(active_workers(live))
-        words = [sys.executable, "-m", "dormice.cli", "worker", "tests.workflows.flows", *options]
+        words = [sys.executable, "-m", "dormice.cli", "worker", target, *options]
         with live.log.open("ab") as log:
             process = subprocess.Popen(
-                words, env=environment(live), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                words, env=environment(live), cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        started.append(process)
+        (supervisors if "--reload" in options else started).append(process)
         wait_until(lambda: set(active_workers(live)) - before, SECONDS, "connected")
         return process
 
     yield start
+    for process in supervisors:  # each ends its worker
+        process.terminate()
+        process.wait()
     for process in started:
         if process.poll() is None:
             process.send_signal(signal.SIGCONT)

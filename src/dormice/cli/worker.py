@@ -42,9 +42,18 @@ def declare(parser: Parser) -> None:
     )
     parser.add_argument("--max-concurrent", metavar="N", type=int, default=100, help="runs at once (100)")
     parser.add_argument(
+        "--grace",
+        metavar="SECONDS",
+        type=float,
+        default=10,
+        help="how long runs may go on after SIGTERM or Ctrl-C (10)",
+    )
+    parser.add_argument(
         "--reload", action="store_true", help="start again when a .py file below this directory changes"
     )
-    parser.epilog = "SIGTERM and Ctrl-C let runs end for 10 s and give the others back; a second one ends at once."
+    parser.epilog = (
+        "After SIGTERM or Ctrl-C, runs that do not end in time are given back; a second one ends the worker at once."
+    )
     parser.set_defaults(run=run)
 
 
@@ -58,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         "project_id": arguments.project,
         "deployment_id": arguments.deployment,
         "max_concurrent": arguments.max_concurrent,
+        "grace_seconds": arguments.grace,
     }
     try:
         worker = _worker(arguments.target, options)

@@ -112,6 +112,7 @@ class Workers:
             and deployment_id in (None, live.worker.deployment_id)
             and live.online
             and live.heard_at > silent
+            and (live.worker.mode == "push" or live.channel is not None)
         ]
 
     def all(self, project: Project) -> list[LiveWorker]:
