@@ -26,6 +26,7 @@ from dormice.engine.tasks import Tasks
 from dormice.store.workflows import Attempt, Moved, NewRun, NewWait, Project, Refused, RunResult, RunStore
 
 _KINDS = {kind.value: kind for kind in (WaitKind.TIME, WaitKind.EVENT, WaitKind.SUSPEND)}
+_MAX_INT32 = (1 << 31) - 1
 _MOST_DELAY_MS = 100 * 366 * 24 * 3600 * 1000
 
 
@@ -66,11 +67,10 @@ class Batches:
         live = self._workers.find(project, worker_id)
         if live is not None:
             live.heard_at = self._clock.steady()
+            live.online = live.online and presence is Presence.WORKING  # before anything of it is put back
         answers = await self._tasks.finish(self._take(project, worker_id, items)) if items else ()
-        if live is not None and presence is not Presence.WORKING:
-            live.online = False
-            if presence is Presence.LEAVING:
-                await self._tasks.finish(self._workers.lose(live, "it has left"))
+        if live is not None and presence is Presence.LEAVING:
+            await self._tasks.finish(self._workers.lose(live, "it has left"))
         return live is not None, answers
 
     async def _take(self, project: Project, worker_id: str, items: Sequence[Report]) -> Sequence[Answer]:
@@ -145,10 +145,12 @@ class Batches:
         self._check_key(order.step_key)
         if not order.workflow_id:
             raise Invalid("workflow_id must not be empty")
-        if order.queue_concurrency_limit is not None and order.queue_concurrency_limit <= 0:
-            raise Invalid("queue_concurrency_limit must be positive")
-        if order.run_timeout_seconds is not None and order.run_timeout_seconds <= 0:
-            raise Invalid("run_timeout_seconds must be positive")
+        for name in ("queue_concurrency_limit", "run_timeout_seconds"):
+            value = getattr(order, name)
+            if value is not None and not 0 < value <= _MAX_INT32:
+                raise Invalid(f"{name} must be a positive 32-bit integer")
+        if abs(order.priority) > _MAX_INT32:
+            raise Invalid("priority must be a 32-bit integer")
         child = RunOrder(
             workflow_id=order.workflow_id,
             payload=bytes(order.payload),
