@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from dormice.client import BadRequestError
 from dormice.workflows import RunFailed, Workflows
 from tests.live import Live
 from tests.workflows import flows
@@ -94,8 +95,8 @@ def test_a_result_that_is_not_json_fails_the_run(workflows: Workflows) -> None:
         workflows.run(flows.not_json, timeout=SECONDS)
 
 
-def test_a_payload_of_the_wrong_type_fails_the_run(workflows: Workflows) -> None:
-    with pytest.raises(RunFailed, match="the payload is not what its annotation says"):
+def test_a_payload_of_the_wrong_type_is_refused(workflows: Workflows) -> None:
+    with pytest.raises(BadRequestError, match="payload does not fit the workflow's input_schema"):
         workflows.run("three_steps", "no number", timeout=SECONDS)
 
 

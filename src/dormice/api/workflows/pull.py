@@ -20,7 +20,7 @@ from dormice.domain.limits import Limits
 from dormice.domain.run import Run, RunState
 from dormice.engine.orders import Caller
 from dormice.engine.runs.board import LiveWorker
-from dormice.engine.runs.pull import ConnectOrder, Offer, Presence
+from dormice.engine.runs.pull import ConnectOrder, Offering, Presence
 from dormice.engine.runs.reports import Answer, Report
 from dormice.store.workflows import Project
 from dormice.workers.lines import KEEP_ALIVE, cancel_line, connected_line, run_line
@@ -168,7 +168,7 @@ class PullRoutes:
         ]
 
 
-def _offer(entry: OfferEntry) -> Offer:
+def _offer(entry: OfferEntry) -> Offering:
     if not entry.workflow_id:
         raise bad("workflow_id must not be empty", "body.workflows.workflow_id")
     if entry.queue_name == "":
@@ -182,7 +182,7 @@ def _offer(entry: OfferEntry) -> Offer:
     }
     if entry.queue_name is not None:
         spec["queue_name"] = entry.queue_name
-    return Offer(
+    return Offering(
         workflow_id=entry.workflow_id,
         spec=msgspec.json.encode(spec),
         queue_name=entry.queue_name,

@@ -17,13 +17,14 @@ from dormice.engine.clock import Clock
 from dormice.engine.runs.board import LiveWorker, RunBoard
 from dormice.engine.runs.channel import WorkChannel
 from dormice.engine.runs.dispatcher import RunDispatcher
+from dormice.engine.runs.offers import check_offer
 from dormice.engine.runs.orders import WorkerOrder
 from dormice.engine.runs.registry import Registry
 from dormice.engine.runs.workers import Workers
 from dormice.store.workflows import Definition, Project, RunInput, RunStore
 
 
-class Offer(Struct, frozen=True, kw_only=True):
+class Offering(Struct, frozen=True, kw_only=True):
     """A workflow that a worker runs."""
 
     workflow_id: str
@@ -39,7 +40,7 @@ class ConnectOrder(Struct, frozen=True, kw_only=True):
     max_concurrent: int
     worker_id: str | None = None
     """As it was known before."""
-    offers: Sequence[Offer] = ()
+    offers: Sequence[Offering] = ()
 
 
 class Presence(StrEnum):
@@ -79,6 +80,8 @@ class Pull:
         if live is not None and live.worker.mode == "pull" and live.worker.deployment_id == order.deployment_id:
             self._workers.heard_of(live)
             return live
+        for offer in order.offers:
+            check_offer(offer.spec)
         await self._registry.deploy(project, order.deployment_id)
         await asyncio.gather(*(self._define(project, order.deployment_id, offer) for offer in order.offers))
         limits = {
@@ -98,7 +101,7 @@ class Pull:
         )
         return self._board.workers[worker.id]
 
-    async def _define(self, project: Project, deployment_id: str, offer: Offer) -> None:
+    async def _define(self, project: Project, deployment_id: str, offer: Offering) -> None:
         await self._registry.define(
             Definition(
                 project_id=project.id,

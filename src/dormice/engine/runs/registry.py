@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
-import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 
 from dormice.domain.errors import ForeignProject, Invalid, NotFound
@@ -18,13 +16,6 @@ from dormice.store.workflows import Definition, Deployment, Project, ProjectStor
 
 KINDS = ("workflow", "agent", "tool")
 DEFAULT_PROJECT = "default"
-
-
-class _Spec(Struct):
-    queue_name: str | None = None
-
-
-_SPEC = msgspec.json.Decoder(_Spec)
 
 
 class Registry:
@@ -39,8 +30,6 @@ class Registry:
         self._restrictions: dict[str, str] = {}
         self._deployments: dict[tuple[str, str], Deployment] = {}
         self._definitions: dict[tuple[str, str, str, str], Definition] = {}
-        self._queue_names: dict[tuple[str, str, str, str], str] = {}
-        """What a definition says of the queue of its runs, if it does."""
 
     async def load(self) -> None:
         """Rebuild memory from the store."""
@@ -50,7 +39,7 @@ class Registry:
         for deployment in await self._store.deployments():
             self._deployments[deployment.project_id, deployment.id] = deployment
         for definition in await self._store.definitions(None):
-            self._know_definition(definition)
+            self._definitions[_key(definition)] = definition
         for queue in await self._store.queues():
             self._board.set_limit(queue)
 
@@ -128,12 +117,8 @@ class Registry:
         now = self._clock.now()
         created_at = known.created_at if known is not None else now
         made = await self._store.define(replace(definition, created_at=created_at, updated_at=now))
-        self._know_definition(made)
+        self._definitions[_key(made)] = made
         return made
-
-    def queue_name(self, project: Project, deployment_id: str, workflow_id: str) -> str:
-        """Return the queue of a workflow's runs: the workflow's own, unless its definition says otherwise."""
-        return self._queue_names.get((project.id, deployment_id, "workflow", workflow_id), workflow_id)
 
     def definitions(self, project: Project, kind: str) -> list[Definition]:
         """Return a project's definitions of one kind, the latest first."""
@@ -189,15 +174,6 @@ class Registry:
         )
         self._know(project)
         return project
-
-    def _know_definition(self, definition: Definition) -> None:
-        key = _key(definition)
-        self._definitions[key] = definition
-        named = _SPEC.decode(definition.spec).queue_name
-        if named is None:
-            self._queue_names.pop(key, None)
-        else:
-            self._queue_names[key] = named
 
     def _know(self, project: Project) -> None:
         self._projects[project.id] = project

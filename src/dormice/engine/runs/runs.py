@@ -121,7 +121,7 @@ class Runs:
                 workflow_id=order.workflow_id,
                 payload=order.payload,
                 deployment_id=deployment.id,
-                queue_name=order.queue_name or self._registry.queue_name(project, deployment.id, order.workflow_id),
+                queue_name=order.queue_name or offer.queue_name or order.workflow_id,
                 queue_limit=order.queue_limit,
                 concurrency_key=order.concurrency_key,
                 priority=order.priority,

@@ -130,10 +130,6 @@ class Workers:
         """Return a worker that is not forgotten. Raises Invalid."""
         return self._known(project, worker_id)
 
-    def knows(self, worker_id: str | None) -> bool:
-        """Whether a worker of any project is not forgotten."""
-        return worker_id in self._board.workers
-
     def heard_of(self, live: LiveWorker) -> None:
         """Hear of a worker."""
         self._heard(live)
