@@ -207,3 +207,20 @@ async def side_by_side(ctx: Context, place: Place) -> list[object]:
     """One branch waits while a step of another one is still run, in the plain way of asyncio."""
     mark(place, "started")
     return list(await asyncio.gather(ctx.sleep("sleep", 0.01), ctx.step("held", until_open, place, "held")))
+
+
+@workflow
+async def commands(ctx: Context, machine_id: str) -> list[object]:
+    """Two commands and a moment, waited for together; then one that fails."""
+    first, second, _ = await ctx.gather(
+        ctx.exec("first", machine_id, ["sh", "-c", 'echo "$NAME"; cat'], env={"NAME": "x"}, stdin="yz"),
+        ctx.exec("second", machine_id, ["sh", "-c", "exit 3"]),
+        ctx.sleep("sleep", 0.01),
+    )
+    third = await ctx.exec("third", machine_id, ["sh", "-c", "kill -9 $$"], timeout=50)
+    return [first.succeeded, first.stdout_bytes, second.exit_code, third.signal, first.execution_id]
+
+
+@workflow
+async def command_that_lasts(ctx: Context, machine_id: str) -> str:
+    return (await ctx.exec("lasts", machine_id, ["sleep", "1000"])).status

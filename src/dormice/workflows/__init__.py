@@ -31,13 +31,14 @@ from dormice.workflows.errors import (
     StepFailed,
     WorkflowError,
 )
-from dormice.workflows.records import WorkflowRun
+from dormice.workflows.records import CommandResult, WorkflowRun
 from dormice.workflows.steps import Retry
 from dormice.workflows.worker import Worker
 
 __all__ = [
     "AsyncWorkflows",
     "ChildFailed",
+    "CommandResult",
     "Context",
     "EventTimeout",
     "NonDeterministic",

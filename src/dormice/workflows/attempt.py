@@ -13,10 +13,12 @@ from dormice.workflows.definition import Workflow
 from dormice.workflows.errors import LetGo, NonRetryable
 from dormice.workflows.journal import Journal
 from dormice.workflows.lease import Lease
+from dormice.workflows.link import LinkFailed
 from dormice.workflows.messages import (
     Abandoned,
     Answer,
     Assignment,
+    Command,
     Completed,
     Ended,
     Failed,
@@ -27,6 +29,10 @@ from dormice.workflows.messages import (
 from dormice.workflows.reporter import Reporter
 
 log = logging.getLogger("dormice.workflows")
+
+_COMMANDS_AT_ONCE = 16
+_GONE_ON = 409
+"""The status that says that a run is not this worker's any more, or that its end was asked for."""
 
 
 class Stop(Enum):
@@ -79,11 +85,40 @@ class Attempt:
         """Run the function and report what came of it."""
         try:
             report = await self._outcome()
+            if isinstance(report, Suspended) and self._journal.commands:
+                report = await self._begin_commands(report)
             while report is not None and self._stop is not Stop.LOST:
                 answer = await self._reporter.put(report)
                 report = self._after(report, answer)
         finally:
             self.ended.set()
+
+    async def _begin_commands(self, report: Suspended) -> Report | None:
+        """Have the commands run that the run waits for; those that cannot be begun are steps that have failed."""
+        room = asyncio.Semaphore(_COMMANDS_AT_ONCE)
+        begun = await asyncio.gather(*(self._begin_command(command, room) for command in self._journal.commands))
+        if self._stop is Stop.LOST:
+            return None
+        if report.children or report.waits:
+            return report
+        # All that the run waited for has failed already: it goes on by way of its queue.
+        return None if any(begun) else Abandoned(run_id=self.run_id, fence=self.fence)
+
+    async def _begin_command(self, command: Command, room: asyncio.Semaphore) -> bool:
+        command.fence = self.fence
+        async with room:
+            try:
+                await self._reporter.begin_command(self.run_id, command)
+            except LinkFailed as failure:
+                if failure.status == _GONE_ON:
+                    self._stop = Stop.LOST
+                else:
+                    error = {"message": f"it could not be begun: {failure}"}
+                    await self._reporter.put(
+                        StepDone(run_id=self.run_id, fence=self.fence, step_key=command.step_key, error=error)
+                    )
+                return False
+        return True
 
     def _after(self, report: Report, answer: Answer) -> Report | None:
         if answer.status == "cancelled" and not isinstance(report, Ended):

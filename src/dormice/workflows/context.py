@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple, overload
 from uuid import UUID, uuid5
 
 import msgspec
 
+from dormice.client.argv import as_argv
 from dormice.workflows import documents, steps
 from dormice.workflows.errors import ChildFailed, EventTimeout, LetGo, NonDeterministic, StepFailed
 from dormice.workflows.journal import Journal
-from dormice.workflows.messages import Assignment, Child, Step, StepDone, Wait
+from dormice.workflows.messages import Assignment, Child, Command, Step, StepDone, Wait
+from dormice.workflows.records import CommandResult
 from dormice.workflows.steps import Retry
 
 if TYPE_CHECKING:
@@ -209,6 +211,47 @@ class Context:
             raise ChildFailed(key, _message(recorded), recorded.source_run_id)
         wanted = Any if isinstance(workflow, str) else workflow.result_type
         return documents.decode(recorded.outputs, wanted, f"the result of child {key!r}")
+
+    async def exec(
+        self,
+        key: str,
+        machine_id: str,
+        argv: Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+        timeout: float | None = None,
+    ) -> CommandResult:
+        """Run a command on a machine, once, and wait for its end without holding a worker.
+
+        It is begun once for as long as the run lives, whatever dies meanwhile; cancelling the run ends it. That it ended badly is no
+        error: look at the record. Raises StepFailed when it cannot be begun, and TypeError when argv is one string.
+
+        Args:
+            key: The step's key.
+            machine_id: The machine; a sleeping one is woken.
+            argv: The program and its arguments; no shell is involved.
+            cwd: Working directory, `/root` by default.
+            env: Variables added to the machine's.
+            stdin: Text piped to the process.
+            timeout: Seconds of running after which the whole tree of processes is killed.
+
+        """
+        wanted = {
+            "command": as_argv(argv),
+            "cwd": cwd,
+            "env": None if env is None else dict(env),
+            "stdin": stdin,
+            "timeout_ms": None if timeout is None else round(timeout * 1000),
+        }
+        recorded = self._journal.begin(key)
+        if recorded is None:
+            execution = {name: value for name, value in wanted.items() if value is not None}
+            raise self._journal.wait_for(Command(step_key=key, machine_id=machine_id, execution=execution))
+        _raise_failure(recorded)
+        result: CommandResult = documents.decode(recorded.outputs, CommandResult, f"the record of command {key!r}")
+        return result
 
     @overload
     async def gather(self, first: Awaitable[T1], second: Awaitable[T2], /) -> tuple[T1, T2]: ...

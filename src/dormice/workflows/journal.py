@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from dormice.workflows.errors import LetGo, NonDeterministic
-from dormice.workflows.messages import Child, Step, Wait
+from dormice.workflows.messages import Child, Command, Step, Wait
 
 
 class Journal:
@@ -20,13 +20,14 @@ class Journal:
         self._idle: asyncio.Future[None] | None = None
         self.children: list[Child] = []
         self.waits: list[Wait] = []
+        self.commands: list[Command] = []
         self.closed = False
         """Nothing may begin any more: the function is to unwind."""
 
     @property
     def waiting(self) -> bool:
         """Whether the run waits for something."""
-        return bool(self.children or self.waits)
+        return bool(self.children or self.waits or self.commands)
 
     def begin(self, step_key: str) -> Step | None:
         """Begin a step; return it if it is recorded. Raises NonDeterministic when the key was used before, LetGo when nothing may begin."""
@@ -37,12 +38,15 @@ class Journal:
         self._used.add(step_key)
         return self._recorded.get(step_key)
 
-    def wait_for(self, what: Child | Wait) -> LetGo:
+    def wait_for(self, what: Child | Wait | Command) -> LetGo:
         """Have the run wait for something; raise what is returned. Others that are under way may still add to it."""
-        if isinstance(what, Child):
-            self.children.append(what)
-        else:
-            self.waits.append(what)
+        match what:
+            case Child():
+                self.children.append(what)
+            case Wait():
+                self.waits.append(what)
+            case Command():
+                self.commands.append(what)
         return LetGo()
 
     @contextmanager

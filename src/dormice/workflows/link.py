@@ -75,7 +75,7 @@ class Link:
         except BaseException:
             wire.close()
             raise
-        if wire.reusable:
+        if wire.reusable and self._kept is None:
             self._kept = wire
         else:
             wire.close()

@@ -91,6 +91,16 @@ class Wait(Struct, kw_only=True, omit_defaults=True):
     topic: str | None = None
 
 
+class Command(Struct, kw_only=True):
+    """A command to be run on a machine, and waited for."""
+
+    step_key: str
+    machine_id: str
+    execution: Mapping[str, object]
+    worker_id: str | None = None
+    fence: int = 0
+
+
 class Suspended(Struct, kw_only=True, tag_field="kind", tag="suspend"):
     """A run waits for all of this."""
 

@@ -45,6 +45,34 @@ class WorkflowRun(msgspec.Struct, frozen=True, kw_only=True):
         return self.status in FINISHED
 
 
+class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A command that has ended, as a step. Its output is read with `Dormice().machines.executions`, by its ids."""
+
+    execution_id: str
+    machine_id: str
+    status: str
+    """succeeded, failed, cancelled or expired."""
+    exit_code: int | None = None
+    signal: int | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    stdout_bytes: int = 0
+    """Bytes that the process wrote, kept or not."""
+    stderr_bytes: int = 0
+    stdout_kept_bytes: int = 0
+    stderr_kept_bytes: int = 0
+    last_sequence: int = 0
+    """The last entry of its log."""
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it ended with exit code 0."""
+        return self.status == "succeeded"
+
+
 class Started(msgspec.Struct, frozen=True, kw_only=True):
     """A run that was asked for."""
 

@@ -11,11 +11,12 @@ import random
 from dataclasses import dataclass
 
 import msgspec
+from msgspec import structs
 
 from dormice.workflows import messages
 from dormice.workflows.lease import Lease
 from dormice.workflows.link import Link, LinkFailed
-from dormice.workflows.messages import Answer, Report
+from dormice.workflows.messages import Answer, Command, Report
 
 log = logging.getLogger("dormice.workflows")
 
@@ -27,6 +28,7 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
 _REFUSED = frozenset({400, 413, 422})
 """Sent again, it would be refused again."""
+_PASSING = frozenset({401, 403, 408, 429, 500, 502, 503, 504})
 
 
 @dataclass(eq=False, slots=True)
@@ -54,6 +56,23 @@ class Reporter:
         self._items.append(_Item(messages.encode(report), answer))
         self._wake()
         return answer
+
+    async def begin_command(self, run_id: str, command: Command) -> None:
+        """Have a command run that a run waits for. Raises LinkFailed with a status when it is refused."""
+        path = f"/internal/executions/{run_id}/commands"
+        pause = FIRST_PAUSE
+        while True:
+            body = messages.encode(structs.replace(command, worker_id=self.worker_id))
+            try:
+                await self._link.ask(path, body, ANSWER_SECONDS)
+            except LinkFailed as failure:
+                if failure.status and failure.status not in _PASSING:
+                    raise
+                log.warning("a command could not be begun, and is asked for again: %s", failure)
+            else:
+                return
+            await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - spreads load
+            pause = min(pause * 2, LONGEST_PAUSE)
 
     def announce(self) -> None:
         """Say now that the worker is there."""
