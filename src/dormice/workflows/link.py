@@ -139,6 +139,7 @@ class _Wire(asyncio.Protocol):
         self._buffered = 0
         self._status: int | None = None
         self._complete = True
+        self._kept_open = False
         self._lost: str | None = None
         self._news: asyncio.Future[None] | None = None
 
@@ -167,6 +168,7 @@ class _Wire(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._complete = True
+        self._kept_open = self._parser.should_keep_alive()  # known here only
 
     @property
     def usable(self) -> bool:
@@ -176,7 +178,7 @@ class _Wire(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         """Whether the server keeps it open, once an answer was read to its end."""
-        return self.usable and self._complete and self._parser.should_keep_alive()
+        return self.usable and self._complete and self._kept_open
 
     def send(self, request: bytes) -> None:
         if not self.usable or self._transport is None:
