@@ -31,7 +31,7 @@ from dormice.workflows.errors import (
     StepFailed,
     WorkflowError,
 )
-from dormice.workflows.records import CommandResult, WorkflowRun
+from dormice.workflows.records import CommandResult, RunPage, WorkflowRun
 from dormice.workflows.steps import Retry
 from dormice.workflows.worker import Worker
 
@@ -47,6 +47,7 @@ __all__ = [
     "Queue",
     "Retry",
     "RunFailed",
+    "RunPage",
     "StepFailed",
     "Worker",
     "Workflow",

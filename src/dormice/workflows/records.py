@@ -17,13 +17,14 @@ class WorkflowRun(msgspec.Struct, frozen=True, kw_only=True):
     workflow_id: str
     status: str
     """queued, claimed, running, waiting, pending_cancel, completed, failed or cancelled."""
-    payload: Any
-    result: Any
-    error: str | None
+    payload: Any = None
+    """None, as `result` is, in lists."""
+    result: Any = None
+    error: str | None = None
     """Why it failed; while it is tried again, why the attempt before did."""
     created_at: datetime
-    started_at: datetime | None
-    completed_at: datetime | None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
     deployment_id: str | None = None
     assigned_to_worker: str | None = None
     parent_execution_id: str | None = None
@@ -43,6 +44,14 @@ class WorkflowRun(msgspec.Struct, frozen=True, kw_only=True):
     def finished(self) -> bool:
         """Whether it has ended."""
         return self.status in FINISHED
+
+
+class RunPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Runs, the newest first."""
+
+    executions: list[WorkflowRun]
+    next_cursor: str | None = None
+    """Where the next page begins; None: this is the last one. A page may be empty and not the last."""
 
 
 class CommandResult(msgspec.Struct, frozen=True, kw_only=True):

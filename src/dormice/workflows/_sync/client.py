@@ -19,7 +19,7 @@ from dormice.client.transport import Timeout, Transport
 from dormice.workflows import documents
 from dormice.workflows.definition import Workflow
 from dormice.workflows.errors import RunFailed
-from dormice.workflows.records import Published, Started, WorkflowRun
+from dormice.workflows.records import Published, RunPage, Started, WorkflowRun
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -149,6 +149,28 @@ class Workflows:
             raise RunFailed(run.id, run.error or f"it was {run.status}")
         wanted = workflow.result_type if isinstance(workflow, Workflow) else Any
         return documents.decode(msgspec.json.encode(run.result), wanted, f"the result of run {run.id}")
+
+    def list(
+        self,
+        *,
+        workflow: Workflow[Any, Any] | str | None = None,
+        status: str | None = None,
+        session_id: str | None = None,
+        parent: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> RunPage:
+        """A page of the project's runs, the newest first, without payloads and results; `cursor` is the `next_cursor` of the page before."""
+        query = {
+            "workflow_id": workflow.id if isinstance(workflow, Workflow) else workflow,
+            "status": status,
+            "session_id": session_id,
+            "parent": parent,
+            "limit": limit,
+            "cursor": cursor,
+        }
+        reply = self._connection.call("GET", "/api/v1/executions", query=query, headers=self._headers)
+        return decode(reply.content, RunPage)
 
     def cancel(self, run_id: str) -> WorkflowRun:
         """Ask for the end of a run and of all below it, and return it as it is; one that has ended stays as it is."""
