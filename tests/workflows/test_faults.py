@@ -1,4 +1,4 @@
-"""Workers and servers that die, or stop and go on, in the midst of runs."""
+"""Servers that are killed, and workers that are asked to end, in the midst of runs."""
 
 from __future__ import annotations
 
@@ -25,54 +25,15 @@ from tests.workflows.conftest import (
 )
 from tests.workflows.flows import Place
 
-LOST_MS = 3_000
+LOST_MS = 60_000
+"""Longer than anything takes here, however busy the host is."""
 
 
 @pytest.fixture(scope="module", name="live")
 def _live(start_live: StartLive) -> Iterator[Live]:
-    """A server that gives a silent worker up soon."""
+    """A server that gives no worker up."""
     with start_live("process", **{LOCAL: "true", "DORMICE_LIMIT_WORKER_LOST_MS": str(LOST_MS)}) as live:
         yield live
-
-
-def test_steps_are_not_run_again_when_their_worker_is_killed(
-    workflows: Workflows, place: Place, start_worker: StartWorker
-) -> None:
-    first = start_worker()
-    run_id = workflows.start(flows.held, place)
-    wait_for_mark(place, "held")
-    first.kill()
-    first.wait()
-    second = start_worker()
-    assert wait_for_mark(place, "held", 2)[1] == second.pid
-    open_up(place)
-    run = workflows.wait(run_id, timeout=SECONDS)
-    assert (run.status, run.result) == ("completed", ["before", "held", "after"])
-    assert marks(place, "before") == [first.pid]
-    assert marks(place, "held-done") == marks(place, "after") == [second.pid]
-
-
-def test_a_worker_that_stops_and_goes_on_has_lost_its_runs(
-    workflows: Workflows, place: Place, start_worker: StartWorker, live: Live
-) -> None:
-    first = start_worker()
-    [first_id] = active_workers(live)
-    run_id = workflows.start(flows.held, place)
-    wait_for_mark(place, "held")
-    first.send_signal(signal.SIGSTOP)
-    second = start_worker()
-    wait_for_mark(place, "held", 2)
-    # Now both have the run; the first one may go on in the midst of its step.
-    assert workflows.get(run_id).assigned_to_worker != first_id
-    first.send_signal(signal.SIGCONT)
-    wait_until(lambda: len(active_workers(live)) == 2, SECONDS, "the first one is connected again, as another worker")
-    assert first_id not in active_workers(live)
-    assert len(wait_for_mark(place, "cancelled")) == 1
-    open_up(place)
-    run = workflows.wait(run_id, timeout=SECONDS)
-    assert (run.status, run.result) == ("completed", ["before", "held", "after"])
-    assert marks(place, "held-done") == marks(place, "after") == [second.pid]
-    assert marks(place, "cancelled") == [first.pid]
 
 
 def test_runs_go_on_where_they_are_when_the_server_is_killed(

@@ -16,7 +16,7 @@ from tests.live import Api, Live
 from tests.wait import wait_until
 from tests.workflows.conftest import SECONDS
 
-LOST_MS = 3_000
+LOST_MS = 6_000
 CONNECT = "/api/v1/workers/connect"
 
 
