@@ -97,6 +97,24 @@ def test_a_worker_that_ends_gives_back_what_takes_too_long(
     assert marks(place, "before") == [first.pid]
 
 
+def test_a_run_whose_thread_goes_on_is_given_to_nobody_else(
+    workflows: Workflows, place: Place, start_worker: StartWorker, live: Live
+) -> None:
+    first = start_worker("--grace", "0")
+    run_id = workflows.start(flows.held_thread, place)
+    wait_for_mark(place, "thread")
+    holder = workflows.get(run_id).assigned_to_worker
+    second = start_worker()
+    first.send_signal(signal.SIGTERM)
+    wait_until(lambda: holder not in active_workers(live), SECONDS, "nothing more is given to it")
+    run = workflows.get(run_id)
+    assert (run.status, run.assigned_to_worker) == ("running", holder)
+    open_up(place)
+    assert workflows.wait(run_id, timeout=SECONDS).status == "completed"
+    assert first.wait(SECONDS) == 0
+    assert marks(place, "thread") == [first.pid, second.pid]
+
+
 def test_a_worker_is_started_again_when_a_file_changes(
     workflows: Workflows, live: Live, tmp_path: Path, start_worker: StartWorker
 ) -> None:

@@ -74,8 +74,8 @@ class Attempt:
         return self._stop is Stop.LOST
 
     def stop(self, why: Stop) -> None:
-        """Have it stop. A run that is lost stays lost."""
-        if self._stop is not Stop.LOST:
+        """Have it stop. A run that is lost stays lost, and one that was cancelled is not given back."""
+        if self._stop is None or (self._stop is not Stop.LOST and why is not Stop.ABANDONED):
             self._stop = why
         self._journal.cancel(but=self._task)
         if self._task is not None:

@@ -93,7 +93,7 @@ class Session:
         if not await self._all_ended(seconds):
             for attempt in list(self._attempts.values()):
                 attempt.stop(Stop.ABANDONED)
-            await self._all_ended(seconds)
+            await self._all_ended(None)  # a thread cannot be stopped: until it ends, its run is given to nobody else
         self._reporter.presence = "leaving"
 
     async def leave(self) -> None:
@@ -102,7 +102,7 @@ class Session:
             self._reporter.announce()
             await self._reporter.turn()
 
-    async def _all_ended(self, seconds: float) -> bool:
+    async def _all_ended(self, seconds: float | None) -> bool:
         try:
             async with asyncio.timeout(seconds):
                 while self._attempts:

@@ -30,6 +30,8 @@ PIECE_BYTES = 256 << 10
 """Lines are sent together up to about this size."""
 KEEP_ALIVES = 3
 """Keep-alive lines in the time after which a silent worker is lost."""
+LONGEST_SILENCE_SECONDS = 10.0
+"""A worker takes a connection on which nothing comes for three times as long for dead."""
 
 
 class OfferEntry(Struct, kw_only=True):
@@ -104,10 +106,11 @@ class PullRoutes:
     async def _lines(self, live: LiveWorker, holding: Mapping[str, int]) -> AsyncGenerator[bytes, None]:
         pull = self._services.pull
         channel, runs = pull.attach(live, holding)
+        silence = min(pull.lost_ms / 1000 / KEEP_ALIVES, LONGEST_SILENCE_SECONDS)
         try:
             yield connected_line(live.worker.id, pull.lost_ms, runs)
             while not channel.closed:
-                news = await channel.take(pull.lost_ms / 1000 / KEEP_ALIVES)
+                news = await channel.take(silence)
                 piece = bytearray() if news else bytearray(KEEP_ALIVE)
                 for run in news:
                     piece += await self._line(run)
