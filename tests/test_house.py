@@ -36,6 +36,8 @@ STARTS_TASKS = {
     "node/node.py",
     "node/dns.py",
     "api/http/replies.py",
+    "workflows/session.py",
+    "workflows/worker.py",
 }
 """Modules that were given a TaskGroup, or have one for as long as one answer or one question takes."""
 MAY_PAUSE = {"tests/wait.py", "tests/conformance/run_helper.py"}
@@ -191,6 +193,7 @@ def test_imports_keep_to_the_contracts() -> None:
         ("store/interface.py", "dormice.engine.orders"),
         ("api/http/sse.py", "dormice.store.sqlite.store"),
         ("client/sse.py", "dormice.domain.execution"),
+        ("workflows/lease.py", "dormice.domain.run"),
         ("supervisor.py", "dormice.node.node"),
         ("workers/push.py", "dormice.engine.board"),
         ("workers/push_rules.py", "dormice.config"),

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from dormice.domain.limits import Limits
 from dormice.domain.moments import rfc3339
 from dormice.domain.run import Run
 from dormice.engine.clock import SystemClock
@@ -172,6 +173,7 @@ async def lab(directory: Path, clock: StoppedClock, policy: RunPolicy | None = N
             pusher=NoWorkers(),
             clock=clock,
             policy=policy or RunPolicy(),
+            limits=Limits(),
             in_flight=host.in_flight,
             tasks=host.tasks,
             group=host.tasks._group,

@@ -63,6 +63,7 @@ async def serving_runs(
                 pusher=pusher,
                 clock=clock,
                 policy=policy or RunPolicy(),
+                limits=Limits(),
                 in_flight=engine.in_flight,
                 tasks=engine.tasks,
                 group=group,

@@ -14,7 +14,9 @@ from dormice.domain.limits import Limits, MachineDefaults
 from dormice.domain.machine import Machine
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
 from dormice.engine.runs.attempts import Attempts
+from dormice.engine.runs.batches import Batches
 from dormice.engine.runs.events import Events
+from dormice.engine.runs.pull import Pull
 from dormice.engine.runs.registry import Registry
 from dormice.engine.runs.runs import Runs
 from dormice.engine.runs.schedules import Schedules
@@ -237,6 +239,8 @@ class WorkflowServices:
     events: Events
     schedules: Schedules
     triggers: Triggers
+    pull: Pull
+    batches: Batches
     check_push_url: Callable[[str], None]
     """Raises Invalid for an address that no worker may have."""
     now: Callable[[], Micros]

@@ -24,6 +24,7 @@ COMMANDS = {
     "node": Command("service", "Run the node alone (needs root)"),
     "exec": Command("exec", "Run a command on a machine, live, and exit as it does"),
     "machines": Command("machines", "Create, list, change, put to sleep, wake and delete machines; their executions"),
+    "worker": Command("worker", "Run the workflows of a Python module"),
     "keys": Command("keys", "Create, list and revoke API keys"),
     "image": Command("image", "Build, import, list and remove the images of machines on this host"),
     "limits": Command("limits", "Show every limit and default of the server"),

@@ -17,8 +17,8 @@
             ├── RateLimitError             429
             └── InternalServerError        500 and above
 
-The server has two shapes of error body: an object with `error_code` for 401, 403, 409, 429 and 503, and
-`application/problem+json` for the rest. `APIStatusError` reads both.
+The server has three shapes of error body: an object with `error_code` for 401, 403, 409, 429 and 503,
+`application/problem+json` for the rest, and `error` with `error_type` for workflows. `APIStatusError` reads them all.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class APIStatusError(APIError):
         self.status_code = status_code
         self.headers = headers
         self.body = body
-        self.error_code = fields.get("error_code")
+        self.error_code = fields.get("error_code") or fields.get("error_type")
         self.retry_after_ms = fields.get("retry_after_ms")
         self.details = fields.get("details") or {}
         self.errors = [error for error in fields.get("errors") or [] if isinstance(error, dict)]
@@ -91,7 +91,13 @@ class APIStatusError(APIError):
 
 def _message(status_code: int, fields: Mapping[str, Any], errors: list[Mapping[str, Any]]) -> str:
     """One line. Values that were refused are left out: they may be secrets."""
-    text = str(fields.get("message") or fields.get("detail") or fields.get("title") or f"HTTP status {status_code}")
+    text = str(
+        fields.get("message")
+        or fields.get("detail")
+        or fields.get("error")
+        or fields.get("title")
+        or f"HTTP status {status_code}"
+    )
     where = []
     for error in errors:
         place, message = str(error.get("location", "?")), str(error.get("message", "?"))

@@ -19,13 +19,14 @@ class ClientSettings(NamedTuple):
     base_url: str
     """Without a slash at its end; may have a path, which goes before `/v1`."""
     api_key: str
+    """Empty: no key is sent, which a server in local mode takes."""
     org_id: str | None
 
     def __repr__(self) -> str:
         return f"ClientSettings(base_url={self.base_url!r}, org_id={self.org_id!r})"
 
     def headers(self) -> dict[str, str]:
-        headers = {"authorization": f"Bearer {self.api_key}"}
+        headers = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         if self.org_id:
             headers["x-dedalus-org-id"] = self.org_id
         return headers
@@ -37,11 +38,12 @@ def resolve(
     api_key: str | None = None,
     org_id: str | None = None,
     environment: Mapping[str, str] = os.environ,
+    key_required: bool = True,
 ) -> ClientSettings:
     """Arguments win over `DORMICE_BASE_URL`, `DORMICE_API_KEY` and `DORMICE_ORG_ID`.
 
     Without a key and with a server on this host, the key is read from `<DORMICE_DATA_DIR>/api-key`
-    (default `/var/lib/dormice`). Raises ConfigurationError if there is no key, or if the URL is none.
+    (default `/var/lib/dormice`). Raises ConfigurationError if there is no key although one is required, or if the URL is none.
     """
     url = (base_url or environment.get("DORMICE_BASE_URL") or DEFAULT_BASE_URL).rstrip("/")
     parts = urlsplit(url)
@@ -49,8 +51,12 @@ def resolve(
         raise ConfigurationError(f"the base URL must begin with http:// or https:// and name a host, not {url!r}")
     key = api_key or environment.get("DORMICE_API_KEY") or ""
     if not key and is_loopback(url):
-        key = _key_of_this_host(environment)
-    if not key:
+        try:
+            key = _key_of_this_host(environment)
+        except ConfigurationError:
+            if key_required:
+                raise
+    if not key and key_required:
         raise ConfigurationError("no API key: pass api_key or set DORMICE_API_KEY")
     if not key.isascii() or not key.isprintable():
         raise ConfigurationError("the API key holds characters that no header can carry")

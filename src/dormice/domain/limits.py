@@ -27,6 +27,12 @@ class Limits:
     events_per_request: int = 10_000
     schedule_key_chars: int = 255
     trigger_batch_events: int = 10_000
+    reports_per_request: int = 10_000
+    """What a worker that fetches its work may report at once."""
+    workflows_per_worker: int = 10_000
+    worker_lost_ms: int = 10_000
+    """A worker that fetches its work, and is not heard of for so long, is lost, and its runs are given to others. It lets go of them before
+    that by itself."""
     argv_count: int = 4_096
     argv_bytes: int = 131_071
     """One argument: the kernel's MAX_ARG_STRLEN (128 KiB) less the final NUL."""

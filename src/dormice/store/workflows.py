@@ -174,6 +174,15 @@ class NewWait(Struct, frozen=True, kw_only=True):
     event_type: str | None = None
 
 
+class Suspended(Struct, frozen=True, kw_only=True):
+    """A run that waits for several things together, or goes on at once: they were all there."""
+
+    run: Run
+    changed: Sequence[Run]
+    dues: Sequence[Due]
+    """The waits that end at a moment."""
+
+
 class Due(Struct, frozen=True, kw_only=True):
     """A wait that ends at a moment, whatever happens."""
 
@@ -324,6 +333,15 @@ class RunStore(Protocol):
 
     async def wait(self, run_id: str, attempt: Attempt, wait: NewWait, *, now: Micros) -> Moved | Refused:
         """Have a run wait. An event that came just before ends the wait at once; a wait that is there already stays as it is."""
+        ...
+
+    async def suspend(
+        self, run_id: str, attempt: Attempt, children: Sequence[NewRun], waits: Sequence[NewWait], *, now: Micros
+    ) -> Suspended | Refused:
+        """Have a run wait for all of this together: children, which are made unless their step has some already, moments, events.
+
+        It goes on once the last of them has ended. An event is found if it came since the run was made.
+        """
         ...
 
     async def expire(self, run_id: str, step_key: str, *, now: Micros) -> Moved | Refused:

@@ -8,6 +8,7 @@ from dormice.api.services import WorkflowServices
 from dormice.api.workflows.attempts import AttemptRoutes
 from dormice.api.workflows.door import Door
 from dormice.api.workflows.events import EventRoutes
+from dormice.api.workflows.pull import PullRoutes
 from dormice.api.workflows.runs import RunRoutes
 from dormice.api.workflows.schedules import ScheduleRoutes
 from dormice.api.workflows.triggers import TriggerRoutes
@@ -21,6 +22,7 @@ def workflow_operations(services: WorkflowServices, limits: Limits, admission: A
     return [
         *WorkerRoutes(services, limits, door).operations(),
         *RunRoutes(services, limits, door).operations(),
+        *PullRoutes(services, limits, door).operations(),
         *AttemptRoutes(services, limits, door).operations(),
         *EventRoutes(services, limits, door).operations(),
         *ScheduleRoutes(services, limits, door).operations(),

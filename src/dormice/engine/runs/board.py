@@ -27,8 +27,12 @@ Entry = tuple[int, int, str, int]
 class Channel(Protocol):
     """The connection of a worker that fetches its work."""
 
-    def send(self, message: object) -> None:
-        """Send a message, without waiting."""
+    def send(self, run: Run) -> None:
+        """Have the worker told of a run that is its, or that has to end."""
+        ...
+
+    def close(self) -> None:
+        """End the connection."""
         ...
 
 
@@ -68,6 +72,8 @@ class Lane:
     ready: list[Entry] = field(default_factory=list)
     """A heap."""
     taken: set[str] = field(default_factory=set)
+    offered: Entry | None = None
+    """The one of its offers that counts."""
 
 
 class RunBoard:
@@ -81,7 +87,7 @@ class RunBoard:
         """By project, deployment and name of the queue."""
         self._lanes: dict[tuple[tuple[str, str, str], str | None], Lane] = {}
         self._offers: dict[Place, list[tuple[Entry, int, Lane]]] = {}
-        """Heaps of lanes by their first runs. An offer that is not true any more is dropped when it is met."""
+        """Heaps of lanes by their first runs. An offer that does not count any more is dropped when it is met."""
         self._offered = 0
         self.dirty: dict[Place, None] = {}
         """Where something may be given to a worker now."""
@@ -131,6 +137,9 @@ class RunBoard:
         offers = self._offers.get(worker.place)
         while offers and worker.free > 0:
             entry, _, lane = heapq.heappop(offers)
+            if lane.offered != entry:
+                continue
+            lane.offered = None
             self._clean(lane)
             if not lane.ready or not self._has_room(lane):
                 continue  # it is offered again when there is a run, or room
@@ -148,9 +157,11 @@ class RunBoard:
         """Let a lane's first run be picked, if it has one and has room."""
         if lane.ready and self._has_room(lane):
             where = lane.queue[:2]
-            self._offered += 1
-            heapq.heappush(self._offers.setdefault(where, []), (lane.ready[0], self._offered, lane))
             self.dirty[where] = None
+            if lane.offered != lane.ready[0]:
+                lane.offered = lane.ready[0]
+                self._offered += 1
+                heapq.heappush(self._offers.setdefault(where, []), (lane.offered, self._offered, lane))
 
     def put_back(self, run: Run, worker: LiveWorker) -> None:
         """Undo a pick whose claim was not written."""

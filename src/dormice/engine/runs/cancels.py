@@ -43,9 +43,6 @@ class Cancels:
     def begin(self, run: Run) -> None:
         """Have the worker of a run, and its commands, end it. The request is in the store: it is repeated after a crash."""
         self._commands.cancel(run)
-        worker = self._board.workers.get(run.worker_id or "")
-        if worker is not None and worker.channel is not None:
-            worker.channel.send(run)
         self._agenda.put(self._clock.steady(), ("cancel", run.id), lambda: self._tell(run.id))
 
     async def time_out(self, run_id: str) -> None:

@@ -109,6 +109,8 @@ class RunDispatcher:
         self._ledger.apply(claimed.changed)
         if worker.worker.mode == "push":
             self._tasks.start(f"push of {run.id}", lambda: self._push(claimed.run, worker))
+        elif worker.worker.id not in self._board.workers:  # lost while the claim was written
+            await self.release(claimed.run, crashed=False)
         elif worker.channel is not None:
             worker.channel.send(claimed.run)
 

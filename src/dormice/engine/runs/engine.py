@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from dormice.domain.limits import Limits
 from dormice.engine.clock import Clock
 from dormice.engine.executions import Executions
 from dormice.engine.feed import Feed
@@ -12,6 +13,7 @@ from dormice.engine.idempotency import InFlight
 from dormice.engine.runs.agenda import Agenda
 from dormice.engine.runs.attempts import Attempts
 from dormice.engine.runs.automatic import AutomaticRuns
+from dormice.engine.runs.batches import Batches
 from dormice.engine.runs.board import RunBoard
 from dormice.engine.runs.cancels import Cancels
 from dormice.engine.runs.commands import Commands
@@ -19,6 +21,7 @@ from dormice.engine.runs.dispatcher import RunDispatcher
 from dormice.engine.runs.events import Events
 from dormice.engine.runs.ledger import Ledger
 from dormice.engine.runs.policy import RunPolicy
+from dormice.engine.runs.pull import Pull
 from dormice.engine.runs.registry import Registry
 from dormice.engine.runs.runs import Runs
 from dormice.engine.runs.schedules import Schedules
@@ -47,6 +50,7 @@ class RunEngine:
         pusher: Pusher,
         clock: Clock,
         policy: RunPolicy,
+        limits: Limits,
         in_flight: InFlight,
         tasks: Tasks,
         group: asyncio.TaskGroup,
@@ -136,6 +140,28 @@ class RunEngine:
             policy=policy,
         )
         self.events = Events(store=store.events, ledger=ledger, triggers=triggers, feed=feed, tasks=tasks, clock=clock)
+        self.pull = Pull(
+            store=store.runs,
+            board=board,
+            registry=registry,
+            workers=self.workers,
+            dispatcher=dispatcher,
+            clock=clock,
+            lost_ms=policy.pull_lost_ms,
+        )
+        self.batches = Batches(
+            store=store.runs,
+            board=board,
+            ledger=ledger,
+            dispatcher=dispatcher,
+            attempts=self.attempts,
+            runs=runs,
+            waits=waits,
+            workers=self.workers,
+            tasks=tasks,
+            clock=clock,
+            limits=limits,
+        )
 
     async def start(self) -> None:
         """Rebuild memory from the store, then start the services."""

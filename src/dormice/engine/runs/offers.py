@@ -37,6 +37,8 @@ class Offer(Struct, frozen=True, kw_only=True):
     """The parts of a definition's `spec` that the engine goes by."""
 
     retry_policy: RetryPolicy = RetryPolicy()
+    queue_name: str | None = None
+    """Where its runs wait, unless whoever asks for one says otherwise; None: in a queue of its own."""
     input_schema: msgspec.Raw = msgspec.Raw(b"null")
     output_schema: msgspec.Raw = msgspec.Raw(b"null")
 

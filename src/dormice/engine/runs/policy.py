@@ -25,6 +25,8 @@ class RunPolicy:
     """Ticks that were missed in a row of which something may become, the last ones."""
     schedules_per_project: int = 100_000
     triggers_per_project: int = 10_000
+    pull_lost_ms: int = 10_000
+    """A worker that fetches its work, and is not heard of for so long, is lost; it lets go of its runs before that by itself."""
     cancel_again_ms: int = 5_000
     cancel_given_up_ms: int = 120_000
     """How long a worker may take to end a run before the run counts as cancelled (contract, section 2.5)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from uuid import UUID
 
 from dormice.domain.errors import Conflict, Invalid, NotFound
@@ -68,7 +69,7 @@ class Runs:
 
     async def _submit(self, project: Project, submission: Submission, claim: IdempotencyClaim | None) -> list[Run]:
         try:
-            news = await self._new_runs(project, submission)
+            news = await self.new_runs(project, submission)
             wait = None
             if submission.wait and submission.parent_id is not None and submission.step_key is not None:
                 kind = WaitKind.BATCH if submission.batch else WaitKind.RUN
@@ -85,14 +86,19 @@ class Runs:
                 raise NotFound("no such parent execution")
             case Refused():
                 raise Conflict("the parent execution has ended, or its end was asked for")
-        for new in news:
-            self._board.set_limit(_queue(new), new=True)
+        self.know_queues(news)
         if wait is not None:
             self._ledger.unwinds(wait.run_id, made.changed)
         self._ledger.apply(made.changed)
         return list(made.runs)
 
-    async def _new_runs(self, project: Project, submission: Submission) -> list[NewRun]:
+    def know_queues(self, news: Iterable[NewRun]) -> None:
+        """Know the queues that runs have made."""
+        for new in news:
+            self._board.set_limit(_queue(new), new=True)
+
+    async def new_runs(self, project: Project, submission: Submission) -> list[NewRun]:
+        """Return the runs to be recorded. Raises NotFound, Invalid."""
         parent = None
         if submission.parent_id is not None:
             parent = self._board.runs.get(submission.parent_id) or await self._store.get(
@@ -115,7 +121,7 @@ class Runs:
                 workflow_id=order.workflow_id,
                 payload=order.payload,
                 deployment_id=deployment.id,
-                queue_name=order.queue_name or order.workflow_id,
+                queue_name=order.queue_name or offer.queue_name or order.workflow_id,
                 queue_limit=order.queue_limit,
                 concurrency_key=order.concurrency_key,
                 priority=order.priority,

@@ -22,7 +22,7 @@ class Waits:
     async def load(self) -> None:
         """Rebuild memory from the store."""
         for due in await self._store.dues():
-            self._await(due)
+            self.expect(due)
 
     async def begin(self, run: Run, attempt: Attempt, wait: NewWait) -> Run:
         """Have a run wait. Raises NotFound, Conflict."""
@@ -34,16 +34,17 @@ class Waits:
         self._ledger.unwinds(run.id, done.changed)
         self._ledger.apply(done.changed)
         if wait.due_at is not None and done.run.state is RunState.WAITING:
-            self._await(Due(run_id=run.id, step_key=wait.step_key, due_at=wait.due_at))
+            self.expect(Due(run_id=run.id, step_key=wait.step_key, due_at=wait.due_at))
         return done.run
 
-    def _await(self, due: Due) -> None:
+    def expect(self, due: Due) -> None:
+        """End a wait at its moment."""
         steady = self._clock.steady() + due.due_at - self._clock.now()
         self._agenda.put(steady, ("wait", due.run_id, due.step_key), lambda: self._expire(due))
 
     async def _expire(self, due: Due) -> None:
         if self._clock.now() < due.due_at:  # the host's clock was put back
-            self._await(due)
+            self.expect(due)
             return
         done = await self._store.expire(due.run_id, due.step_key, now=self._clock.now())
         self._ledger.apply(done.changed)

@@ -112,6 +112,7 @@ class Workers:
             and deployment_id in (None, live.worker.deployment_id)
             and live.online
             and live.heard_at > silent
+            and (live.worker.mode == "push" or live.channel is not None)
         ]
 
     def all(self, project: Project) -> list[LiveWorker]:
@@ -125,6 +126,19 @@ class Workers:
             found[live.worker.mode] = found.get(live.worker.mode, 0) + 1
         return found
 
+    def find(self, project: Project, worker_id: str) -> LiveWorker | None:
+        """Return a worker that is not forgotten. Raises Invalid."""
+        return self._known(project, worker_id)
+
+    def heard_of(self, live: LiveWorker) -> None:
+        """Hear of a worker."""
+        self._heard(live)
+
+    async def lose(self, live: LiveWorker, reason: str) -> None:
+        """Forget a worker, and put back what it has."""
+        if live.worker.id in self._board.workers:
+            await self._lose(live, reason)
+
     def _known(self, project: Project, worker_id: str) -> LiveWorker | None:
         try:
             live = self._board.workers.get(str(UUID(worker_id)))
@@ -137,14 +151,18 @@ class Workers:
         self._watch(live)
 
     def _watch(self, live: LiveWorker) -> None:
-        due = live.heard_at + self._policy.worker_silent_ms * 1000
+        pull = live.worker.mode == "pull"
+        due = live.heard_at + (self._policy.pull_lost_ms if pull else self._policy.worker_silent_ms) * 1000
         self._agenda.put(due, ("worker", live.worker.id), lambda: self._silent(live))
 
     async def _silent(self, live: LiveWorker) -> None:
         if live.worker.id not in self._board.workers:
             return
-        if live.channel is not None:  # a connection that is open is heard of
-            self._heard(live)
+        if live.worker.mode == "pull":
+            if live.heard_at + self._policy.pull_lost_ms * 1000 > self._clock.steady():
+                self._watch(live)  # it was heard of since
+            else:
+                await self._lose(live, "it was not heard of any more")
             return
         live.online = False
         lost = live.heard_at + self._policy.worker_lost_ms * 1000
@@ -157,10 +175,13 @@ class Workers:
         log.warning("worker %s is lost: %s", live.worker.id, reason)
         held = list(live.held)
         live.online = False
+        if live.channel is not None:
+            live.channel.close()
+        await self._dispatcher.lose(live, held)
         await self._store.remove_worker(live.worker.id)
+        await self._dispatcher.lose(live, list(live.held))  # claims that were being written meanwhile
         self._board.workers.pop(live.worker.id, None)
         self._agenda.drop(("worker", live.worker.id))
-        await self._dispatcher.lose(live, held)
         for run in filter(None, map(self._board.runs.get, held)):
             if run.state is RunState.PENDING_CANCEL:  # nobody is left to say that it has ended
                 self._cancels.begin(run)

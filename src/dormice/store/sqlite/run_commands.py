@@ -28,7 +28,9 @@ def begin(
     if run is None or run.terminal or run.state is RunState.PENDING_CANCEL or not attempt.holds(run):
         return Refused(run=run)
     if unit.has_step(run, step_key):
-        return CommandBegun(run=unit.resume(unit.wait(run)), execution=None, changed=unit.changed)
+        run = unit.wait(run)
+        run = run if unit.has_waits(run) else unit.resume(run)
+        return CommandBegun(run=run, execution=None, changed=unit.changed)
     execution = None
     if db.execute(_SQL["find"], (run.number, step_key)).get is None:
         made = executions.create(db, sealer, new, None)
@@ -36,8 +38,8 @@ def begin(
             raise TypeError("a command without an idempotency key was answered from one")
         execution = made
         db.execute(_SQL["insert"], (run.number, step_key, execution.id))
-    values = (run.number, step_key, WaitKind.EXECUTION.value, None, None, None, None, None, new.now)
-    db.execute(_WAITS["insert"], values)
+    values = (run.number, step_key, WaitKind.EXECUTION.value, None, None, None, new.now)
+    db.execute(_WAITS["insert_together"], values)
     return CommandBegun(run=unit.wait(run), execution=execution, changed=unit.changed)
 
 

@@ -90,10 +90,14 @@ class RunUnit:
         return self.db.execute(_SQL["step"], (run.number, step_key)).get is not None
 
     def end_wait(self, run: Run, step: Step) -> Run:
-        """Record what a wait was for, and let the run go on if it waits."""
+        """Record what a wait was for, and let the run go on if it waits, and for nothing more."""
         self.put_step(run, step)
-        self.db.execute(_WAITS["delete"], (run.number, step.step_key))
-        return self.resume(run)
+        together = self.db.execute(_WAITS["delete"], (run.number, step.step_key)).get
+        return run if together and self.has_waits(run) else self.resume(run)
+
+    def has_waits(self, run: Run) -> bool:
+        """Whether one of several waits that the run goes on after together has not ended."""
+        return self.db.execute(_WAITS["others"], (run.number,)).get is not None
 
     def resume(self, run: Run) -> Run:
         """Let a run that waits go on; another one stays as it is."""
@@ -144,9 +148,10 @@ class RunUnit:
             if remaining == 0:
                 self.end_wait(parent, self._batch_step(run.step_key, wait[5]))
         elif run.batch_id is None:
-            self.end_wait(parent, self._child_step(run, run.step_key))
+            self.end_wait(parent, self.child_step(run, run.step_key))
 
-    def _child_step(self, run: Run, step_key: str) -> Step:
+    def child_step(self, run: Run, step_key: str) -> Step:
+        """What a run that has ended is to the run above it."""
         if run.state is not RunState.COMPLETED:
             return Step(
                 step_key=step_key, error=_encode({"message": _failure(run)}), success=False, source_run_id=run.id

@@ -37,7 +37,12 @@ def wait(db: apsw.Connection, run_id: str, attempt: Attempt, new: NewWait, now: 
 def deliver(unit: RunUnit, run: Run, step_key: str, event: Event) -> Run:
     """Give a wait the event that it was for."""
     unit.db.execute(_WAITS["set_cursor"], (run.number, event.topic, event.sequence))
-    return unit.end_wait(run, Step(step_key=step_key, outputs=event.document()))
+    return unit.end_wait(run, event_step(step_key, event))
+
+
+def event_step(step_key: str, event: Event) -> Step:
+    """What a wait was for."""
+    return Step(step_key=step_key, outputs=event.document())
 
 
 def expire(db: apsw.Connection, run_id: str, step_key: str, now: Micros) -> Moved | Refused:

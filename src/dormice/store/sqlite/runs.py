@@ -14,7 +14,16 @@ from dormice.domain.execution import Micros
 from dormice.domain.run import CancelledBy, Json, Run, RunEvent, RunState, Step
 from dormice.store.interface import IdempotencyClaim, KeyReused, NewExecution, Replayed
 from dormice.store.sealing import Sealer
-from dormice.store.sqlite import executions, run_commands, run_ends, run_rows, run_submits, run_waits, statements
+from dormice.store.sqlite import (
+    executions,
+    run_commands,
+    run_ends,
+    run_rows,
+    run_submits,
+    run_suspends,
+    run_waits,
+    statements,
+)
 from dormice.store.sqlite.reader import SHORT_BYTES, SHORT_ROWS, Reader
 from dormice.store.sqlite.run_unit import RunUnit
 from dormice.store.sqlite.writer import Writer
@@ -32,6 +41,7 @@ from dormice.store.workflows import (
     RunInput,
     RunResult,
     Submitted,
+    Suspended,
 )
 
 _SQL = statements.load("runs.sql")
@@ -184,6 +194,15 @@ class SqliteRuns:
     async def wait(self, run_id: str, attempt: Attempt, wait: NewWait, *, now: Micros) -> Moved | Refused:
         operation = partial(run_waits.wait, run_id=run_id, attempt=attempt, new=wait, now=now)
         return await self._writer.run(operation, short=True)
+
+    async def suspend(
+        self, run_id: str, attempt: Attempt, children: Sequence[NewRun], waits: Sequence[NewWait], *, now: Micros
+    ) -> Suspended | Refused:
+        short = len(children) + len(waits) <= _SHORT_RUNS and sum(len(new.payload) for new in children) <= SHORT_BYTES
+        operation = partial(
+            run_suspends.suspend, run_id=run_id, attempt=attempt, children=children, waits=waits, now=now
+        )
+        return await self._writer.run(operation, short=short)
 
     async def expire(self, run_id: str, step_key: str, *, now: Micros) -> Moved | Refused:
         operation = partial(run_waits.expire, run_id=run_id, step_key=step_key, now=now)

@@ -7,13 +7,22 @@ SELECT kind, due_at, topic, event_type, remaining, batch, created_at FROM waits 
 INSERT INTO waits (run, step_key, kind, due_at, topic, event_type, remaining, batch, created_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING;
 
+-- name: insert_together
+-- One of several waits that the run goes on after together; one that is there already stays as it is.
+INSERT INTO waits (run, step_key, kind, due_at, topic, event_type, created_at, together)
+VALUES (?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT DO NOTHING;
+
 -- name: count_down
 -- One run of a batch has ended; how many have not.
 UPDATE waits SET remaining = remaining - 1 WHERE run = ? AND step_key = ? AND kind = 'batch' RETURNING remaining;
 
 -- name: delete
--- A wait that is over.
-DELETE FROM waits WHERE run = ? AND step_key = ?;
+-- A wait that is over; whether it was one of several.
+DELETE FROM waits WHERE run = ? AND step_key = ? RETURNING together;
+
+-- name: others
+-- Whether the run goes on only after more waits.
+SELECT 1 FROM waits WHERE run = ? AND together LIMIT 1;
 
 -- name: delete_all
 -- The waits of a run that has ended.

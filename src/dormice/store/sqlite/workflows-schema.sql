@@ -202,7 +202,7 @@ CREATE TABLE IF NOT EXISTS steps (
 ) WITHOUT ROWID, STRICT;
 
 -- `due_at` ends a wait for time, and any other one with an error. `remaining` counts the runs of a batch that have not ended; `batch` names them in
--- their order.
+-- their order. Of waits that are `together`, only the last one to end lets the run go on.
 CREATE TABLE IF NOT EXISTS waits (
     run INTEGER NOT NULL REFERENCES runs,
     step_key TEXT NOT NULL,
@@ -213,6 +213,7 @@ CREATE TABLE IF NOT EXISTS waits (
     remaining INTEGER CHECK (remaining >= 0),
     batch BLOB,
     created_at INTEGER NOT NULL,
+    together INTEGER NOT NULL DEFAULT 0 CHECK (together IN (0, 1)),
     PRIMARY KEY (run, step_key),
     CONSTRAINT wait_kind CHECK (CASE kind
         WHEN 'time' THEN due_at IS NOT NULL

@@ -1,0 +1,201 @@
+"""Takes reports of workers that fetch their work: a batch at a time, so that its writes share a commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from msgspec import Raw
+
+from dormice.domain.errors import Conflict, Invalid, NotFound
+from dormice.domain.limits import Limits
+from dormice.domain.run import Json, Run, RunState, Step, WaitKind
+from dormice.engine.clock import Clock
+from dormice.engine.runs import reports
+from dormice.engine.runs.attempts import Attempts
+from dormice.engine.runs.board import RunBoard
+from dormice.engine.runs.dispatcher import RunDispatcher
+from dormice.engine.runs.ledger import Ledger
+from dormice.engine.runs.orders import RunOrder, Submission
+from dormice.engine.runs.pull import Presence
+from dormice.engine.runs.reports import CANCELLED, OK, STALE, Answer, Report, Verdict
+from dormice.engine.runs.runs import Runs
+from dormice.engine.runs.waits import Waits
+from dormice.engine.runs.workers import Workers
+from dormice.engine.tasks import Tasks
+from dormice.store.workflows import Attempt, Moved, NewRun, NewWait, Project, Refused, RunResult, RunStore
+
+_KINDS = {kind.value: kind for kind in (WaitKind.TIME, WaitKind.EVENT, WaitKind.SUSPEND)}
+_MAX_INT32 = (1 << 31) - 1
+_MOST_DELAY_MS = 100 * 366 * 24 * 3600 * 1000
+
+
+class Batches:
+    """Every write is guarded by the worker and the fence of its claim. Raises Invalid, StoreUnavailable."""
+
+    def __init__(
+        self,
+        *,
+        store: RunStore,
+        board: RunBoard,
+        ledger: Ledger,
+        dispatcher: RunDispatcher,
+        attempts: Attempts,
+        runs: Runs,
+        waits: Waits,
+        workers: Workers,
+        tasks: Tasks,
+        clock: Clock,
+        limits: Limits,
+    ) -> None:
+        self._store = store
+        self._board = board
+        self._ledger = ledger
+        self._dispatcher = dispatcher
+        self._attempts = attempts
+        self._runs = runs
+        self._waits = waits
+        self._workers = workers
+        self._tasks = tasks
+        self._clock = clock
+        self._limits = limits
+
+    async def take(
+        self, project: Project, worker_id: str, items: Sequence[Report], presence: Presence
+    ) -> tuple[bool, Sequence[Answer]]:
+        """Return whether the worker is known, and what became of each report, in their order."""
+        live = self._workers.find(project, worker_id)
+        if live is not None:
+            live.heard_at = self._clock.steady()
+            live.online = live.online and presence is Presence.WORKING  # before anything of it is put back
+        answers = await self._tasks.finish(self._take(project, worker_id, items)) if items else ()
+        if live is not None and presence is Presence.LEAVING:
+            await self._tasks.finish(self._workers.lose(live, "it has left"))
+        return live is not None, answers
+
+    async def _take(self, project: Project, worker_id: str, items: Sequence[Report]) -> Sequence[Answer]:
+        if len(items) == 1:
+            return [await self._judged(project, worker_id, items[0])]
+        return await asyncio.gather(*(self._judged(project, worker_id, item) for item in items))
+
+    async def _judged(self, project: Project, worker_id: str, item: Report) -> Answer:
+        run = self._board.runs.get(item.run_id)
+        attempt = Attempt(worker_id=worker_id, fence=item.fence)
+        if run is None or run.project_id != project.id or not attempt.holds(run):
+            return STALE
+        try:
+            match item:
+                case reports.StepReport():
+                    return await self._step(run, attempt, item)
+                case reports.CompleteReport():
+                    return await self._complete(run, attempt, item)
+                case reports.SuspendReport():
+                    return await self._suspend(project, run, attempt, item)
+                case reports.FailReport():
+                    final = _document(item.final_state)
+                    await self._attempts.fail(
+                        project, run.id, attempt, item.error, retryable=item.retryable, final_state=final
+                    )
+                case reports.EndedReport():
+                    await self._attempts.ended(project, run.id, attempt)
+                case reports.AbandonedReport():
+                    await self._dispatcher.release(run, crashed=False)
+        except (Conflict, NotFound):
+            return STALE
+        except Invalid as error:
+            return Answer(status=Verdict.ERROR, message=error.message)
+        return OK
+
+    async def _step(self, run: Run, attempt: Attempt, item: reports.StepReport) -> Answer:
+        self._check_key(item.step_key)
+        error = _document(item.error)
+        step = Step(
+            step_key=item.step_key,
+            outputs=bytes(item.outputs),
+            error=error,
+            success=error is None,
+            completed_at=self._clock.now(),
+        )
+        put = await self._store.put_step(run.project_id, run.id, attempt, step)
+        return OK if isinstance(put, Moved) else _refused(put, attempt)
+
+    async def _complete(self, run: Run, attempt: Attempt, item: reports.CompleteReport) -> Answer:
+        result = RunResult(result=bytes(item.result), final_state=_document(item.final_state))
+        done = await self._store.complete(run.id, attempt, result, now=self._clock.now())
+        self._ledger.apply(done.changed)
+        return OK if isinstance(done, Moved) else _refused(done, attempt)
+
+    async def _suspend(self, project: Project, run: Run, attempt: Attempt, item: reports.SuspendReport) -> Answer:
+        waits = [self._wait(order) for order in item.waits]
+        if len(item.children) > self._limits.batch_runs:
+            raise Invalid(f"children must have at most {self._limits.batch_runs} entries (batch_runs)")
+        children = [child for order in item.children for child in await self._children(project, run, order)]
+        if not (waits or children):
+            raise Invalid("a run must wait for something: children and waits are empty")
+        done = await self._store.suspend(run.id, attempt, children, waits, now=self._clock.now())
+        if isinstance(done, Refused):
+            return _refused(done, attempt)
+        self._runs.know_queues(children)
+        self._ledger.apply(done.changed)
+        for due in done.dues:
+            self._waits.expect(due)
+        return OK
+
+    async def _children(self, project: Project, run: Run, order: reports.ChildOrder) -> Sequence[NewRun]:
+        self._check_key(order.step_key)
+        if not order.workflow_id:
+            raise Invalid("workflow_id must not be empty")
+        for name in ("queue_concurrency_limit", "run_timeout_seconds"):
+            value = getattr(order, name)
+            if value is not None and not 0 < value <= _MAX_INT32:
+                raise Invalid(f"{name} must be a positive 32-bit integer")
+        if abs(order.priority) > _MAX_INT32:
+            raise Invalid("priority must be a 32-bit integer")
+        child = RunOrder(
+            workflow_id=order.workflow_id,
+            payload=bytes(order.payload),
+            queue_name=order.queue_name,
+            queue_limit=order.queue_concurrency_limit,
+            concurrency_key=order.concurrency_key,
+            priority=order.priority,
+            initial_state=_document(order.initial_state),
+            run_timeout_seconds=order.run_timeout_seconds,
+        )
+        submission = Submission(runs=[child], parent_id=run.id, step_key=order.step_key)
+        return await self._runs.new_runs(project, submission)
+
+    def _wait(self, order: reports.WaitOrder) -> NewWait:
+        self._check_key(order.step_key)
+        kind = _KINDS.get(order.wait_type)
+        if kind is None:
+            raise Invalid("wait_type must be time, event or suspend")
+        if (kind is WaitKind.TIME) != (order.topic is None):
+            raise Invalid("topic is required for an event, and for nothing else")
+        if order.topic is not None and not 0 < len(order.topic) <= self._limits.topic_chars:
+            raise Invalid(f"topic must have from 1 to {self._limits.topic_chars} characters (topic_chars)")
+        if order.delay_ms is None and kind is WaitKind.TIME:
+            raise Invalid("delay_ms is required for a wait for time")
+        if order.delay_ms is not None and not 0 <= order.delay_ms <= _MOST_DELAY_MS:
+            raise Invalid(f"delay_ms must be from 0 to {_MOST_DELAY_MS}, which is 100 years")
+        return NewWait(
+            step_key=order.step_key,
+            kind=kind,
+            due_at=None if order.delay_ms is None else self._clock.now() + order.delay_ms * 1000,
+            topic=order.topic,
+            event_type=f"resume_{order.step_key}" if kind is WaitKind.SUSPEND else None,
+        )
+
+    def _check_key(self, step_key: str) -> None:
+        if not 0 < len(step_key) <= self._limits.step_key_chars:
+            raise Invalid(f"step_key must have from 1 to {self._limits.step_key_chars} characters (step_key_chars)")
+
+
+def _document(raw: Raw) -> Json | None:
+    text = bytes(raw)
+    return None if text == b"null" else text
+
+
+def _refused(refused: Refused, attempt: Attempt) -> Answer:
+    run = refused.run
+    asked = run is not None and run.state is RunState.PENDING_CANCEL and attempt.holds(run)
+    return CANCELLED if asked else STALE

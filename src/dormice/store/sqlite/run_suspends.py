@@ -1,0 +1,81 @@
+"""A run that waits for several things together: children, moments, events. It goes on once, after the last of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apsw
+
+from dormice.domain.execution import Micros
+from dormice.domain.run import Run, RunState, WaitKind
+from dormice.store.sqlite import run_rows, run_submits, run_waits, statements
+from dormice.store.sqlite.run_unit import RunUnit
+from dormice.store.workflows import Attempt, Due, NewRun, NewWait, Refused, Suspended
+
+_SQL = statements.load("runs.sql")
+_WAITS = statements.load("waits.sql")
+_EVENTS = statements.load("events.sql")
+
+
+def suspend(
+    db: apsw.Connection,
+    run_id: str,
+    attempt: Attempt,
+    children: Sequence[NewRun],
+    waits: Sequence[NewWait],
+    now: Micros,
+) -> Suspended | Refused:
+    """Record the children and all waits."""
+    unit = RunUnit(db, now)
+    run = unit.load(run_id)
+    if run is None or run.terminal or run.state is RunState.PENDING_CANCEL or not attempt.holds(run):
+        return Refused(run=run)
+    run = unit.wait(run)
+    made = [child for new in children if (child := _child(unit, run, new)) is not None]
+    for wait in waits:
+        _wait(unit, run, wait)
+    if not unit.has_waits(run):
+        run = unit.resume(run)
+    dues = [
+        Due(run_id=run.id, step_key=wait.step_key, due_at=row[1])
+        for wait in waits
+        if (row := db.execute(_WAITS["find"], (run.number, wait.step_key)).get) is not None and row[1] is not None
+    ]
+    return Suspended(run=run, changed=[*made, *unit.changed], dues=dues)
+
+
+def _child(unit: RunUnit, run: Run, new: NewRun) -> Run | None:
+    """Have the run wait for a child; return the child if it is new."""
+    step_key = new.step_key or ""
+    if unit.has_step(run, step_key):
+        return None
+    values = (run.number, step_key, WaitKind.RUN.value, None, None, None, unit.now)
+    unit.db.execute(_WAITS["insert_together"], values)
+    earlier = unit.db.execute(_SQL["below"], (run.id, step_key)).fetchone()
+    if earlier is None:
+        return run_submits.insert(unit.db, new)
+    child = run_rows.run(earlier)
+    if child.terminal:
+        unit.put_step(run, unit.child_step(child, step_key))
+        unit.db.execute(_WAITS["delete"], (run.number, step_key))
+    return None
+
+
+def _wait(unit: RunUnit, run: Run, new: NewWait) -> None:
+    if unit.has_step(run, new.step_key):
+        return
+    values = (run.number, new.step_key, new.kind.value, new.due_at, new.topic, new.event_type, unit.now)
+    unit.db.execute(_WAITS["insert_together"], values)
+    if new.topic is None:
+        return
+    cursor = unit.db.execute(_WAITS["cursor"], (run.number, new.topic)).get or 0
+    of_topic = run.project_id, new.topic
+    if new.event_type is None:
+        row = unit.db.execute(_EVENTS["after"], (*of_topic, cursor, run.created_at - 1, 1)).fetchone()
+    else:
+        row = unit.db.execute(_EVENTS["first_of_type"], (*of_topic, cursor, new.event_type)).fetchone()
+    if row is not None:
+        event = run_rows.event(row)
+        unit.db.execute(_WAITS["set_cursor"], (run.number, event.topic, event.sequence))
+        unit.put_step(run, run_waits.event_step(new.step_key, event))
+        unit.db.execute(_WAITS["delete"], (run.number, new.step_key))

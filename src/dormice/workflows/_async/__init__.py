@@ -1,0 +1,1 @@
+"""The client of workflow runs on asyncio: written by hand."""

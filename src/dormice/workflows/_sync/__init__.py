@@ -1,0 +1,1 @@
+"""The client of workflow runs that blocks: generated from `_async`."""

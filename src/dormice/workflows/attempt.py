@@ -1,0 +1,201 @@
+"""One attempt of one run: the function is run to its end, to a wait, or until it has to stop, and that is reported."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import Executor
+from enum import Enum, auto
+
+from dormice.workflows import documents
+from dormice.workflows.context import Context
+from dormice.workflows.definition import Workflow
+from dormice.workflows.errors import LetGo, NonRetryable
+from dormice.workflows.journal import Journal
+from dormice.workflows.lease import Lease
+from dormice.workflows.link import LinkFailed
+from dormice.workflows.messages import (
+    Abandoned,
+    Answer,
+    Assignment,
+    Command,
+    Completed,
+    Ended,
+    Failed,
+    Report,
+    StepDone,
+    Suspended,
+)
+from dormice.workflows.reporter import Reporter
+
+log = logging.getLogger("dormice.workflows")
+
+_COMMANDS_AT_ONCE = 16
+_GONE_ON = 409
+"""The status that says that a run is not this worker's any more, or that its end was asked for."""
+
+
+class Stop(Enum):
+    """Why an attempt has to stop."""
+
+    CANCELLED = auto()  # the run's end was asked for
+    ABANDONED = auto()  # the worker stops
+    LOST = auto()  # the run is not this worker's any more, or not for certain
+
+
+class Attempt:
+    """Run by one task."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        workflow: Workflow[object, object] | None,
+        reporter: Reporter,
+        lease: Lease,
+        threads: Executor,
+    ) -> None:
+        self.run_id = assignment.run_id
+        self.fence = assignment.fence
+        self._assignment = assignment
+        self._workflow = workflow
+        self._reporter = reporter
+        self._lease = lease
+        self._journal = Journal(assignment.steps)
+        self._context = Context(assignment, self._journal, self, threads)
+        self._task: asyncio.Task[object] | None = None
+        """While the function is run."""
+        self._stop: Stop | None = None
+        self.ended = asyncio.Event()
+        """Nothing runs of it any more, and all is reported."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether it is not to be spoken of any more."""
+        return self._stop is Stop.LOST
+
+    def stop(self, why: Stop) -> None:
+        """Have it stop. A run that is lost stays lost, and one that was cancelled is not given back."""
+        if self._stop is None or (self._stop is not Stop.LOST and why is not Stop.ABANDONED):
+            self._stop = why
+        self._journal.cancel(but=self._task)
+        if self._task is not None:
+            self._task.cancel()
+
+    async def run(self) -> None:
+        """Run the function and report what came of it."""
+        try:
+            report = await self._outcome()
+            if isinstance(report, Suspended) and self._journal.commands:
+                report = await self._begin_commands(report)
+            while report is not None and self._stop is not Stop.LOST:
+                answer = await self._reporter.put(report)
+                report = self._after(report, answer)
+        finally:
+            self.ended.set()
+
+    async def _begin_commands(self, report: Suspended) -> Report | None:
+        """Have the commands run that the run waits for; those that cannot be begun are steps that have failed."""
+        room = asyncio.Semaphore(_COMMANDS_AT_ONCE)
+        begun = await asyncio.gather(*(self._begin_command(command, room) for command in self._journal.commands))
+        if self._stop is Stop.LOST:
+            return None
+        if report.children or report.waits:
+            return report
+        # All that the run waited for has failed already: it goes on by way of its queue.
+        return None if any(begun) else Abandoned(run_id=self.run_id, fence=self.fence)
+
+    async def _begin_command(self, command: Command, room: asyncio.Semaphore) -> bool:
+        command.fence = self.fence
+        async with room:
+            try:
+                await self._reporter.begin_command(self.run_id, command)
+            except LinkFailed as failure:
+                if failure.status == _GONE_ON:
+                    self._stop = Stop.LOST
+                else:
+                    error = {"message": f"it could not be begun: {failure}"}
+                    await self._reporter.put(
+                        StepDone(run_id=self.run_id, fence=self.fence, step_key=command.step_key, error=error)
+                    )
+                return False
+        return True
+
+    def _after(self, report: Report, answer: Answer) -> Report | None:
+        if answer.status == "cancelled" and not isinstance(report, Ended):
+            return Ended(run_id=self.run_id, fence=self.fence)
+        if answer.status != "error":
+            return None
+        log.error("run %s: what was reported is refused: %s", self.run_id, answer.message)
+        if isinstance(report, Completed | Suspended):
+            return self._failed(answer.message, retryable=False)
+        return None
+
+    async def record(self, step: StepDone) -> None:
+        """Return once the server has a step."""
+        if self._stop is Stop.LOST or not self._lease.held:
+            self.stop(Stop.LOST)
+            raise LetGo
+        answer = await self._reporter.put(step)
+        match answer.status:
+            case "ok":
+                return
+            case "cancelled":
+                self.stop(Stop.CANCELLED)
+                raise asyncio.CancelledError
+            case "error":
+                raise NonRetryable(answer.message)
+            case _:
+                self.stop(Stop.LOST)
+                raise LetGo
+
+    async def _outcome(self) -> Report | None:
+        if self._workflow is None:
+            return self._failed(f"this worker has no workflow {self._assignment.workflow_id!r}", retryable=False)
+        failure: BaseException | None = None
+        result: object = None
+        self._task = task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine is run by one
+        try:
+            result = await self._call(self._workflow)
+        except (LetGo, asyncio.CancelledError, Exception) as error:  # noqa: BLE001 - what a user's function raises is reported
+            failure = error
+        self._task = None
+        while task.cancelling():
+            task.uncancel()
+        return await self._report_of(result, failure)
+
+    async def _call(self, workflow: Workflow[object, object]) -> object:
+        if not workflow.takes_payload:
+            return await workflow.function(self._context)
+        payload = documents.decode(self._assignment.payload, workflow.payload_type, "the payload")
+        return await workflow.function(self._context, payload)
+
+    async def _report_of(self, result: object, failure: BaseException | None) -> Report | None:
+        if self._stop is None and self._journal.waiting and not isinstance(failure, Exception):
+            await self._journal.settled()
+        else:
+            self._journal.cancel(but=None)
+            await self._journal.settled()
+        match self._stop:
+            case Stop.LOST:
+                return None
+            case Stop.CANCELLED:
+                return Ended(run_id=self.run_id, fence=self.fence)
+            case Stop.ABANDONED if failure is not None:
+                return Abandoned(run_id=self.run_id, fence=self.fence)
+        if isinstance(failure, Exception):
+            log.info("run %s of %s failed: %r", self.run_id, self._assignment.workflow_id, failure, exc_info=failure)
+            return self._failed(f"{type(failure).__name__}: {failure}", retryable=not isinstance(failure, NonRetryable))
+        if self._journal.waiting:
+            waits, children = self._journal.waits, self._journal.children
+            return Suspended(run_id=self.run_id, fence=self.fence, children=children, waits=waits)
+        if failure is not None:
+            return self._failed("the workflow cancelled itself", retryable=True)
+        try:
+            document = documents.encode(result, f"the result of {self._assignment.workflow_id}")
+        except NonRetryable as error:
+            return self._failed(str(error), retryable=False)
+        return Completed(run_id=self.run_id, fence=self.fence, result=document)
+
+    def _failed(self, error: str, *, retryable: bool) -> Failed:
+        return Failed(run_id=self.run_id, fence=self.fence, error=error, retryable=retryable)

@@ -1,0 +1,101 @@
+"""What a workflow is: a typed async function with an id, a queue and its bounds."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, overload
+
+from dormice.workflows import documents
+from dormice.workflows.context import Context
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Where runs of one or more workflows wait for a worker."""
+
+    name: str
+    limit: int | None = None
+    """How many of them may run at once, over all workers and for each concurrency key; None: no limit."""
+
+
+class Workflow(Generic[P, R]):
+    """A workflow function that takes a payload of type P and returns R. Calling it runs the function itself."""
+
+    def __init__(
+        self,
+        function: Callable[..., Awaitable[R]],
+        *,
+        id: str | None = None,  # noqa: A002 - what it is
+        queue: Queue | str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        if not inspect.iscoroutinefunction(function):
+            raise TypeError("a workflow is an async function: async def f(ctx: Context, payload: P) -> R")
+        positional = [
+            parameter
+            for parameter in inspect.signature(function).parameters.values()
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        ]
+        if not 1 <= len(positional) <= 2:
+            raise TypeError("a workflow takes a Context and at most one payload: async def f(ctx: Context, payload: P)")
+        if timeout is not None and timeout < 1:
+            raise ValueError("timeout must be at least 1 second")
+        self.function = function
+        self.id = id or function.__name__
+        self.queue = Queue(queue) if isinstance(queue, str) else queue
+        self.timeout = timeout
+        """Seconds that a run may be with workers in one attempt; whole seconds are counted."""
+        self.takes_payload = len(positional) == 2
+        hints = documents.hints(function)
+        self.payload_type: Any = hints.get(positional[1].name, Any) if self.takes_payload else None
+        self.result_type: Any = hints.get("return", Any)
+        self.__doc__ = function.__doc__
+        self.__name__ = function.__name__
+        self.__module__ = function.__module__
+
+    def __call__(self, ctx: Context, *payload: P) -> Awaitable[R]:
+        """Run the function itself, as tests of it may."""
+        return self.function(ctx, *payload)
+
+    def __repr__(self) -> str:
+        return f"<Workflow {self.id}>"
+
+
+class _Decorator:
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._options = options
+
+    @overload
+    def __call__(self, function: Callable[[Context], Awaitable[R]]) -> Workflow[None, R]: ...
+    @overload
+    def __call__(self, function: Callable[[Context, P], Awaitable[R]]) -> Workflow[P, R]: ...
+    def __call__(self, function: Callable[..., Awaitable[Any]]) -> Workflow[Any, Any]:
+        return Workflow(function, **self._options)
+
+
+@overload
+def workflow(function: Callable[[Context], Awaitable[R]], /) -> Workflow[None, R]: ...
+@overload
+def workflow(function: Callable[[Context, P], Awaitable[R]], /) -> Workflow[P, R]: ...
+@overload
+def workflow(
+    *,
+    id: str | None = None,
+    queue: Queue | str | None = None,
+    timeout: float | None = None,
+) -> _Decorator: ...
+def workflow(
+    function: Callable[..., Awaitable[Any]] | None = None, /, **options: Any
+) -> Workflow[Any, Any] | _Decorator:
+    """Make an async function a workflow: `@workflow`, or `@workflow(queue=Queue("mail", 4))`.
+
+    `id` is the function's name unless it is given, and what runs are started by. `queue` is the workflow's own, without a
+    limit, unless it is given. `timeout` bounds each attempt, in seconds.
+    """
+    decorator = _Decorator(options)
+    return decorator if function is None else Workflow(function, **options)

@@ -1,0 +1,188 @@
+"""What a worker has: a connection, which is made again for ever, a lease, and attempts of runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping
+from concurrent.futures import Executor
+
+import msgspec
+
+from dormice.workflows import documents, messages
+from dormice.workflows.attempt import Attempt, Stop
+from dormice.workflows.definition import Workflow
+from dormice.workflows.lease import Lease
+from dormice.workflows.link import Link, LinkFailed
+from dormice.workflows.messages import Abandoned, Assignment, Cancel, Connect, Connected, Ended, Offer
+from dormice.workflows.reporter import Reporter
+
+log = logging.getLogger("dormice.workflows")
+
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 2.0
+SILENCE_SECONDS = 30.0
+"""How long nothing may come before a connection counts as dead; the server says something far more often."""
+
+
+class Session:
+    """The life of one worker with one server."""
+
+    def __init__(
+        self,
+        link: Link,
+        workflows: Mapping[str, Workflow[object, object]],
+        *,
+        deployment_id: str,
+        max_concurrent: int,
+        threads: Executor,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self._link = link
+        self._workflows = workflows
+        self._offers = [_offer(workflow) for workflow in workflows.values()]
+        self._deployment_id = deployment_id
+        self._max_concurrent = max_concurrent
+        self._threads = threads
+        self._group = group
+        self._lease = Lease()
+        self._reporter = Reporter(link, self._lease)
+        self._attempts: dict[str, Attempt] = {}
+        self._connected_at = 0.0
+        self._stopping = False
+        self.connected = asyncio.Event()
+        """Set once the worker was first taken."""
+
+    async def connect(self) -> None:
+        """Be connected, for ever."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                began = asyncio.get_running_loop().time()
+                await self._listen()
+                log.info("the connection to %s has ended; connecting again", self._link.base_url)
+            except LinkFailed as failure:
+                log.warning("not connected, trying again: %s", failure)
+            except msgspec.MsgspecError as error:
+                log.error("what came from %s is not what it should be: %s", self._link.base_url, error)  # noqa: TRY400 - no fault of ours
+            if self._connected_at >= began:
+                pause = FIRST_PAUSE
+            await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - spreads load
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def report(self) -> None:
+        """Report, for ever; a server that does not know the worker any more has given its runs to others."""
+        while True:
+            if not await self._reporter.turn():
+                self._lose_all("the server has given this worker up")
+
+    async def watch(self) -> None:
+        """Let go of everything when the lease ends, for ever."""
+        while True:
+            await asyncio.sleep(max(self._lease.left, 0.01))
+            if not self._lease.held:
+                self._lose_all("the server was not heard of for too long")
+                await asyncio.sleep(self._lease.pause)
+
+    async def drain(self, seconds: float) -> None:
+        """Take nothing more, finish what is under way, give back what is not finished in time, and leave."""
+        self._stopping = True
+        self._reporter.presence = "draining"
+        self._reporter.announce()
+        if not await self._all_ended(seconds):
+            for attempt in list(self._attempts.values()):
+                attempt.stop(Stop.ABANDONED)
+            await self._all_ended(None)  # a thread cannot be stopped: until it ends, its run is given to nobody else
+        self._reporter.presence = "leaving"
+
+    async def leave(self) -> None:
+        """Say good-bye, when nothing else is being said."""
+        if self._reporter.worker_id is not None:
+            self._reporter.announce()
+            await self._reporter.turn()
+
+    async def _all_ended(self, seconds: float | None) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                while self._attempts:
+                    await next(iter(self._attempts.values())).ended.wait()
+                    await asyncio.sleep(0)  # it takes itself out of the list
+        except TimeoutError:
+            return False
+        return True
+
+    async def _listen(self) -> None:
+        request = Connect(
+            deployment_id=self._deployment_id,
+            max_concurrent=self._max_concurrent,
+            workflows=self._offers,
+            worker_id=self._reporter.worker_id,
+            holding={attempt.run_id: attempt.fence for attempt in self._attempts.values() if not attempt.lost},
+        )
+        sent = asyncio.get_running_loop().time()
+        async for line in self._link.lines("/api/v1/workers/connect", messages.encode(request), SILENCE_SECONDS):
+            if not line:
+                continue
+            match messages.line(line):
+                case Assignment() as assignment:
+                    self._begin(assignment)
+                case Cancel() as cancel:
+                    self._cancel(cancel)
+                case Connected() as connected:
+                    self._take_up(connected, sent)
+
+    def _take_up(self, connected: Connected, sent: float) -> None:
+        self._lease.begin(connected.lost_ms, sent)
+        self._connected_at = asyncio.get_running_loop().time()
+        for attempt in self._attempts.values():
+            if connected.runs.get(attempt.run_id) != attempt.fence:
+                attempt.stop(Stop.LOST)
+        if self._reporter.worker_id != connected.worker_id:
+            log.info("worker %s takes runs of deployment %s", connected.worker_id, self._deployment_id)
+        self._reporter.worker_id = connected.worker_id
+        self._reporter.announce()
+        self.connected.set()
+
+    def _begin(self, assignment: Assignment) -> None:
+        before = self._attempts.get(assignment.run_id)
+        if before is not None and before.fence == assignment.fence and not before.lost:
+            return
+        if self._stopping:
+            self._reporter.put(Abandoned(run_id=assignment.run_id, fence=assignment.fence))
+            return
+        workflow = self._workflows.get(assignment.workflow_id)
+        attempt = Attempt(assignment, workflow, self._reporter, self._lease, self._threads)
+        self._attempts[assignment.run_id] = attempt
+        self._group.create_task(self._run(attempt, before), name=f"run {assignment.run_id}")
+
+    async def _run(self, attempt: Attempt, before: Attempt | None) -> None:
+        if before is not None:
+            before.stop(Stop.LOST)
+            await before.ended.wait()
+        await attempt.run()
+        if self._attempts.get(attempt.run_id) is attempt:
+            del self._attempts[attempt.run_id]
+
+    def _cancel(self, cancel: Cancel) -> None:
+        attempt = self._attempts.get(cancel.run_id)
+        if attempt is not None and attempt.fence == cancel.fence and not attempt.lost:
+            attempt.stop(Stop.CANCELLED)
+        else:
+            self._reporter.put(Ended(run_id=cancel.run_id, fence=cancel.fence))
+
+    def _lose_all(self, why: str) -> None:
+        if any(not attempt.lost for attempt in self._attempts.values()):
+            log.warning("letting go of %d runs: %s", len(self._attempts), why)
+        for attempt in self._attempts.values():
+            attempt.stop(Stop.LOST)
+
+
+def _offer(workflow: Workflow[object, object]) -> Offer:
+    return Offer(
+        workflow_id=workflow.id,
+        queue_name=None if workflow.queue is None else workflow.queue.name,
+        concurrency_limit=None if workflow.queue is None else workflow.queue.limit,
+        input_schema=documents.schema(workflow.payload_type) if workflow.takes_payload else None,
+        output_schema=documents.schema(workflow.result_type),
+    )

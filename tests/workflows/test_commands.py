@@ -1,0 +1,61 @@
+"""Commands on machines as steps of workflows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from dormice.workflows import RunFailed, Workflows
+from tests.conftest import StartLive
+from tests.live import Api, Live
+from tests.wait import wait_until
+from tests.workflows import flows
+from tests.workflows.conftest import SECONDS, StartWorker
+
+
+@pytest.fixture(scope="module", name="live")
+def _live(start_live: StartLive) -> Iterator[Live]:
+    with start_live("process") as live:
+        yield live
+
+
+@pytest.fixture(name="api")
+def _api(live: Live) -> Iterator[Api]:
+    with live.client() as api:
+        yield api
+
+
+def test_commands_are_steps(workflows: Workflows, api: Api, start_worker: StartWorker) -> None:
+    start_worker()
+    machine_id = api.create_machine()
+    *results, execution_id = workflows.run(flows.commands, machine_id, timeout=SECONDS)
+    assert results == [True, 4, 3, 9]
+    assert api.get(f"/v1/machines/{machine_id}/executions/{execution_id}/output/stdout").content == b"x\nyz"
+    assert len(api.get(f"/v1/machines/{machine_id}/executions").json()["items"]) == 3
+
+
+def test_a_command_that_cannot_be_begun_is_a_step_that_failed(workflows: Workflows, start_worker: StartWorker) -> None:
+    start_worker()
+    with pytest.raises(RunFailed, match="step 'first' failed: it could not be begun"):
+        workflows.run(flows.commands, "dm-nowhere", timeout=SECONDS)
+
+
+def test_a_command_survives_its_worker_and_ends_with_its_run(
+    workflows: Workflows, api: Api, start_worker: StartWorker
+) -> None:
+    worker = start_worker()
+    machine_id = api.create_machine()
+    run_id = workflows.start(flows.command_that_lasts, machine_id)
+    path = f"/v1/machines/{machine_id}/executions"
+
+    def command() -> dict[str, str] | None:
+        items = api.get(path).json()["items"]
+        return items[0] if items and items[0]["status"] == "running" else None
+
+    began = wait_until(command, SECONDS, "the command runs")
+    worker.kill()
+    assert workflows.get(run_id).status == "waiting"
+    workflows.cancel(run_id)
+    assert workflows.wait(run_id, timeout=SECONDS).status == "cancelled"
+    assert api.get(f"{path}/{began['execution_id']}").json()["status"] == "cancelled"

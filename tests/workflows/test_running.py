@@ -1,0 +1,141 @@
+"""Workflows on a worker of our own, against a server that needs no key and one that does."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from dormice.client import BadRequestError
+from dormice.workflows import RunFailed, Workflows
+from tests.live import Live
+from tests.workflows import flows
+from tests.workflows.conftest import SECONDS, StartWorker, marks, open_up, wait_for_mark
+from tests.workflows.flows import Place
+
+
+@pytest.fixture(name="worker", autouse=True)
+def _worker(start_worker: StartWorker) -> Iterator[subprocess.Popen[bytes]]:
+    worker = start_worker()
+    yield worker
+    assert worker.poll() is None, "the worker has ended"
+
+
+def test_steps_are_run_and_the_result_is_typed(workflows: Workflows) -> None:
+    assert workflows.run(flows.three_steps, 1, timeout=SECONDS) == 4
+
+
+def test_a_run_waits_for_time_events_and_children_and_is_replayed(workflows: Workflows, place: Place) -> None:
+    run_id = workflows.start(flows.everything, place)
+    workflows.publish(f"order/{run_id}", {"cents": 1, "by": "bank"})  # maybe before the run waits for it
+    run = workflows.wait(run_id, timeout=SECONDS)
+    assert (run.status, run.error) == ("completed", None)
+    assert {name: run.result[name] for name in ("receipt", "data", "child")} == {
+        "receipt": 100,
+        "data": "bank",
+        "child": 13,
+    }
+    assert len(marks(place, "thread")) == 1
+    assert len(marks(place, "started")) >= 3
+
+
+def test_a_run_waits_once_for_twenty_children(workflows: Workflows, place: Place) -> None:
+    place.count = 20
+    assert workflows.run(flows.family, place, timeout=SECONDS) == [number + 3 for number in range(20)]
+    assert len(marks(place, "started")) == 2
+
+
+def test_a_run_waits_once_for_different_things(workflows: Workflows, place: Place) -> None:
+    run_id = workflows.start(flows.mixed, place)
+    wait_for_mark(place, "step")
+    workflows.publish(f"mixed/{run_id}", 7)
+    assert workflows.wait(run_id, timeout=SECONDS).result == ["step", 7, 4, None]
+    assert len(marks(place, "started")) == 2
+    assert len(marks(place, "step")) == 1
+
+
+def test_a_branch_that_waits_lets_the_step_of_another_one_end(workflows: Workflows, place: Place) -> None:
+    run_id = workflows.start(flows.side_by_side, place)
+    wait_for_mark(place, "held")
+    open_up(place)
+    assert workflows.wait(run_id, timeout=SECONDS).result == [None, "held"]
+    assert (len(marks(place, "held")), len(marks(place, "started"))) == (1, 2)
+
+
+def test_an_event_that_does_not_come_ends_the_wait(workflows: Workflows) -> None:
+    assert "did not come in time" in workflows.run(flows.impatient, timeout=SECONDS)
+
+
+def test_a_key_that_is_used_twice_is_an_error(workflows: Workflows) -> None:
+    with pytest.raises(RunFailed, match="'same' is used twice in one run"):
+        workflows.run(flows.same_key, timeout=SECONDS)
+
+
+def test_a_step_is_tried_again_and_its_failure_is_recorded(workflows: Workflows, place: Place) -> None:
+    run = workflows.wait(workflows.start(flows.failing_step, place), timeout=SECONDS)
+    assert (run.status, run.retry_count) == ("failed", 1)
+    assert "step 'second' failed: NonRetryable: final failure" in (run.error or "")
+    assert (len(marks(place, "common")), len(marks(place, "final"))) == (3, 1)
+
+
+def test_an_attempt_that_fails_is_made_again_and_no_step_is(workflows: Workflows, place: Place) -> None:
+    place.count = 1
+    run = workflows.wait(workflows.start(flows.failing, place), timeout=SECONDS)
+    assert (run.status, run.result, run.retry_count, run.error) == ("completed", 1, 1, None)
+    assert (len(marks(place, "started")), len(marks(place, "once"))) == (2, 1)
+
+
+def test_a_child_that_fails_fails_its_step(workflows: Workflows, place: Place) -> None:
+    assert "this worker has no workflow 'no such workflow'" in workflows.run(flows.failing_child, place)
+
+
+def test_a_result_that_is_not_json_fails_the_run(workflows: Workflows) -> None:
+    with pytest.raises(RunFailed, match="the result of not_json cannot be written as JSON"):
+        workflows.run(flows.not_json, timeout=SECONDS)
+
+
+def test_a_payload_of_the_wrong_type_is_refused(workflows: Workflows) -> None:
+    with pytest.raises(BadRequestError, match="payload does not fit the workflow's input_schema"):
+        workflows.run("three_steps", "no number", timeout=SECONDS)
+
+
+def test_a_run_that_is_cancelled_is_told_and_confirmed(workflows: Workflows, place: Place) -> None:
+    run_id = workflows.start(flows.held, place)
+    wait_for_mark(place, "held")
+    workflows.cancel(run_id)
+    run = workflows.wait(run_id, timeout=SECONDS)
+    assert (run.status, run.cancelled_by) == ("cancelled", "manual")
+    assert len(marks(place, "cancelled")) == 1
+    assert not marks(place, "held-done")
+
+
+def test_a_run_is_cancelled_only_once_its_thread_has_ended(workflows: Workflows, place: Place) -> None:
+    run_id = workflows.start(flows.held_thread, place)
+    wait_for_mark(place, "thread")
+    assert workflows.cancel(run_id).status == "pending_cancel"
+    open_up(place)
+    assert workflows.wait(run_id, timeout=SECONDS).status == "cancelled"
+    assert len(marks(place, "thread-done")) == 1
+
+
+def test_cancelling_a_parent_ends_its_child(workflows: Workflows, place: Place) -> None:
+    run_id = workflows.start(flows.parent_of_held, place)
+    wait_for_mark(place, "held")
+    workflows.cancel(run_id)
+    assert workflows.wait(run_id, timeout=SECONDS).status == "cancelled"
+    wait_for_mark(place, "cancelled")
+
+
+def test_no_more_runs_than_the_queue_allows_are_with_workers(
+    workflows: Workflows, place: Place, start_worker: StartWorker
+) -> None:
+    start_worker()
+    runs = [workflows.start("narrow", place) for _ in range(8)]
+    ended = [workflows.wait(run_id, timeout=SECONDS) for run_id in runs]
+    assert [(run.status, run.error, run.queue_name) for run in ended] == [("completed", None, "narrow")] * 8
+
+
+def test_the_same_idempotency_key_gives_the_same_run(workflows: Workflows, live: Live) -> None:
+    first, second = (workflows.start(flows.three_steps, 1, idempotency_key=live.instance) for _ in range(2))
+    assert first == second
