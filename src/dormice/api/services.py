@@ -13,10 +13,13 @@ from dormice.domain.execution import Execution, LogEntry, Micros, Stream
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.domain.machine import Machine
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
+from dormice.engine.runs.approvals import Approvals
 from dormice.engine.runs.attempts import Attempts
 from dormice.engine.runs.events import Events
 from dormice.engine.runs.registry import Registry
 from dormice.engine.runs.runs import Runs
+from dormice.engine.runs.sessions import Sessions
+from dormice.engine.runs.traces import Traces
 from dormice.engine.runs.workers import Workers
 from dormice.store.interface import Key
 
@@ -233,6 +236,9 @@ class WorkflowServices:
     runs: Runs
     attempts: Attempts
     events: Events
+    approvals: Approvals
+    traces: Traces
+    sessions: Sessions
     check_push_url: Callable[[str], None]
     """Raises Invalid for an address that no worker may have."""
     now: Callable[[], Micros]

@@ -25,6 +25,10 @@ class Limits:
     topic_chars: int = 1_024
     batch_runs: int = 10_000
     events_per_request: int = 10_000
+    spans_per_request: int = 10_000
+    session_id_chars: int = 512
+    """Of a session or a conversation."""
+    keys_per_project: int = 10
     argv_count: int = 4_096
     argv_bytes: int = 131_071
     """One argument: the kernel's MAX_ARG_STRLEN (128 KiB) less the final NUL."""

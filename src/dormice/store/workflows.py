@@ -6,7 +6,7 @@ A change of a run may change others: a child's end resumes its parent, a cancel 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -14,6 +14,8 @@ from msgspec import Struct
 from dormice.domain.execution import Execution, Micros
 from dormice.domain.run import NULL, CancelledBy, Event, Json, Run, RunState, Step, WaitKind
 from dormice.store.interface import IdempotencyClaim, KeyReused, NewExecution, Replayed, Store
+from dormice.store.sessions import SessionStore
+from dormice.store.traces import TraceStore
 
 
 class Project(Struct, frozen=True, kw_only=True):
@@ -215,6 +217,17 @@ class Command(Struct, frozen=True, kw_only=True):
     execution: Execution
 
 
+class Question(Struct, frozen=True, kw_only=True):
+    """What a run that is suspended at a step asks."""
+
+    pending: bool
+    """Whether it waits for an answer now."""
+    asked: Event | None = None
+    """The last `suspend_…` event of that step."""
+    answered: bool = False
+    """Whether an answer to that has been published."""
+
+
 class RunFilter(Struct, frozen=True, kw_only=True):
     """Which runs of a project are listed; None leaves a field open."""
 
@@ -246,6 +259,10 @@ class RunStore(Protocol):
 
     async def get(self, project_id: str, run_id: str) -> Run | None:
         """Return a run of the project."""
+        ...
+
+    async def find(self, run_id: str) -> Run | None:
+        """Return a run, whatever its project: for who has been given its id, and for comparing projects."""
         ...
 
     async def page(self, project_id: str, which: RunFilter, *, before: int | None, limit: int) -> list[Run]:
@@ -366,6 +383,23 @@ class EventStore(Protocol):
         """Events of a topic with a greater sequence than `after`, and later than `since`."""
         ...
 
+    async def question(self, project_id: str, topic: str, step_key: str, run_id: str | None) -> Question:
+        """Return what is asked at a step by the run, or by any run of the topic.
+
+        It waits for an answer once its wait is there, and before that, when the event is there and the wait on its way.
+        """
+        ...
+
+    async def answer(
+        self, project_id: str, topic: str, step_key: str, run_id: str | None, event: NewEvent, *, now: Micros
+    ) -> Published | Question:
+        """Publish the answer, if it is still waited for; otherwise return how things are."""
+        ...
+
+    async def questions(self, project_id: str, topic: str, *, limit: int) -> list[Event]:
+        """The first `suspend_…` and `resume_…` events of a topic, in their order."""
+        ...
+
 
 class ProjectStore(Protocol):
     """Projects, deployments and what they offer, queues, workers."""
@@ -380,14 +414,6 @@ class ProjectStore(Protocol):
 
     async def projects(self, organization_id: str | None) -> list[Project]:
         """Return the projects of an organization, or all."""
-        ...
-
-    async def restrict_key(self, key_id: str, project_id: str) -> None:
-        """Let a key use one project only."""
-        ...
-
-    async def restrictions(self) -> Mapping[str, str]:
-        """Return the projects of restricted keys, by key id."""
         ...
 
     async def deploy(self, project_id: str, deployment_id: str, now: Micros) -> Deployment:
@@ -443,6 +469,16 @@ class WorkflowStore(Protocol):
     @property
     def events(self) -> EventStore:
         """Events."""
+        ...
+
+    @property
+    def traces(self) -> TraceStore:
+        """Traces."""
+        ...
+
+    @property
+    def sessions(self) -> SessionStore:
+        """Memories and conversations."""
         ...
 
 

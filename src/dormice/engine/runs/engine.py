@@ -9,6 +9,7 @@ from dormice.engine.executions import Executions
 from dormice.engine.feed import Feed
 from dormice.engine.idempotency import InFlight
 from dormice.engine.runs.agenda import Agenda
+from dormice.engine.runs.approvals import Approvals
 from dormice.engine.runs.attempts import Attempts
 from dormice.engine.runs.board import RunBoard
 from dormice.engine.runs.cancels import Cancels
@@ -19,6 +20,8 @@ from dormice.engine.runs.ledger import Ledger
 from dormice.engine.runs.policy import RunPolicy
 from dormice.engine.runs.registry import Registry
 from dormice.engine.runs.runs import Runs
+from dormice.engine.runs.sessions import Sessions
+from dormice.engine.runs.traces import Traces
 from dormice.engine.runs.waits import Waits
 from dormice.engine.runs.workers import Workers
 from dormice.engine.service import serve
@@ -108,6 +111,18 @@ class RunEngine:
             clock=clock,
         )
         self.events = Events(store=store.events, ledger=ledger, feed=feed, tasks=tasks, clock=clock)
+        self.approvals = Approvals(
+            store=store.events,
+            runs=store.runs,
+            board=board,
+            registry=registry,
+            ledger=ledger,
+            feed=feed,
+            tasks=tasks,
+            clock=clock,
+        )
+        self.traces = Traces(store=store.traces, runs=store.runs, board=board)
+        self.sessions = Sessions(store=store.sessions, clock=clock)
 
     async def start(self) -> None:
         """Rebuild memory from the store, then start the services."""

@@ -58,6 +58,10 @@ class SqliteRuns:
         row = self._reader.point(lambda db: db.execute(_SQL["get"], (project_id, run_id)).get)
         return None if row is None else run_rows.run(row)
 
+    async def find(self, run_id: str) -> Run | None:
+        row = self._reader.point(lambda db: db.execute(_SQL["load"], (run_id,)).get)
+        return None if row is None else run_rows.run(row)
+
     async def page(self, project_id: str, which: RunFilter, *, before: int | None, limit: int) -> list[Run]:
         states = None if which.states is None else msgspec.json.encode(which.states).decode()
         values = (

@@ -20,6 +20,7 @@ from dormice.store.interface import (
     StoreUnavailable,
 )
 from dormice.store.sealing import Sealer
+from dormice.store.sessions import SessionStore
 from dormice.store.sqlite import idempotency, retention, run_retention, statements
 from dormice.store.sqlite.connection import exclusive, open_writer
 from dormice.store.sqlite.driver import driver_errors
@@ -31,7 +32,10 @@ from dormice.store.sqlite.machines import SqliteMachines
 from dormice.store.sqlite.projects import SqliteProjects
 from dormice.store.sqlite.reader import Reader
 from dormice.store.sqlite.runs import SqliteRuns
+from dormice.store.sqlite.sessions import SqliteSessions
+from dormice.store.sqlite.traces import SqliteTraces
 from dormice.store.sqlite.writer import Writer
+from dormice.store.traces import TraceStore
 from dormice.store.workflows import EventStore, ProjectStore, RunStore
 
 _SQL = statements.load("store.sql")
@@ -51,6 +55,8 @@ class SqliteStore:
         self.projects: ProjectStore = SqliteProjects(writer, reader)
         self.runs: RunStore = SqliteRuns(writer, reader, sealer)
         self.events: EventStore = SqliteEvents(writer, reader)
+        self.traces: TraceStore = SqliteTraces(writer, reader)
+        self.sessions: SessionStore = SqliteSessions(writer, reader)
 
     @classmethod
     def open(cls, path: Path, sealer: Sealer) -> Self:
