@@ -257,6 +257,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                     approvals=runs.approvals,
                     traces=runs.traces,
                     sessions=runs.sessions,
+                    keys=engine.keys,
                     now=clock.now,
                     defaults=prepared.defaults,
                     local=await engine.keys.authenticate(prepared.secret) if prepared.local_mode else None,

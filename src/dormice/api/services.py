@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from dormice.domain.execution import Execution, LogEntry, Micros, Stream
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.domain.machine import Machine
+from dormice.engine.keys import Keys as ProjectKeys
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
 from dormice.engine.runs.approvals import Approvals
 from dormice.engine.runs.attempts import Attempts
@@ -239,6 +240,7 @@ class WorkflowServices:
     approvals: Approvals
     traces: Traces
     sessions: Sessions
+    keys: ProjectKeys
     check_push_url: Callable[[str], None]
     """Raises Invalid for an address that no worker may have."""
     now: Callable[[], Micros]

@@ -95,7 +95,7 @@ class Keys:
         return key
 
     async def create_for_project(
-        self, project_id: str, organization_id: str, name: str
+        self, organization_id: str, project_id: str, name: str
     ) -> tuple[Key | KeyRefusal, str]:
         """Make a key that may use one project only. The secret is returned once."""
         secret = _new_project_secret()
@@ -117,10 +117,19 @@ class Keys:
         """Return a project's keys, oldest first."""
         return await self._store.of_project(project_id)
 
-    async def revoke_of_project(self, project_id: str, key_id: str) -> None:
-        """Revoke one of a project's keys at once. Raises NotFound."""
-        if all(key.id != key_id for key in await self._store.of_project(project_id)):
+    async def of_organization(self, organization_id: str) -> Sequence[Key]:
+        """Return an organization's keys, those of its projects included, oldest first."""
+        return await self._store.of(organization_id)
+
+    async def project_of(self, key_id: str) -> str:
+        """Return the project that a key is for. Raises NotFound when it is for none."""
+        key = await self._store.get(key_id)
+        if key is None or key.project_id is None:
             raise NotFound("no such key")
+        return key.project_id
+
+    async def revoke_of_project(self, key_id: str) -> None:
+        """Revoke a project's key at once."""
         await self._store.revoke(None, key_id, self._clock.now())
         self._forget(key_id)
 

@@ -341,6 +341,10 @@ class KeyStore(Protocol):
         """Record a key that may use its project only: one of at most `most`, and no other one has its name."""
         ...
 
+    async def get(self, key_id: str) -> Key | None:
+        """Return a key by its id."""
+        ...
+
     async def of_project(self, project_id: str) -> list[Key]:
         """Keys of a project that are not revoked, oldest first."""
         ...

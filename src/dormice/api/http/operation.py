@@ -69,6 +69,8 @@ class Operation:
     """Coded errors besides 401, 403, 429 and 503."""
     public: bool = False
     """Whether the router asks for no key."""
+    shown: str = ""
+    """The path as the document has it, where that is not what is routed."""
     guarded: bool = False
     """Whether it asks for one itself."""
 

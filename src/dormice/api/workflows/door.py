@@ -142,6 +142,7 @@ def operation(
     description: str = "",
     parameters: Sequence[Parameter] = (),
     many: bool = False,
+    shown: str = "",
     guarded: bool = True,
 ) -> Operation:
     """Return a route; `answer` is its body's type (`many`: an array of such) or media type, None for an empty body."""
@@ -162,6 +163,7 @@ def operation(
         answers={200: good},
         errors=frozenset({404, 409}),
         public=True,  # to the router: the door asks who comes
+        shown=shown,
         guarded=guarded,
     )
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dormice.api.http.admission import Admission
 from dormice.api.http.operation import Operation
 from dormice.api.services import WorkflowServices
+from dormice.api.workflows.approvals import ApprovalRoutes
 from dormice.api.workflows.attempts import AttemptRoutes
 from dormice.api.workflows.definitions import DefinitionRoutes
 from dormice.api.workflows.door import Door
 from dormice.api.workflows.events import EventRoutes
+from dormice.api.workflows.projects import ProjectRoutes
 from dormice.api.workflows.runs import RunRoutes
 from dormice.api.workflows.sessions import SessionRoutes
 from dormice.api.workflows.traces import TraceRoutes
@@ -20,7 +22,9 @@ def workflow_operations(services: WorkflowServices, limits: Limits, admission: A
     """Return every documented route."""
     door = Door(services, admission)
     return [
+        *ApprovalRoutes(services, limits, door).operations(),
         *DefinitionRoutes(services, limits, door).operations(),
+        *ProjectRoutes(services, limits, door).operations(),
         *SessionRoutes(services, limits, door).operations(),
         *TraceRoutes(services, limits, door).operations(),
         *WorkerRoutes(services, limits, door).operations(),

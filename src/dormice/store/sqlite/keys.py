@@ -40,6 +40,10 @@ class SqliteKeys:
     async def create_for_project(self, key: Key, secret_hash: bytes, *, most: int) -> Key | KeyRefusal:
         return await self._writer.run(partial(_create_for_project, key=key, secret_hash=secret_hash, most=most))
 
+    async def get(self, key_id: str) -> Key | None:
+        row = self._reader.point(lambda db: db.execute(_SQL["get"], (None, key_id)).get)
+        return None if row is None else _key(row)
+
     async def of_project(self, project_id: str) -> list[Key]:
         rows = await self._reader.scan(lambda db: db.execute(_SQL["of_project"], (project_id,)).fetchall())
         return sorted(map(_key, rows), key=lambda key: key.created_at)

@@ -11,7 +11,7 @@ import apsw
 import msgspec
 from msgspec import Raw, Struct
 
-from dormice.domain.run import Json
+from dormice.domain.run import NULL, Json
 from dormice.store.sqlite import statements
 from dormice.store.sqlite.reader import SHORT_BYTES, Reader
 from dormice.store.sqlite.writer import Writer
@@ -19,18 +19,19 @@ from dormice.store.traces import Span, Trace, TraceFilter
 
 _SQL = statements.load("traces.sql")
 _SHORT_SPANS = 8
+_NOTHING = Raw(NULL)
 
 
 class _Document(Struct, omit_defaults=True, kw_only=True):
     """What of a span is kept together."""
 
-    attributes: Raw | None = None
-    events: Raw | None = None
-    input: Raw | None = None
-    output: Raw | None = None
-    error: Raw | None = None
-    initial_state: Raw | None = None
-    final_state: Raw | None = None
+    attributes: Raw = _NOTHING
+    events: Raw = _NOTHING
+    input: Raw = _NOTHING
+    output: Raw = _NOTHING
+    error: Raw = _NOTHING
+    initial_state: Raw = _NOTHING
+    final_state: Raw = _NOTHING
 
 
 _encode = msgspec.json.Encoder().encode
@@ -135,13 +136,13 @@ def _span(trace_id: str, row: tuple[Any, ...]) -> Span:
     )
 
 
-def _json(document: Raw | None) -> Json | None:
-    return None if document is None else bytes(document)
+def _json(document: Raw) -> Json | None:
+    return None if (text := bytes(document)) == NULL else text
 
 
 def _document(span: Span) -> bytes:
     return _encode(_Document(**{field: _raw(getattr(span, field)) for field in _Document.__struct_fields__}))
 
 
-def _raw(document: Json | None) -> Raw | None:
-    return None if document is None else Raw(document)
+def _raw(document: Json | None) -> Raw:
+    return _NOTHING if document is None else Raw(document)
