@@ -257,6 +257,8 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                     approvals=runs.approvals,
                     traces=runs.traces,
                     sessions=runs.sessions,
+                    lists=runs.lists,
+                    reruns=runs.reruns,
                     keys=engine.keys,
                     now=clock.now,
                     defaults=prepared.defaults,

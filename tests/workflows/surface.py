@@ -71,8 +71,7 @@ class Project(httpx.Client):
     def publish(self, topic: str, event_type: str, data: Any, **fields: Any) -> None:
         """Publish an event."""
         body = {"topic": topic, "events": [{"event_type": event_type, "data": data}], **fields}
-        text = json.dumps(body)  # in ASCII, which half of a surrogate pair can be written in
-        self.ok("POST", "/api/v1/events/publish", content=text, headers={"Content-Type": "application/json"})
+        self.ok("POST", "/api/v1/events/publish", json=body)
 
     def suspend(self, run: str, key: str, data: Any, *, topic: str, wait: bool = True, **fields: Any) -> None:
         """Suspend a run that a worker has, as the SDK does it: first the event, then the wait."""

@@ -316,9 +316,9 @@ FORM_TYPE = ("Content-Type", "application/x-www-form-urlencoded")
         {"_form": {"fields": "x"}},
         {"_form": {"fields": [None, {}, {"key": 7}, {"key": "x", "type": 9, "options": 3, "label": []}]}},
         {"_form": {"fields": [{"key": "s", "type": "select", "options": [None, 1, {"label": "l"}, {}]}]}},
-        {"_form": {"title": 9, "description": [], "context": "\ud800", "fields": []}},
-        {"plain": "\ud800"},
-        {"_form": {"context": "\x00\x07", "fields": [{"key": "\ud800", "type": "text", "default": "\ud800"}]}},
+        {"_form": {"title": 9, "description": [], "context": "\ufffd", "fields": []}},
+        {"plain": {"deep": [[[[1]]]]}},
+        {"_form": {"context": "\x00\x07", "fields": [{"key": "\x00", "type": "text", "default": "\x00"}]}},
     ],
 )
 def test_a_page_is_made_of_any_data(worker: Worker, visitor: httpx.Client, data: Any) -> None:
@@ -328,6 +328,15 @@ def test_a_page_is_made_of_any_data(worker: Worker, visitor: httpx.Client, data:
     page = visitor.get(f"/approve/{run}/ask")
     assert (page.status_code, "<form" in page.text) == (200, True)
     assert re.search("<title>.+</title>", page.text)
+
+
+@pytest.mark.parametrize("answer", ["", "{", "NaN", '"\\ud800"', "[" * 5000])
+def test_an_answer_that_is_no_json_is_refused(worker: Worker, visitor: httpx.Client, answer: str) -> None:
+    run = asking(worker, data={"what": "?"})
+    url = f"/approve/{run}/ask"
+    refused = visitor.post(url, data={**Page(visitor.get(url).text).fields, "answer": answer})
+    assert (refused.status_code, "must be JSON" in refused.text) == (422, True)
+    assert visitor.get(f"/api/v1/approvals/{run}/ask").json()["status"] == "waiting"
 
 
 def test_local_mode_lets_no_page_of_elsewhere_in(worker: Worker, visitor: httpx.Client) -> None:

@@ -17,7 +17,9 @@ from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOr
 from dormice.engine.runs.approvals import Approvals
 from dormice.engine.runs.attempts import Attempts
 from dormice.engine.runs.events import Events
+from dormice.engine.runs.lists import Lists
 from dormice.engine.runs.registry import Registry
+from dormice.engine.runs.reruns import Reruns
 from dormice.engine.runs.runs import Runs
 from dormice.engine.runs.sessions import Sessions
 from dormice.engine.runs.traces import Traces
@@ -240,6 +242,8 @@ class WorkflowServices:
     approvals: Approvals
     traces: Traces
     sessions: Sessions
+    lists: Lists
+    reruns: Reruns
     keys: ProjectKeys
     check_push_url: Callable[[str], None]
     """Raises Invalid for an address that no worker may have."""

@@ -382,7 +382,7 @@ class Store(Protocol):
 
     async def delete_finished(self, before: Micros) -> int:
         """Delete executions that ended before that moment, with all that belongs to them, the longest ago first; then machines
-        that were destroyed before it and have no executions; then runs and events.
+        that were destroyed before it and have no executions; then runs, events, traces, and what sessions remember.
 
         A bounded piece at a time, which takes milliseconds; return how many rows it took, 0 when nothing is left to delete. An
         execution goes from every read at once, however long its log. A key that made it goes on saying so for its time.

@@ -52,7 +52,7 @@ class TraceFilter(Struct, frozen=True, kw_only=True):
 class TraceStore(Protocol):
     """Spans of a project's traces."""
 
-    async def put(self, project_id: str, spans: Sequence[Span]) -> None:
+    async def put(self, project_id: str, spans: Sequence[Span], *, now: Micros) -> None:
         """Record spans, all or none; one that is there already (same trace, same span id) is replaced."""
         ...
 

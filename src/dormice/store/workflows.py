@@ -12,8 +12,9 @@ from typing import Protocol
 from msgspec import Struct
 
 from dormice.domain.execution import Execution, Micros
-from dormice.domain.run import NULL, CancelledBy, Event, Json, Run, RunState, Step, WaitKind
+from dormice.domain.run import NULL, CancelledBy, Event, Json, Run, Step, WaitKind
 from dormice.store.interface import IdempotencyClaim, KeyReused, NewExecution, Replayed, Store
+from dormice.store.lists import RunListStore
 from dormice.store.sessions import SessionStore
 from dormice.store.traces import TraceStore
 
@@ -81,6 +82,7 @@ class NewRun(Struct, frozen=True, kw_only=True):
     """What is known of a run when it is asked for."""
 
     id: str
+    """A UUIDv7 of its moment: lists find runs of a time by it."""
     project_id: str
     workflow_id: str
     payload: Json
@@ -228,22 +230,6 @@ class Question(Struct, frozen=True, kw_only=True):
     """Whether an answer to that has been published."""
 
 
-class RunFilter(Struct, frozen=True, kw_only=True):
-    """Which runs of a project are listed; None leaves a field open."""
-
-    states: Sequence[RunState] | None = None
-    workflow_id: str | None = None
-    kind: str | None = None
-    queue_name: str | None = None
-    session_id: str | None = None
-    user_id: str | None = None
-    batch_id: str | None = None
-    parent_id: str | None = None
-    roots: bool = False
-    since: Micros | None = None
-    until: Micros | None = None
-
-
 class RunStore(Protocol):
     """Runs, their steps and waits."""
 
@@ -265,8 +251,13 @@ class RunStore(Protocol):
         """Return a run, whatever its project: for who has been given its id, and for comparing projects."""
         ...
 
-    async def page(self, project_id: str, which: RunFilter, *, before: int | None, limit: int) -> list[Run]:
-        """Newest first, numbers below `before`."""
+    async def rerun(
+        self, source: Run, new: NewRun, from_step: str | None, claim: IdempotencyClaim | None
+    ) -> Submitted | Replayed | KeyReused | Refused:
+        """Record a run that begins with the steps of another one that were done before `from_step` (None: with none).
+
+        The other one stays as it is. Refused: it has no such step.
+        """
         ...
 
     async def open(self) -> list[Run]:
@@ -469,6 +460,11 @@ class WorkflowStore(Protocol):
     @property
     def events(self) -> EventStore:
         """Events."""
+        ...
+
+    @property
+    def lists(self) -> RunListStore:
+        """Lists of runs."""
         ...
 
     @property

@@ -73,8 +73,7 @@ def _page(title: str, main: str, status: int) -> Reply:
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="robots" content="noindex">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><main>{main}</main></body></html>"
     )
-    body = text.encode("utf-8", "replace")  # half of a surrogate pair cannot be sent
-    return Reply(body, status=status, media_type=b"text/html; charset=utf-8", headers=_HEADERS)
+    return Reply(text.encode(), status=status, media_type=b"text/html; charset=utf-8", headers=_HEADERS)
 
 
 def _buttons(form: Form) -> str:

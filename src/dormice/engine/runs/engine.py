@@ -17,8 +17,10 @@ from dormice.engine.runs.commands import Commands
 from dormice.engine.runs.dispatcher import RunDispatcher
 from dormice.engine.runs.events import Events
 from dormice.engine.runs.ledger import Ledger
+from dormice.engine.runs.lists import Lists
 from dormice.engine.runs.policy import RunPolicy
 from dormice.engine.runs.registry import Registry
+from dormice.engine.runs.reruns import Reruns
 from dormice.engine.runs.runs import Runs
 from dormice.engine.runs.sessions import Sessions
 from dormice.engine.runs.traces import Traces
@@ -121,8 +123,25 @@ class RunEngine:
             tasks=tasks,
             clock=clock,
         )
-        self.traces = Traces(store=store.traces, runs=store.runs, board=board)
-        self.sessions = Sessions(store=store.sessions, clock=clock)
+        self.traces = Traces(store=store.traces, runs=store.runs, board=board, clock=clock)
+        self.lists = lists = Lists(store=store.lists, board=board, registry=registry, workers=self.workers, clock=clock)
+        self.sessions = Sessions(
+            store=store.sessions,
+            run_lists=store.lists,
+            events=store.events,
+            runs=runs,
+            lists=lists,
+            clock=clock,
+        )
+        self.reruns = Reruns(
+            store=store.runs,
+            runs=runs,
+            ledger=ledger,
+            registry=registry,
+            in_flight=in_flight,
+            tasks=tasks,
+            clock=clock,
+        )
 
     async def start(self) -> None:
         """Rebuild memory from the store, then start the services."""

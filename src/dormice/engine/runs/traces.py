@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dormice.domain.errors import ForeignProject, NotFound
+from dormice.engine.clock import Clock
 from dormice.engine.runs.board import RunBoard
 from dormice.store.traces import Span, Trace, TraceFilter, TraceStore
 from dormice.store.workflows import Project, RunStore
@@ -37,10 +38,11 @@ class WholeTrace(Struct, frozen=True, kw_only=True):
 class Traces:
     """Raises NotFound, Forbidden, StoreUnavailable."""
 
-    def __init__(self, *, store: TraceStore, runs: RunStore, board: RunBoard) -> None:
+    def __init__(self, *, store: TraceStore, runs: RunStore, board: RunBoard, clock: Clock) -> None:
         self._store = store
         self._runs = runs
         self._board = board
+        self._clock = clock
 
     async def put(self, project: Project, spans: Sequence[Span]) -> None:
         """Record spans, all or none. Raises Forbidden when one is of a run of another project."""
@@ -49,7 +51,7 @@ class Traces:
             run = self._board.runs.get(run_id) or await self._runs.find(run_id)
             if run is not None and run.project_id != project.id:
                 raise ForeignProject("a span is of a run of another project")
-        await self._store.put(project.id, spans)
+        await self._store.put(project.id, spans, now=self._clock.now())
 
     async def page(
         self, project: Project, which: TraceFilter, *, offset: int, limit: int

@@ -19,6 +19,7 @@ from dormice.store.interface import (
     Replayed,
     StoreUnavailable,
 )
+from dormice.store.lists import RunListStore
 from dormice.store.sealing import Sealer
 from dormice.store.sessions import SessionStore
 from dormice.store.sqlite import idempotency, retention, run_retention, statements
@@ -31,6 +32,7 @@ from dormice.store.sqlite.keys import SqliteKeys
 from dormice.store.sqlite.machines import SqliteMachines
 from dormice.store.sqlite.projects import SqliteProjects
 from dormice.store.sqlite.reader import Reader
+from dormice.store.sqlite.run_lists import SqliteRunLists
 from dormice.store.sqlite.runs import SqliteRuns
 from dormice.store.sqlite.sessions import SqliteSessions
 from dormice.store.sqlite.traces import SqliteTraces
@@ -55,6 +57,7 @@ class SqliteStore:
         self.projects: ProjectStore = SqliteProjects(writer, reader)
         self.runs: RunStore = SqliteRuns(writer, reader, sealer)
         self.events: EventStore = SqliteEvents(writer, reader)
+        self.lists: RunListStore = SqliteRunLists(reader)
         self.traces: TraceStore = SqliteTraces(writer, reader)
         self.sessions: SessionStore = SqliteSessions(writer, reader)
 

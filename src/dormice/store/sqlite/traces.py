@@ -11,6 +11,7 @@ import apsw
 import msgspec
 from msgspec import Raw, Struct
 
+from dormice.domain.execution import Micros
 from dormice.domain.run import NULL, Json
 from dormice.store.sqlite import statements
 from dormice.store.sqlite.reader import SHORT_BYTES, Reader
@@ -45,10 +46,12 @@ class SqliteTraces:
         self._writer = writer
         self._reader = reader
 
-    async def put(self, project_id: str, spans: Sequence[Span]) -> None:
+    async def put(self, project_id: str, spans: Sequence[Span], *, now: Micros) -> None:
         documents = [_document(span) for span in spans]
         short = len(spans) <= _SHORT_SPANS and sum(map(len, documents)) <= SHORT_BYTES
-        await self._writer.run(partial(_put, project_id=project_id, spans=spans, documents=documents), short=short)
+        await self._writer.run(
+            partial(_put, project_id=project_id, spans=spans, documents=documents, now=now), short=short
+        )
 
     async def page(self, project_id: str, which: TraceFilter, *, offset: int, limit: int) -> list[Trace]:
         return await self._reader.scan(partial(_page, project_id=project_id, which=which, offset=offset, limit=limit))
@@ -62,11 +65,10 @@ class SqliteTraces:
         )
 
 
-def _put(db: apsw.Connection, project_id: str, spans: Sequence[Span], documents: Sequence[bytes]) -> None:
+def _put(db: apsw.Connection, project_id: str, spans: Sequence[Span], documents: Sequence[bytes], now: Micros) -> None:
     numbers: dict[str, int] = {}
     for trace_id in {span.trace_id for span in spans}:
-        db.execute(_SQL["insert"], (project_id, trace_id))
-        numbers[trace_id] = db.execute(_SQL["number"], (project_id, trace_id)).get
+        numbers[trace_id] = db.execute(_SQL["insert"], (project_id, trace_id, now)).get
     db.executemany(
         _SQL["put"],
         [

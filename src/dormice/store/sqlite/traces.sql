@@ -1,10 +1,7 @@
 -- name: insert
--- A trace, unless it is there.
-INSERT INTO traces (project_id, trace_id, has_error) VALUES (?, ?, 0) ON CONFLICT DO NOTHING;
-
--- name: number
--- The number of a trace.
-SELECT number FROM traces WHERE project_id = ? AND trace_id = ?;
+-- A trace, or that something of it was reported.
+INSERT INTO traces (project_id, trace_id, reported_at, has_error) VALUES (?, ?, ?, 0)
+ON CONFLICT DO UPDATE SET reported_at = excluded.reported_at RETURNING number;
 
 -- name: put
 -- A span, or how it is now.

@@ -120,7 +120,11 @@ CREATE INDEX IF NOT EXISTS runs_of ON runs (project_id, number);
 CREATE INDEX IF NOT EXISTS runs_of_workflow ON runs (project_id, workflow_id, number);
 CREATE INDEX IF NOT EXISTS runs_below ON runs (parent_id, step_key) WHERE parent_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS runs_of_batch ON runs (batch_id) WHERE batch_id IS NOT NULL;
-CREATE INDEX IF NOT EXISTS runs_of_session ON runs (session_id, number) WHERE session_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS runs_under ON runs (parent_id, number) WHERE parent_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS runs_of_session ON runs (project_id, session_id, number) WHERE session_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS runs_of_user ON runs (project_id, user_id, number) WHERE user_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS runs_of_queue ON runs (project_id, queue_name, number) WHERE queue_name <> workflow_id;
+CREATE INDEX IF NOT EXISTS runs_ended_in ON runs (project_id, state, number) WHERE completed_at IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS run_inputs (
     run INTEGER PRIMARY KEY REFERENCES runs,
@@ -229,10 +233,12 @@ CREATE TABLE IF NOT EXISTS traces (
     root_span_name TEXT,
     started_at INTEGER,
     last_started_at INTEGER,
+    reported_at INTEGER NOT NULL,
     has_error INTEGER NOT NULL CHECK (has_error IN (0, 1)),
     UNIQUE (project_id, trace_id)
 ) STRICT;
 
+CREATE INDEX IF NOT EXISTS traces_old ON traces (reported_at);
 CREATE INDEX IF NOT EXISTS traces_of ON traces (project_id, started_at);
 CREATE INDEX IF NOT EXISTS traces_of_type ON traces (project_id, root_span_type, started_at);
 CREATE INDEX IF NOT EXISTS traces_of_name ON traces (project_id, root_span_name, started_at);
@@ -263,6 +269,8 @@ CREATE TABLE IF NOT EXISTS session_memories (
     PRIMARY KEY (project_id, session_id)
 ) STRICT;
 
+CREATE INDEX IF NOT EXISTS session_memories_old ON session_memories (updated_at);
+
 CREATE TABLE IF NOT EXISTS messages (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL,
@@ -276,4 +284,5 @@ CREATE TABLE IF NOT EXISTS messages (
     created_at INTEGER NOT NULL
 ) STRICT;
 
+CREATE INDEX IF NOT EXISTS messages_old ON messages (created_at);
 CREATE INDEX IF NOT EXISTS messages_of ON messages (project_id, conversation_id, agent_id, number);
