@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 from urllib.parse import parse_qsl
 
 import msgspec
 from litestar.types import ASGIApp
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from dormice.api.http.call import Call
 from dormice.api.http.decoding import BodyDecoder
@@ -32,10 +33,8 @@ class ApprovalRecord(Struct, kw_only=True):
 
     execution_id: str
     step_key: str
-    status: str
-    """The state of the root run."""
-    data: Raw
-    """What it asks; null when no answer is waited for."""
+    status: Annotated[str, Meta(description="The state of the root run.")]
+    data: Annotated[Raw, Meta(description="What it asks; null when no answer is waited for.")]
 
 
 class ApprovalAnswer(Struct, kw_only=True):

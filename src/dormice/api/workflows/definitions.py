@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 from litestar.types import ASGIApp
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, field
 
 from dormice.api.http.call import Call
 from dormice.api.http.decoding import BodyDecoder
@@ -14,7 +14,7 @@ from dormice.api.http.operation import Operation, Parameter
 from dormice.api.http.replies import json_reply, list_reply
 from dormice.api.services import WorkflowServices
 from dormice.api.workflows.door import Door, bad
-from dormice.api.workflows.wire import NOTHING
+from dormice.api.workflows.wire import nothing
 from dormice.domain.errors import NotFound
 from dormice.domain.limits import Limits
 from dormice.domain.moments import rfc3339
@@ -28,11 +28,11 @@ class AgentSpec(Struct, kw_only=True):
     provider: str
     model: str
     system_prompt: str | None = None
-    tools: Raw = NOTHING
+    tools: Raw = field(default_factory=nothing)
     temperature: float | None = None
     max_output_tokens: int | None = None
-    config: Raw = NOTHING
-    metadata: Raw = NOTHING
+    config: Raw = field(default_factory=nothing)
+    metadata: Raw = field(default_factory=nothing)
 
 
 class AgentRequest(AgentSpec, kw_only=True):
@@ -56,8 +56,8 @@ class ToolSpec(Struct, kw_only=True):
 
     tool_type: str = "default"
     description: str | None = None
-    parameters: Raw = NOTHING
-    metadata: Raw = NOTHING
+    parameters: Raw = field(default_factory=nothing)
+    metadata: Raw = field(default_factory=nothing)
 
 
 class ToolRequest(ToolSpec, kw_only=True):

@@ -6,9 +6,10 @@ There are no users here: who has a key of the organization may do everything wit
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from litestar.types import ASGIApp
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from dormice.api.http.call import Call
 from dormice.api.http.decoding import BodyDecoder
@@ -53,12 +54,10 @@ class MemberRecord(Struct, kw_only=True):
     """A key that may use a project."""
 
     id: str
-    user_id: str
-    """The same: there are no users."""
+    user_id: Annotated[str, Meta(description="The same: there are no users.")]
     user: None
     name: str
-    role: str
-    """`Admin`: a key of the organization. `Write`: a key of this project."""
+    role: Annotated[str, Meta(description="`Admin`: a key of the organization. `Write`: a key of this project.")]
     created_at: str
     updated_at: str
 
@@ -77,8 +76,7 @@ class ProjectKeyRecord(Struct, kw_only=True):
     name: str
     last_four_digits: str
     created_at: str
-    last_used_at: str | None = None
-    """Always null: it is not kept."""
+    last_used_at: Annotated[str | None, Meta(description="Always null: it is not kept.")] = None
 
 
 class NewProjectKeyRecord(ProjectKeyRecord, kw_only=True):

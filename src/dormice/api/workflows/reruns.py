@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from litestar.types import ASGIApp
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct, field
 
 from dormice.api.http.call import Call
 from dormice.api.http.decoding import BodyDecoder
@@ -26,17 +27,20 @@ from dormice.store.workflows import Project
 class RerunRequest(Struct, kw_only=True):
     """How a run is to be run again."""
 
-    from_step: str | None = None
-    """The first step to be done again: what was done before it is taken over. Null: all of it is done again."""
-    deployment_id: str | None = None
-    """Null: the same deployment."""
+    from_step: Annotated[
+        str | None,
+        Meta(
+            description="The first step to be done again: what was done before it is taken over. Null: all of it is done again."
+        ),
+    ] = None
+    deployment_id: Annotated[str | None, Meta(description="Null: the same deployment.")] = None
 
 
 class ResumeRequest(Struct, kw_only=True):
     """What a run is suspended for."""
 
     step_key: str
-    data: Raw = wire.NOTHING
+    data: Raw = field(default_factory=wire.nothing)
 
 
 _RERUN = BodyDecoder(RerunRequest)

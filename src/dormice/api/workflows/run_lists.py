@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
 from litestar.types import ASGIApp
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from dormice.api.http.call import Call
 from dormice.api.http.operation import Operation, Parameter
@@ -67,8 +68,12 @@ class QueueRecord(Struct, kw_only=True):
 
     execution_id: str
     status: str
-    reason: str | None
-    """`not_before`, `queue_limit`, `no_worker`, `workers_busy`, or `next`: nothing stands in its way. Null when it is not queued."""
+    reason: Annotated[
+        str | None,
+        Meta(
+            description="`not_before`, `queue_limit`, `no_worker`, `workers_busy`, or `next`: nothing stands in its way. Null when it is not queued."
+        ),
+    ]
     queue_name: str
     concurrency_key: str | None
     position: int | None
@@ -93,8 +98,9 @@ class RunRecord(Struct, kw_only=True):
     payload: Raw
     result: Raw
     error: str | None
-    documents_omitted: bool
-    """Whether payload or result is null here because it is too long to be listed."""
+    documents_omitted: Annotated[
+        bool, Meta(description="Whether payload or result is null here because it is too long to be listed.")
+    ]
 
 
 class RunListRoutes:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar.types import ASGIApp
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from dormice.api.http.call import Call
 from dormice.api.http.operation import Operation, Parameter
@@ -53,8 +53,10 @@ class SessionList(Struct, kw_only=True):
 class TimelineEntry(Struct, kw_only=True):
     """Something that happened in a session."""
 
-    entry_type: str
-    """`user_message`, `assistant_message`, `tool_call`, `approval_request`, `approval_response`."""
+    entry_type: Annotated[
+        str,
+        Meta(description="`user_message`, `assistant_message`, `tool_call`, `approval_request`, `approval_response`."),
+    ]
     timestamp: str
     data: Raw
 
@@ -65,8 +67,7 @@ class SessionApproval(Struct, kw_only=True):
     step_key: str
     requested_at: str
     resolved_at: str | None
-    status: str
-    """`pending` or `resolved`."""
+    status: Annotated[str, Meta(description="`pending` or `resolved`.")]
     data: Raw
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from litestar.types import ASGIApp
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct, field
 
 from dormice.api.http.call import Call
 from dormice.api.http.decoding import BodyDecoder
@@ -14,7 +15,7 @@ from dormice.api.http.replies import json_reply
 from dormice.api.services import WorkflowServices
 from dormice.api.workflows import parameters, wire
 from dormice.api.workflows.door import Door, bad, empty
-from dormice.api.workflows.wire import NOTHING
+from dormice.api.workflows.wire import nothing
 from dormice.domain.limits import Limits
 from dormice.domain.moments import rfc3339
 from dormice.engine.orders import Caller
@@ -35,13 +36,13 @@ class SpanReport(Struct, kw_only=True):
     started_at: str
     ended_at: str | None = None
     parent_span_id: str | None = None
-    attributes: Raw = NOTHING
-    events: Raw = NOTHING
-    input: Raw = NOTHING
-    output: Raw = NOTHING
-    error: Raw = NOTHING
-    initial_state: Raw = NOTHING
-    final_state: Raw = NOTHING
+    attributes: Raw = field(default_factory=nothing)
+    events: Raw = field(default_factory=nothing)
+    input: Raw = field(default_factory=nothing)
+    output: Raw = field(default_factory=nothing)
+    error: Raw = field(default_factory=nothing)
+    initial_state: Raw = field(default_factory=nothing)
+    final_state: Raw = field(default_factory=nothing)
 
 
 class SpanBatch(Struct, kw_only=True):
@@ -68,8 +69,7 @@ class TraceRecord(Struct, kw_only=True):
     input: Raw
     output: Raw
     root_error: Raw
-    status: str
-    """The state of the root run."""
+    status: Annotated[str, Meta(description="The state of the root run.")]
 
 
 class TraceList(Struct, kw_only=True):
@@ -89,8 +89,7 @@ class WholeTraceRecord(Struct, kw_only=True):
     error_count: int
     root_span_name: str | None
     status: str
-    truncated: bool
-    """Whether there are more spans than one answer has."""
+    truncated: Annotated[bool, Meta(description="Whether there are more spans than one answer has.")]
 
 
 _BATCH = BodyDecoder(SpanBatch)

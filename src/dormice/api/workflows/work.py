@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from litestar.types import ASGIApp
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from dormice.api.http.call import Call
 from dormice.api.http.operation import Operation
@@ -26,8 +27,12 @@ class WorkerRecord(Struct, kw_only=True):
     deployment_id: str
     mode: str
     push_endpoint_url: str | None
-    status: str
-    """`online`: it is given runs. `offline`: it is not, because it was not heard of or has refused."""
+    status: Annotated[
+        str,
+        Meta(
+            description="`online`: it is given runs. `offline`: it is not, because it was not heard of or has refused."
+        ),
+    ]
     current_executions: int
     max_concurrent_executions: int
     capabilities: Raw

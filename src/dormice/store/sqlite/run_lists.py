@@ -49,7 +49,7 @@ class SqliteRunLists:
 def _page(db: apsw.Connection, project_id: str, which: RunFilter, before: int | None, limit: int, most: int) -> RunPage:
     start = sys.maxsize if before is None else before
     if which.until is not None:
-        start = min(start, _after_last(db, which.until + CLOCK_SLACK_US))
+        start = min(start, _first_from(db, which.until + CLOCK_SLACK_US))
     oldest = None if which.since is None else which.since - CLOCK_SLACK_US
     found: list[Run] = []
     for looked_at, run in enumerate(_led(db, project_id, which, start), 1):
@@ -91,11 +91,11 @@ def _leads(which: RunFilter) -> list[tuple[str, str | None]]:
     return [("all", None)]
 
 
-def _after_last(db: apsw.Connection, moment: Micros) -> int:
-    """The number after that of the last run which was made before a moment."""
+def _first_from(db: apsw.Connection, moment: Micros) -> int:
+    """The number of the first run that was made at a moment or later."""
     digits = f"{max(moment, 0) // 1000:012x}"
-    number: Any = db.execute(_SQL["last_before"], (f"{digits[:8]}-{digits[8:12]}",)).get
-    return 0 if number is None else number + 1
+    number: Any = db.execute(_SQL["first_from"], (f"{digits[:8]}-{digits[8:12]}",)).get
+    return sys.maxsize if number is None else number
 
 
 def _documents(db: apsw.Connection, run: Run, most_bytes: int) -> RunDocuments:

@@ -36,9 +36,9 @@ SELECT * FROM runs WHERE batch_id = ?3 AND number < ?2 AND project_id = ?1 ORDER
 -- Those that a run has asked for.
 SELECT * FROM runs INDEXED BY runs_under WHERE parent_id = ?3 AND number < ?2 AND project_id = ?1 ORDER BY number DESC;
 
--- name: last_before
--- The last run whose id is below one: ids grow with time.
-SELECT number FROM runs WHERE id < ? ORDER BY id DESC LIMIT 1;
+-- name: first_from
+-- The first run made at a moment or later: ids grow with time.
+SELECT number FROM runs WHERE id >= ? ORDER BY id LIMIT 1;
 
 -- name: documents
 -- What a run was given and what came of it, if they are short, and whether one is not.
