@@ -11,6 +11,7 @@ from dormice.engine.clock import Clock
 from dormice.engine.idempotency import InFlight, reused
 from dormice.engine.orders import Caller, Idempotency
 from dormice.engine.runs.ledger import Ledger
+from dormice.engine.runs.offers import check_payload
 from dormice.engine.runs.orders import in_project
 from dormice.engine.runs.registry import Registry
 from dormice.engine.runs.runs import Runs
@@ -81,19 +82,22 @@ class Reruns:
 
     async def _new(self, project: Project, source: Run, order: RerunOrder) -> NewRun:
         given = await self._store.input(source)
+        deployment = self._registry.deployment(project, order.deployment_id or source.deployment_id)
+        offer = self._registry.offer(project.id, deployment.id, source.workflow_id)
+        check_payload(offer, given.payload)
         now = self._clock.now()
         return NewRun(
             id=str(uuid7(now // 1000, self._clock.random(10))),
             project_id=project.id,
             workflow_id=source.workflow_id,
             payload=given.payload,
-            deployment_id=self._registry.deployment(project, order.deployment_id or source.deployment_id).id,
+            deployment_id=deployment.id,
             queue_name=source.queue_name,
             concurrency_key=source.concurrency_key,
             priority=source.priority,
             session_id=source.session_id,
             user_id=source.user_id,
-            max_retries=source.max_retries,
+            max_retries=offer.retry_policy.max_retries,
             run_timeout_seconds=source.run_timeout_seconds,
             initial_state=given.initial_state,
             channel_context=given.channel_context,
