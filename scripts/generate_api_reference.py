@@ -1,8 +1,9 @@
-"""Write docs/reference/machines-api.md from the routes' declarations; with --check, say whether it is up to date."""
+"""Write docs/reference/*.md from the routes' declarations; with --check, say whether they are up to date."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any, cast
 
 from dormice.api.app import all_operations
 from dormice.api.openapi import document
-from dormice.api.services import Services
+from dormice.api.services import Services, WorkflowServices
+from dormice.api.workflows.openapi import WORKFLOWS
+from dormice.api.workflows.routes import workflow_operations
 from dormice.domain.limits import Limits, MachineDefaults
 
-TARGET = Path(__file__).resolve().parent.parent / "docs" / "reference" / "machines-api.md"
-HEAD = """# HTTP API
+PLACE = Path(__file__).resolve().parent.parent / "docs" / "reference"
+MACHINES_HEAD = """# HTTP API
 
 Made by `scripts/generate_api_reference.py` from the code: change it there. The same as OpenAPI 3.1: `GET /openapi.json`.
 What is an addition to the Dedalus Machines API is told in [native-api.md](../native-api.md), errors in
@@ -23,12 +26,23 @@ What is an addition to the Dedalus Machines API is told in [native-api.md](../na
 Every route but `/health`, `/healthz`, `/readyz` and `/openapi.json` needs `Authorization: Bearer KEY` or
 `x-api-key: KEY`, and takes `X-Dedalus-Org-Id`, which must then be the key's organization.
 """
+HEADERS = {"X-Dedalus-Org-Id", "X-Project-ID"}
+"""Told of once, at the head."""
+WORKFLOWS_HEAD = """# HTTP API of workflows
+
+Made by `scripts/generate_api_reference.py` from the code: change it there. The same as OpenAPI 3.1: `GET /api-docs/openapi.json`.
+Errors are told in [errors.md](../errors.md). Inside, an execution of this surface is called a run: see the [glossary](../glossary.md).
+
+In local mode (`dormice up --local-mode`) no route needs a key; otherwise every route but those under `/approve` and `/api/v1/approvals`
+needs `Authorization: Bearer KEY`. `X-Project-ID` names the project; without it, it is the key's own one or the organization's default one.
+"""
 Schema = dict[str, Any]
 
 
-def reference() -> str:
-    """Return the page."""
+def pages() -> dict[Path, str]:
+    """Return the pages by where they belong."""
     nothing = cast("Any", None)  # declarations only: nothing is called
+    fields = dict.fromkeys((field.name for field in dataclasses.fields(WorkflowServices)), nothing)
     services = Services(
         executions=nothing,
         machines=nothing,
@@ -39,14 +53,27 @@ def reference() -> str:
         limits=Limits(),
         defaults=MachineDefaults(),
     )
-    described = document(all_operations(services), services.limits)
-    lines = [HEAD]
+    limits = services.limits
+    workflows = workflow_operations(WorkflowServices(**fields), limits, nothing)
+    return {
+        PLACE / "machines-api.md": _page(MACHINES_HEAD, document(all_operations(services), limits)),
+        PLACE / "workflows-api.md": _page(WORKFLOWS_HEAD, document(workflows, limits, WORKFLOWS)),
+    }
+
+
+def _page(head: str, described: Schema) -> str:
+    lines = [head]
     for tag in described["tags"]:
-        lines += [f"## {tag['name'].capitalize()}\n", f"{tag['description']}\n"]
-        for path, methods in described["paths"].items():
-            for method, operation in methods.items():
-                if tag["name"] in operation["tags"]:
-                    lines += _operation(method, path, operation)
+        routes = [
+            (method, path, operation)
+            for path, methods in described["paths"].items()
+            for method, operation in methods.items()
+            if tag["name"] in operation["tags"]
+        ]
+        if routes:
+            lines += [f"## {tag['name'].capitalize()}\n", f"{tag['description']}\n"]
+        for method, path, operation in routes:
+            lines += _operation(method, path, operation)
     lines += ["## Records\n"]
     for name, schema in described["components"]["schemas"].items():
         lines += _record(name, schema)
@@ -56,7 +83,7 @@ def reference() -> str:
 def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
     yield f"### `{method.upper()} {path}`\n"
     yield f"{operation['summary']}. {operation.get('description', '')}".rstrip() + "\n"
-    parameters = [p for p in operation["parameters"] if p["in"] != "path" and p["name"] != "X-Dedalus-Org-Id"]
+    parameters = [p for p in operation["parameters"] if p["in"] != "path" and p["name"] not in HEADERS]
     if parameters:
         yield "| parameter | in | type | |\n|---|---|---|---|"
         for parameter in parameters:
@@ -73,13 +100,15 @@ def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
             yield f"- {status}: {answer['description']} {_content(answer['content'])}"
     others = [status for status in operation["responses"] if not status.startswith("2") and status != "default"]
     if others and operation.get("security") != []:
-        yield f"- {', '.join(others)}: [CodedError](#codederror); every other error: [Problem](#problem)"
+        refused, otherwise = (_content(operation["responses"][one]["content"]) for one in (others[0], "default"))
+        same = refused == otherwise
+        yield f"- {', '.join(others)}{' and every other error' if same else ''}: {refused}{'' if same else f'; every other error: {otherwise}'}"
     yield ""
 
 
 def _content(content: Schema) -> str:
     return " or ".join(
-        _type(media["schema"]) if "$ref" in media["schema"] else f"`{media_type}`"
+        _type(media["schema"]) if {"$ref", "items"} & media["schema"].keys() else f"`{media_type}`"
         for media_type, media in content.items()
     )
 
@@ -122,16 +151,17 @@ def _type(schema: Schema) -> str:
 
 
 def main() -> int:
-    """Return the exit code: 1 if --check finds the page out of date."""
+    """Return the exit code: 1 if --check finds a page out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the page is out of date")
-    text = reference()
-    if not parser.parse_args().check:
-        TARGET.write_text(text)
-    elif not TARGET.exists() or TARGET.read_text() != text:
-        print(f"{TARGET} is out of date: run scripts/generate_api_reference.py", file=sys.stderr)
-        return 1
-    return 0
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a page is out of date")
+    check = parser.parse_args().check
+    stale = [path for path, text in pages().items() if not path.exists() or path.read_text() != text]
+    for path in stale:
+        if check:
+            print(f"{path} is out of date: run scripts/generate_api_reference.py", file=sys.stderr)
+        else:
+            path.write_text(pages()[path])
+    return int(check and bool(stale))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,9 @@ records of what ended for days to months (Temporal 3 days, AWS Step Functions an
 unless asked to. Here one execution may hold 32 MiB of output on a disk that machines share, so for ever would mean a full disk some day;
 30 days is also the longest that one execution may run. For records that must last, set 0 (for ever) or copy the output when it is there.
 
+For as long are kept: **runs** of workflows that have ended, with their steps; **events**; **traces** of which nothing more was reported; what
+**sessions** remember, from its last change on; messages of conversations.
+
 It is never shorter than `idempotency_hours`: as long as a key counts, a repeated request gets what the first one made.
 
 Deletion goes in pieces of a few milliseconds, the longest ended first, and takes a tenth of the store's time at most. The **file does not

@@ -20,7 +20,8 @@ from dormice.engine.runs.events import EventOrder
 from dormice.engine.runs.orders import ScheduleOrder, TriggerOrder
 from dormice.engine.runs.policy import RunPolicy
 from dormice.store.interface import Store
-from dormice.store.workflows import Attempt, Definition, Moved, Project, RunFilter, RunResult
+from dormice.store.lists import RunFilter
+from dormice.store.workflows import Attempt, Definition, Moved, Project, RunResult
 from dormice.workers.interface import CancelAnswer, PushAnswer
 from tests.engine.scripted_node import serving
 
@@ -135,7 +136,7 @@ class RunLab:
 
     async def runs(self, project: Project | None = None) -> list[Run]:
         """Return the runs of a project, oldest first."""
-        found = await self.store.runs.page((project or self.project).id, RunFilter(), before=None, limit=10_000)
+        found = (await self.store.lists.page((project or self.project).id, RunFilter(), before=None, limit=10_000)).runs
         return list(reversed(found))
 
     async def payloads(self, project: Project | None = None) -> list[Any]:

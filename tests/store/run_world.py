@@ -39,10 +39,15 @@ class RunWorld:
     now: int = START
 
     @classmethod
-    async def made(cls, store: WholeStore) -> RunWorld:
+    async def made(cls, store: WholeStore, *, default: bool = True) -> RunWorld:
         organization = await store.keys.ensure_organization("default", START)
         project = Project(
-            id=str(uuid4()), organization_id=organization, name="p", is_default=True, created_at=START, updated_at=START
+            id=str(uuid4()),
+            organization_id=organization,
+            name="p",
+            is_default=default,
+            created_at=START,
+            updated_at=START,
         )
         await store.projects.ensure_project(project)
         await store.projects.deploy(project.id, "d", START)

@@ -13,9 +13,10 @@ from msgspec.structs import replace
 from dormice.domain.automation import CatchUp, Schedule, ScheduleStatus, TickOutcome, Trigger
 from dormice.domain.run import RunState
 from dormice.store.automation import NewSchedule, NewTick, NewTrigger, Pending
+from dormice.store.lists import RunFilter
 from dormice.store.sqlite import statements
 from dormice.store.sqlite.schedules import KEPT_TICKS
-from dormice.store.workflows import Attempt, NewEvent, NewRun, Project, Queue, RunFilter, RunResult
+from dormice.store.workflows import Attempt, NewEvent, NewRun, Project, Queue, RunResult
 
 NOW = 1_800_000_000_000_000
 MINUTE = 60_000_000
@@ -92,7 +93,7 @@ class Bench:
 
     async def runs(self) -> list[str]:
         """Return the ids of all runs, oldest first."""
-        found = await self.store.runs.page(self.project_id, RunFilter(), before=None, limit=1_000)
+        found = (await self.store.lists.page(self.project_id, RunFilter(), before=None, limit=1_000)).runs
         return [run.id for run in reversed(found)]
 
 

@@ -23,6 +23,7 @@ from dormice.api.service.keys import KeyRoutes
 from dormice.api.service.limits import LimitRoutes
 from dormice.api.service.metrics import MetricRoutes
 from dormice.api.services import Services
+from dormice.api.workflows.openapi import document_operation as workflows_document_operation
 from dormice.api.workflows.routes import workflow_operations
 
 MOST_REQUESTS = 10_000
@@ -40,7 +41,8 @@ def create_app(services: Services) -> Litestar:
     admission = Admission(services)
     routed = [*operations, document_operation(openapi)]
     if services.workflows is not None:
-        routed += workflow_operations(services.workflows, services.limits, admission)
+        workflows = workflow_operations(services.workflows, services.limits, admission)
+        routed += [*workflows, workflows_document_operation(workflows, services.limits)]
     app = Litestar(
         [
             # First, or the framework adds its own answer to OPTIONS, which has no body.

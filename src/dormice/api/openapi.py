@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -19,21 +20,6 @@ Document = dict[str, Any]
 _REF = "#/components/schemas/{name}"
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 _NO_NUL = "^[^\\u0000]*$"
-_ORGANIZATION = Parameter(
-    "X-Dedalus-Org-Id", "header", {"type": "string"}, "The organization that the key must belong to (else 403)."
-)
-_IDS = {
-    "machine_id": "As it was returned: `dm-` and a UUID, or the bare UUID.",
-    "execution_id": "As it was returned: `exec-` and a UUID.",
-    "key_id": "As it was returned.",
-}
-_CODED = {
-    401: "No API key, or one that is not valid.",
-    403: "The key is valid but may not do this.",
-    409: "The request does not fit the present state, or the Idempotency-Key was used for another request.",
-    429: "Too much at once; `retry-after-ms` says when to come again.",
-    503: "Something that the request needs is not there just now; `retry-after-ms` says when to come again.",
-}
 _MEDIA: dict[str, Document] = {
     "application/json": {"type": "object"},
     "text/event-stream": {
@@ -42,12 +28,63 @@ _MEDIA: dict[str, Document] = {
     },
     "application/octet-stream": {"type": "string", "format": "binary"},
 }
-_TAGS = {
-    "machines": "Isolated Linux machines that sleep when nobody needs them.",
-    "executions": "Commands on machines, and what becomes of them.",
-    "keys": "API keys of organizations.",
-    "service": "The server itself.",
-}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surface:
+    """What the documents of the two surfaces differ in."""
+
+    title: str
+    description: str
+    tags: Mapping[str, str]
+    ids: Mapping[str, str]
+    """What path parameters are."""
+    id_chars: int | None
+    """How long they may be."""
+    header: Parameter
+    """What every request with a key may say besides."""
+    refusals: Mapping[int, str]
+    """What statuses mean that are answered with `refusal`."""
+    always: frozenset[int]
+    """Those that every route with a key may answer."""
+    refusal: type[msgspec.Struct]
+    otherwise: type[msgspec.Struct]
+    """What every other error is answered with, as this media type."""
+    otherwise_type: str
+    otherwise_means: str
+
+
+MACHINES = Surface(
+    title="Dormice",
+    description="Durable executions on machines that sleep.",
+    tags={
+        "machines": "Isolated Linux machines that sleep when nobody needs them.",
+        "executions": "Commands on machines, and what becomes of them.",
+        "keys": "API keys of organizations.",
+        "service": "The server itself.",
+    },
+    ids={
+        "machine_id": "As it was returned: `dm-` and a UUID, or the bare UUID.",
+        "execution_id": "As it was returned: `exec-` and a UUID.",
+        "key_id": "As it was returned.",
+    },
+    id_chars=253,
+    header=Parameter(
+        "X-Dedalus-Org-Id", "header", {"type": "string"}, "The organization that the key must belong to (else 403)."
+    ),
+    refusals={
+        401: "No API key, or one that is not valid.",
+        403: "The key is valid but may not do this.",
+        409: "The request does not fit the present state, or the Idempotency-Key was used for another request.",
+        429: "Too much at once; `retry-after-ms` says when to come again.",
+        503: "Something that the request needs is not there just now; `retry-after-ms` says when to come again.",
+    },
+    always=frozenset({401, 403, 429, 503}),
+    refusal=CodedError,
+    otherwise=Problem,
+    otherwise_type="application/problem+json",
+    otherwise_means="Every other error, as an RFC 9457 problem.",
+)
 
 
 def document_operation(handle: Handler) -> Operation:
@@ -64,47 +101,59 @@ def document_operation(handle: Handler) -> Operation:
     )
 
 
-def document(operations: Sequence[Operation], limits: Limits) -> Document:
+def document(operations: Sequence[Operation], limits: Limits, surface: Surface = MACHINES) -> Document:
     """Return the document."""
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
-        described = paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, limits)
+        described = _operation(operation, limits, surface)
+        paths.setdefault(_path(operation), {})[operation.method.lower()] = described
         for status, answer in operation.answers.items():
-            if links := _links(operation, answer, operations):
+            if links := _links(operation, answer, operations, surface):
                 described["responses"][str(status)]["links"] = links
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "Dormice",
+            "title": surface.title,
             "version": version("dormice"),
-            "description": "Durable executions on machines that sleep.",
+            "description": surface.description,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
         "security": [{"bearer": []}, {"apiKey": []}],
-        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+        "tags": [{"name": name, "description": text} for name, text in surface.tags.items()],
         "paths": paths,
         "components": {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
             },
-            "schemas": _schemas(operations, limits),
+            "schemas": _schemas(operations, limits, surface),
         },
     }
 
 
-def _operation(operation: Operation, limits: Limits) -> Document:
+def _path(operation: Operation) -> str:
+    return operation.shown or operation.path.replace("*}", "}")
+
+
+def _needs_key(operation: Operation) -> bool:
+    return operation.guarded or not operation.public
+
+
+def _operation(operation: Operation, limits: Limits, surface: Surface) -> Document:
     found: Document = {
         "operationId": operation.id,
         "tags": [operation.tag],
         "summary": operation.summary,
-        "parameters": [*_path_parameters(operation.path), *map(_parameter, _all_parameters(operation))],
-        "responses": _responses(operation),
+        "parameters": [
+            *_path_parameters(_path(operation), surface),
+            *map(_parameter, _all_parameters(operation, surface)),
+        ],
+        "responses": _responses(operation, surface),
     }
     if operation.description:
         found["description"] = operation.description
-    if operation.public:
+    if not _needs_key(operation):
         found["security"] = []
     if operation.body is not None:
         content = {"application/json": {"schema": _ref(operation.body)}}
@@ -115,18 +164,19 @@ def _operation(operation: Operation, limits: Limits) -> Document:
     return found
 
 
-def _all_parameters(operation: Operation) -> Iterable[Parameter]:
-    return operation.parameters if operation.public else (*operation.parameters, _ORGANIZATION)
+def _all_parameters(operation: Operation, surface: Surface) -> Iterable[Parameter]:
+    return (*operation.parameters, surface.header) if _needs_key(operation) else operation.parameters
 
 
-def _path_parameters(path: str) -> list[Document]:
+def _path_parameters(path: str, surface: Surface) -> list[Document]:
+    longest = {} if surface.id_chars is None else {"maxLength": surface.id_chars}
     return [
         {
             "name": name,
             "in": "path",
             "required": True,
-            "description": _IDS[name],
-            "schema": {"type": "string", "minLength": 1, "maxLength": 253},
+            "description": surface.ids.get(name, "As it was returned."),
+            "schema": {"type": "string", "minLength": 1, **longest},
         }
         for name in _PATH_PARAMETER.findall(path)
     ]
@@ -142,28 +192,29 @@ def _parameter(parameter: Parameter) -> Document:
     }
 
 
-def _responses(operation: Operation) -> Document:
+def _responses(operation: Operation, surface: Surface) -> Document:
     found = {str(status): _answer(answer) for status, answer in operation.answers.items()}
-    if operation.public:
-        return found | {"default": _problem()}
-    for status in sorted({401, 403, 429, 503} | operation.errors):
-        content = {"application/json": {"schema": _ref(CodedError)}}
-        found[str(status)] = {"description": _CODED[status], "content": content}
-    return found | {"default": _problem()}
+    if not _needs_key(operation):
+        return found | {"default": _otherwise(surface)}
+    for status in sorted(surface.always | operation.errors):
+        content = {"application/json": {"schema": _ref(surface.refusal)}}
+        found[str(status)] = {"description": surface.refusals[status], "content": content}
+    return found | {"default": _otherwise(surface)}
 
 
 def _answer(answer: Answer) -> Document:
     content: Document = {}
     if answer.body is not None:
-        content["application/json"] = {"schema": _ref(answer.body)}
+        one = _ref(answer.body)
+        content["application/json"] = {"schema": {"type": "array", "items": one} if answer.many else one}
     for media_type in answer.media_types:
         content[media_type] = {"schema": _MEDIA.get(media_type, {"type": "string"})}
     return {"description": answer.description, "content": content}
 
 
-def _links(operation: Operation, answer: Answer, operations: Iterable[Operation]) -> Document:
+def _links(operation: Operation, answer: Answer, operations: Iterable[Operation], surface: Surface) -> Document:
     """What can be done next with what was just made: the operations on an id that this one's path does not have."""
-    found = set(answer.body.__struct_fields__) & _IDS.keys() if answer.body is not None else set()
+    found = set(answer.body.__struct_fields__) & surface.ids.keys() if answer.body is not None else set()
     new = found.difference(_PATH_PARAMETER.findall(operation.path))
     links = {}
     for other in operations:
@@ -174,17 +225,17 @@ def _links(operation: Operation, answer: Answer, operations: Iterable[Operation]
     return links
 
 
-def _problem() -> Document:
-    content = {"application/problem+json": {"schema": _ref(Problem)}}
-    return {"description": "Every other error, as an RFC 9457 problem.", "content": content}
+def _otherwise(surface: Surface) -> Document:
+    content = {surface.otherwise_type: {"schema": _ref(surface.otherwise)}}
+    return {"description": surface.otherwise_means, "content": content}
 
 
 def _ref(body: type[msgspec.Struct]) -> Document:
     return {"$ref": _REF.format(name=body.__name__)}
 
 
-def _schemas(operations: Iterable[Operation], limits: Limits) -> Document:
-    bodies: dict[str, type[msgspec.Struct]] = {kind.__name__: kind for kind in (CodedError, Problem)}
+def _schemas(operations: Iterable[Operation], limits: Limits, surface: Surface) -> Document:
+    bodies: dict[str, type[msgspec.Struct]] = {kind.__name__: kind for kind in (surface.refusal, surface.otherwise)}
     for operation in operations:
         for body in (operation.body, *(answer.body for answer in operation.answers.values())):
             if body is not None:

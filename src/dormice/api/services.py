@@ -12,14 +12,20 @@ from typing import TYPE_CHECKING, Protocol
 from dormice.domain.execution import Execution, LogEntry, Micros, Stream
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.domain.machine import Machine
+from dormice.engine.keys import Keys as ProjectKeys
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
+from dormice.engine.runs.approvals import Approvals
 from dormice.engine.runs.attempts import Attempts
 from dormice.engine.runs.batches import Batches
 from dormice.engine.runs.events import Events
+from dormice.engine.runs.lists import Lists
 from dormice.engine.runs.pull import Pull
 from dormice.engine.runs.registry import Registry
+from dormice.engine.runs.reruns import Reruns
 from dormice.engine.runs.runs import Runs
 from dormice.engine.runs.schedules import Schedules
+from dormice.engine.runs.sessions import Sessions
+from dormice.engine.runs.traces import Traces
 from dormice.engine.runs.triggers import Triggers
 from dormice.engine.runs.workers import Workers
 from dormice.store.interface import Key
@@ -241,6 +247,12 @@ class WorkflowServices:
     triggers: Triggers
     pull: Pull
     batches: Batches
+    approvals: Approvals
+    traces: Traces
+    sessions: Sessions
+    lists: Lists
+    reruns: Reruns
+    keys: ProjectKeys
     check_push_url: Callable[[str], None]
     """Raises Invalid for an address that no worker may have."""
     now: Callable[[], Micros]

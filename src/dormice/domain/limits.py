@@ -33,6 +33,10 @@ class Limits:
     worker_lost_ms: int = 10_000
     """A worker that fetches its work, and is not heard of for so long, is lost, and its runs are given to others. It lets go of them before
     that by itself."""
+    spans_per_request: int = 10_000
+    session_id_chars: int = 512
+    """Of a session or a conversation."""
+    keys_per_project: int = 10
     argv_count: int = 4_096
     argv_bytes: int = 131_071
     """One argument: the kernel's MAX_ARG_STRLEN (128 KiB) less the final NUL."""

@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+import string
+from collections.abc import Sequence
 from uuid import UUID
 
 from dormice.domain.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from dormice.domain.limits import Limits
 from dormice.engine.clock import Clock
 from dormice.engine.orders import Caller
-from dormice.store.interface import Key, KeyStore
+from dormice.store.interface import Key, KeyRefusal, KeyStore
 
 DEFAULT_ORGANIZATION = "default"
 _CACHED_KEYS = 10_000
 _SHOWN_CHARS = 8
+_LAST_CHARS = 4
+_PROJECT_SECRET_CHARS = 32
+_LETTERS = string.ascii_letters + string.digits
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]*")
 
 
@@ -47,7 +52,7 @@ class Keys:
 
         Looking a hash up takes the same time whatever part of a wrong key is right.
         """
-        digest = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+        digest = _digest(secret)
         caller = self._valid.get(digest)
         if caller is not None:
             return caller
@@ -56,7 +61,7 @@ class Keys:
             raise Unauthenticated("invalid API key", code="AUTH_INVALID")
         if len(self._valid) >= _CACHED_KEYS:
             self._valid.clear()
-        caller = self._valid[digest] = Caller(key.organization_id, key.id, key.admin)
+        caller = self._valid[digest] = Caller(key.organization_id, key.id, key.admin, key.project_id)
         return caller
 
     async def create(self, caller: Caller, *, organization: str | None, name: str, admin: bool) -> tuple[Key, str]:
@@ -86,13 +91,52 @@ class Keys:
         key = await self._store.revoke(None, key_id, self._clock.now())
         if key is None:
             raise NotFound("no such key")
-        self._valid = {digest: known for digest, known in self._valid.items() if known.key_id != key_id}
+        self._forget(key_id)
         return key
+
+    async def create_for_project(
+        self, organization_id: str, project_id: str, name: str
+    ) -> tuple[Key | KeyRefusal, str]:
+        """Make a key that may use one project only. The secret is returned once."""
+        secret = _new_project_secret()
+        key = Key(
+            id=self._new_id(),
+            organization_id=organization_id,
+            organization="",
+            name=name,
+            admin=False,
+            prefix=secret[:_SHOWN_CHARS],
+            created_at=self._clock.now(),
+            project_id=project_id,
+            last_four=secret[-_LAST_CHARS:],
+        )
+        made = await self._store.create_for_project(key, _digest(secret), most=self._limits.keys_per_project)
+        return made, secret
+
+    async def of_project(self, project_id: str) -> Sequence[Key]:
+        """Return a project's keys, oldest first."""
+        return await self._store.of_project(project_id)
+
+    async def of_organization(self, organization_id: str) -> Sequence[Key]:
+        """Return an organization's keys, those of its projects included, oldest first."""
+        return await self._store.of(organization_id)
+
+    async def project_of(self, key_id: str) -> str:
+        """Return the project that a key is for. Raises NotFound when it is for none."""
+        key = await self._store.get(key_id)
+        if key is None or key.project_id is None:
+            raise NotFound("no such key")
+        return key.project_id
+
+    async def revoke_of_project(self, key_id: str) -> None:
+        """Revoke a project's key at once."""
+        await self._store.revoke(None, key_id, self._clock.now())
+        self._forget(key_id)
 
     async def _make(self, organization: str, name: str, secret: str, *, admin: bool) -> Key:
         now = self._clock.now()
         key = Key(
-            id=f"key-{UUID(bytes=self._clock.random(16), version=4)}",
+            id=self._new_id(),
             organization_id=await self._store.ensure_organization(organization, now),
             organization=organization,
             name=name,
@@ -100,7 +144,21 @@ class Keys:
             prefix=secret[:_SHOWN_CHARS],
             created_at=now,
         )
-        return await self._store.create(key, hashlib.sha256(secret.encode()).digest())
+        return await self._store.create(key, _digest(secret))
+
+    def _new_id(self) -> str:
+        return f"key-{UUID(bytes=self._clock.random(16), version=4)}"
+
+    def _forget(self, key_id: str) -> None:
+        self._valid = {digest: known for digest, known in self._valid.items() if known.key_id != key_id}
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+def _new_project_secret() -> str:
+    return "sk_" + "".join(secrets.choice(_LETTERS) for _ in range(_PROJECT_SECRET_CHARS))
 
 
 def _needs_admin(caller: Caller) -> None:

@@ -15,6 +15,8 @@ class Caller:
     organization_id: str
     key_id: str
     admin: bool
+    project_id: str | None = None
+    """The one project that the key may use; None: all that is the organization's."""
 
 
 @dataclass(frozen=True, slots=True)

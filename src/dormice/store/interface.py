@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from typing import Protocol
 from uuid import UUID
 
@@ -305,6 +305,17 @@ class Key:
     """The first characters of the secret, to tell keys apart."""
     created_at: Micros
     revoked_at: Micros | None = None
+    project_id: str | None = None
+    """The one project that it may use; None: all that is the organization's."""
+    last_four: str = ""
+    """The last characters of the secret of a project's key."""
+
+
+class KeyRefusal(Enum):
+    """Why a project gets no further key."""
+
+    NAME_TAKEN = auto()
+    TOO_MANY = auto()
 
 
 class KeyStore(Protocol):
@@ -326,8 +337,20 @@ class KeyStore(Protocol):
         """Keys of one organization, or of all; oldest first."""
         ...
 
+    async def create_for_project(self, key: Key, secret_hash: bytes, *, most: int) -> Key | KeyRefusal:
+        """Record a key that may use its project only: one of at most `most`, and no other one has its name."""
+        ...
+
+    async def get(self, key_id: str) -> Key | None:
+        """Return a key by its id."""
+        ...
+
+    async def of_project(self, project_id: str) -> list[Key]:
+        """Keys of a project that are not revoked, oldest first."""
+        ...
+
     async def revoke(self, organization_id: str | None, key_id: str, now: Micros) -> Key | None:
-        """Revoke a key of the organization (None: of any). Repeated: unchanged."""
+        """Revoke a key of the organization (None: of any). Repeated: unchanged. A project's key is its project's no more."""
         ...
 
 
@@ -359,7 +382,7 @@ class Store(Protocol):
 
     async def delete_finished(self, before: Micros) -> int:
         """Delete executions that ended before that moment, with all that belongs to them, the longest ago first; then machines
-        that were destroyed before it and have no executions; then runs and events.
+        that were destroyed before it and have no executions; then runs, events, traces, and what sessions remember.
 
         A bounded piece at a time, which takes milliseconds; return how many rows it took, 0 when nothing is left to delete. An
         execution goes from every read at once, however long its log. A key that made it goes on saying so for its time.

@@ -6,14 +6,17 @@ A change of a run may change others: a child's end resumes its parent, a cancel 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
 from dormice.domain.execution import Execution, Micros
-from dormice.domain.run import NULL, CancelledBy, Event, Json, Run, RunState, Step, WaitKind
+from dormice.domain.run import NULL, CancelledBy, Event, Json, Run, Step, WaitKind
 from dormice.store.interface import IdempotencyClaim, KeyReused, NewExecution, Replayed, Store
+from dormice.store.lists import RunListStore
+from dormice.store.sessions import SessionStore
+from dormice.store.traces import TraceStore
 
 
 class Project(Struct, frozen=True, kw_only=True):
@@ -79,6 +82,7 @@ class NewRun(Struct, frozen=True, kw_only=True):
     """What is known of a run when it is asked for."""
 
     id: str
+    """A UUIDv7 of its moment: lists find runs of a time by it."""
     project_id: str
     workflow_id: str
     payload: Json
@@ -224,20 +228,15 @@ class Command(Struct, frozen=True, kw_only=True):
     execution: Execution
 
 
-class RunFilter(Struct, frozen=True, kw_only=True):
-    """Which runs of a project are listed; None leaves a field open."""
+class Question(Struct, frozen=True, kw_only=True):
+    """What a run that is suspended at a step asks."""
 
-    states: Sequence[RunState] | None = None
-    workflow_id: str | None = None
-    kind: str | None = None
-    queue_name: str | None = None
-    session_id: str | None = None
-    user_id: str | None = None
-    batch_id: str | None = None
-    parent_id: str | None = None
-    roots: bool = False
-    since: Micros | None = None
-    until: Micros | None = None
+    pending: bool
+    """Whether it waits for an answer now."""
+    asked: Event | None = None
+    """The last `suspend_…` event of that step."""
+    answered: bool = False
+    """Whether an answer to that has been published."""
 
 
 class RunStore(Protocol):
@@ -257,8 +256,17 @@ class RunStore(Protocol):
         """Return a run of the project."""
         ...
 
-    async def page(self, project_id: str, which: RunFilter, *, before: int | None, limit: int) -> list[Run]:
-        """Newest first, numbers below `before`."""
+    async def find(self, run_id: str) -> Run | None:
+        """Return a run, whatever its project: for who has been given its id, and for comparing projects."""
+        ...
+
+    async def rerun(
+        self, source: Run, new: NewRun, from_step: str | None, claim: IdempotencyClaim | None
+    ) -> Submitted | Replayed | KeyReused | Refused:
+        """Record a run that begins with the steps of another one that were done before `from_step` (None: with none).
+
+        The other one stays as it is. Refused: it has no such step.
+        """
         ...
 
     async def open(self) -> list[Run]:
@@ -384,6 +392,23 @@ class EventStore(Protocol):
         """Events of a topic with a greater sequence than `after`, and later than `since`."""
         ...
 
+    async def question(self, project_id: str, topic: str, step_key: str, run_id: str | None) -> Question:
+        """Return what is asked at a step by the run, or by any run of the topic.
+
+        It waits for an answer once its wait is there, and before that, when the event is there and the wait on its way.
+        """
+        ...
+
+    async def answer(
+        self, project_id: str, topic: str, step_key: str, run_id: str | None, event: NewEvent, *, now: Micros
+    ) -> Published | Question:
+        """Publish the answer, if it is still waited for; otherwise return how things are."""
+        ...
+
+    async def questions(self, project_id: str, topic: str, *, limit: int) -> list[Event]:
+        """The first `suspend_…` and `resume_…` events of a topic, in their order."""
+        ...
+
 
 class ProjectStore(Protocol):
     """Projects, deployments and what they offer, queues, workers."""
@@ -398,14 +423,6 @@ class ProjectStore(Protocol):
 
     async def projects(self, organization_id: str | None) -> list[Project]:
         """Return the projects of an organization, or all."""
-        ...
-
-    async def restrict_key(self, key_id: str, project_id: str) -> None:
-        """Let a key use one project only."""
-        ...
-
-    async def restrictions(self) -> Mapping[str, str]:
-        """Return the projects of restricted keys, by key id."""
         ...
 
     async def deploy(self, project_id: str, deployment_id: str, now: Micros) -> Deployment:
@@ -461,6 +478,21 @@ class WorkflowStore(Protocol):
     @property
     def events(self) -> EventStore:
         """Events."""
+        ...
+
+    @property
+    def lists(self) -> RunListStore:
+        """Lists of runs."""
+        ...
+
+    @property
+    def traces(self) -> TraceStore:
+        """Traces."""
+        ...
+
+    @property
+    def sessions(self) -> SessionStore:
+        """Memories and conversations."""
         ...
 
 

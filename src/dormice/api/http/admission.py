@@ -8,6 +8,7 @@ from dormice.api.http.auth import authenticate
 from dormice.api.http.rates import Rates
 from dormice.api.http.turnstile import Turnstile
 from dormice.api.services import Services
+from dormice.domain.errors import Forbidden
 from dormice.engine.orders import Caller
 
 if TYPE_CHECKING:
@@ -23,9 +24,14 @@ class Admission:
         self._rates = Rates(services.limits)
         self.turnstile = Turnstile()
 
-    async def admit(self, scope: Scope, headers: dict[bytes, bytes]) -> Caller:
-        """Return who calls, once it is his turn. Raises Unauthenticated, Forbidden, RateLimited."""
+    async def admit(self, scope: Scope, headers: dict[bytes, bytes], *, project_keys: bool = False) -> Caller:
+        """Return who calls, once it is his turn. Raises Unauthenticated, Forbidden, RateLimited.
+
+        `project_keys`: a key that may use one project only is good here.
+        """
         caller = await authenticate(headers, self._keys, self._key_max_chars)
+        if caller.project_id is not None and not project_keys:
+            raise Forbidden("the key is for one project, and machines belong to no project: use another key")
         scope["state"]["caller"] = caller
         self._rates.take(caller.key_id)
         await self.turnstile.enter(caller.organization_id)

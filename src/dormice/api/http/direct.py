@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from dormice.api.http.admission import Admission
 from dormice.api.http.call import Call
@@ -83,7 +84,7 @@ class Direct:
     def _find(self, scope: dict[str, Any]) -> tuple[Operation, dict[str, str]] | None:
         node = self._tree
         values = []
-        segments = scope["path"].split("/")[1:]
+        segments = _segments(scope)
         leaf = ""
         for index, segment in enumerate(segments):
             below = node.get(segment) if segment else None
@@ -102,3 +103,12 @@ class Direct:
             return None
         operation, names = found
         return operation, dict(zip(names, values, strict=True))
+
+
+def _segments(scope: dict[str, Any]) -> list[str]:
+    """The parts of the path. A slash that was quoted is none between parts."""
+    raw: bytes = scope.get("raw_path") or b""
+    if b"%2F" not in raw and b"%2f" not in raw:
+        path: str = scope["path"]
+        return path.split("/")[1:]
+    return [unquote(part) for part in raw.partition(b"?")[0].decode("latin-1").split("/")[1:]]

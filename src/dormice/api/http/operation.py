@@ -45,6 +45,8 @@ class Answer:
     description: str
     body: type[msgspec.Struct] | None = None
     media_types: Sequence[str] = ()
+    many: bool = False
+    """It is an array of such Structs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,11 @@ class Operation:
     errors: frozenset[int] = field(default_factory=frozenset)
     """Coded errors besides 401, 403, 429 and 503."""
     public: bool = False
-    """Whether it needs no key."""
+    """Whether the router asks for no key."""
+    shown: str = ""
+    """The path as the document has it, where that is not what is routed."""
+    guarded: bool = False
+    """Whether it asks for one itself."""
 
 
 def route(operation: Operation, limits: Limits, admission: Admission) -> HTTPRouteHandler:

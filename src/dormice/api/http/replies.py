@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -37,6 +37,11 @@ class Reply:
 def json_reply(record: msgspec.Struct, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
     """Return a record as JSON."""
     return Reply(_ENCODER.encode(record), status=status, headers=headers)
+
+
+def list_reply(records: Sequence[msgspec.Struct]) -> Reply:
+    """Return records as a JSON array."""
+    return Reply(_ENCODER.encode(records))
 
 
 class Stream:

@@ -51,6 +51,7 @@ class WorkflowError(Struct, kw_only=True):
 
 
 Served = Callable[[Call, Caller, Project], Awaitable[ASGIApp]]
+ServedCaller = Callable[[Call, Caller], Awaitable[ASGIApp]]
 
 
 class Door:
@@ -72,6 +73,20 @@ class Door:
 
         return answered(handle)
 
+    def organization(self, serve: ServedCaller) -> Handler:
+        """Return a handler that needs to know who calls, and no project."""
+
+        async def handle(call: Call) -> ASGIApp:
+            return await serve(call, await self._admit(call))
+
+        return answered(handle)
+
+    async def let_in(self, call: Call) -> None:
+        """Let somebody in who needs no key. Raises Forbidden in local mode, when it is no program of this host."""
+        if self._services.local is not None:
+            check_local(call)
+        await self._admission.turnstile.enter("")
+
     def route(
         self,
         tag: str,
@@ -85,37 +100,72 @@ class Door:
         body: type[msgspec.Struct] | None = None,
         description: str = "",
         parameters: Sequence[Parameter] = (),
+        many: bool = False,
     ) -> Operation:
-        """Return a route that needs a project; `answer` is its body's type or media type, None for an empty body."""
-        if isinstance(answer, str):
-            good = Answer("As it comes.", media_types=(answer,))
-        else:
-            good = Answer("Done; the body is empty.") if answer is None else Answer("Done.", answer)
-        return Operation(
-            id=identity,
-            method=method,
-            path=path,
-            tag=tag,
-            summary=summary,
-            description=description,
-            handle=self.project(serve),
-            parameters=parameters,
+        """Return a route that needs a project; `answer` as in `operation`."""
+        return operation(
+            tag,
+            identity,
+            method,
+            path,
+            summary,
+            self.project(serve),
+            answer,
             body=body,
-            answers={200: good},
-            errors=frozenset({404, 409}),
-            public=True,  # to the router: the door asks who comes
+            description=description,
+            parameters=parameters,
+            many=many,
         )
 
     async def _admit(self, call: Call) -> Caller:
         local = self._services.local
         if local is None or call.header("Authorization") is not None or call.header("x-api-key") is not None:
-            call.caller = await self._admission.admit(call.scope, call.headers)
+            call.caller = await self._admission.admit(call.scope, call.headers, project_keys=True)
             return call.caller
         check_local(call)
         call.caller = local
         call.scope["state"]["caller"] = local
         await self._admission.turnstile.enter(local.organization_id)
         return local
+
+
+def operation(
+    tag: str,
+    identity: str,
+    method: Method,
+    path: str,
+    summary: str,
+    handle: Handler,
+    answer: type[msgspec.Struct] | str | None = None,
+    *,
+    body: type[msgspec.Struct] | None = None,
+    description: str = "",
+    parameters: Sequence[Parameter] = (),
+    many: bool = False,
+    shown: str = "",
+    guarded: bool = True,
+) -> Operation:
+    """Return a route; `answer` is its body's type (`many`: an array of such) or media type, None for an empty body."""
+    if isinstance(answer, str):
+        good = Answer("As it comes.", media_types=(answer,))
+    else:
+        good = Answer("Done; the body is empty.") if answer is None else Answer("Done.", answer, many=many)
+    return Operation(
+        id=identity,
+        method=method,
+        path=path,
+        tag=tag,
+        summary=summary,
+        description=description,
+        handle=handle,
+        parameters=parameters,
+        body=body,
+        answers={200: good},
+        errors=frozenset({404, 409}),
+        public=True,  # to the router: the door asks who comes
+        shown=shown,
+        guarded=guarded,
+    )
 
 
 def check_local(call: Call) -> None:
@@ -151,7 +201,7 @@ def answered(handle: Handler) -> Handler:
 def refusal(error: DormiceError) -> Reply:
     """Return the answer that says no."""
     if isinstance(error, Invalid):
-        status, kind = error.status, "BAD_REQUEST" if error.status == 400 else "INVALID_INPUT"
+        status, kind = error.status, error.code or ("BAD_REQUEST" if error.status == 400 else "INVALID_INPUT")
     else:
         status, kind = next(
             (found for known, found in _STATUS.items() if isinstance(error, known)), (503, "UNAVAILABLE")
@@ -168,6 +218,8 @@ def empty() -> Reply:
     return Reply(b"")
 
 
-def bad(message: str, location: str) -> InvalidRequest:
+def bad(message: str, location: str, kind: str = "BAD_REQUEST") -> InvalidRequest:
     """Return the error for a request whose form is right and whose meaning is wrong."""
-    return InvalidRequest([Fault(message, location)], status=400)
+    error = InvalidRequest([Fault(message, location)], status=400)
+    error.code = kind
+    return error

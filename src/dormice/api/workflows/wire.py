@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, field
 
 from dormice.api.machines.orders import CreateExecutionRequest
 from dormice.domain.moments import rfc3339
@@ -10,6 +10,11 @@ from dormice.domain.run import Json, Run, Step
 from dormice.store.workflows import RunInput, RunResult
 
 NOTHING = Raw(b"null")
+
+
+def nothing() -> Raw:
+    """The document of a field that is absent. (A factory: a default itself would have to be told in the OpenAPI document.)"""
+    return NOTHING
 
 
 def raw(document: Json | None) -> Raw:
@@ -102,9 +107,9 @@ class RunRequest(Struct, kw_only=True):
     session_id: str | None = None
     user_id: str | None = None
     otel_traceparent: str | None = None
-    initial_state: Raw = NOTHING
+    initial_state: Raw = field(default_factory=nothing)
     run_timeout_seconds: int | None = None
-    channel_context: Raw = NOTHING
+    channel_context: Raw = field(default_factory=nothing)
     priority: int = 0
 
 
@@ -123,7 +128,7 @@ class BatchEntry(Struct, kw_only=True):
     queue_name: str | None = None
     concurrency_key: str | None = None
     queue_concurrency_limit: int | None = None
-    initial_state: Raw = NOTHING
+    initial_state: Raw = field(default_factory=nothing)
     run_timeout_seconds: int | None = None
     priority: int = 0
 
@@ -140,7 +145,7 @@ class BatchRequest(Struct, kw_only=True):
     user_id: str | None = None
     wait_for_subworkflow: bool | None = None
     otel_traceparent: str | None = None
-    channel_context: Raw = NOTHING
+    channel_context: Raw = field(default_factory=nothing)
 
 
 class BatchSubmitted(Struct, kw_only=True):
@@ -163,7 +168,7 @@ class CompleteRequest(Struct, kw_only=True):
     result: Raw
     worker_id: str
     output_schema_name: str | None = None
-    final_state: Raw = NOTHING
+    final_state: Raw = field(default_factory=nothing)
 
 
 class FailRequest(Struct, kw_only=True):
@@ -173,7 +178,7 @@ class FailRequest(Struct, kw_only=True):
     worker_id: str
     stack: str | None = None
     retryable: bool = True
-    final_state: Raw = NOTHING
+    final_state: Raw = field(default_factory=nothing)
 
 
 class WorkerReference(Struct, kw_only=True):
@@ -186,8 +191,8 @@ class StepRequest(Struct, kw_only=True):
     """A step that has been run."""
 
     step_key: str
-    outputs: Raw = NOTHING
-    error: Raw = NOTHING
+    outputs: Raw = field(default_factory=nothing)
+    error: Raw = field(default_factory=nothing)
     success: bool | None = None
     source_execution_id: str | None = None
     output_schema_name: str | None = None
@@ -254,7 +259,7 @@ class RegisterRequest(Struct, kw_only=True):
     mode: str | None = None
     push_endpoint_url: str | None = None
     max_concurrent_executions: int | None = None
-    capabilities: Raw = NOTHING
+    capabilities: Raw = field(default_factory=nothing)
 
 
 class Registered(Struct, kw_only=True):
@@ -276,9 +281,9 @@ class DefinitionRequest(Struct, kw_only=True):
     workflow_type: str
     trigger_on_event: bool | None = None
     scheduled: bool | None = None
-    input_schema: Raw = NOTHING
-    output_schema: Raw = NOTHING
-    retry_policy: Raw = NOTHING
+    input_schema: Raw = field(default_factory=nothing)
+    output_schema: Raw = field(default_factory=nothing)
+    retry_policy: Raw = field(default_factory=nothing)
 
 
 class QueueEntry(Struct, kw_only=True):

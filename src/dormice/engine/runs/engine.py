@@ -11,6 +11,7 @@ from dormice.engine.executions import Executions
 from dormice.engine.feed import Feed
 from dormice.engine.idempotency import InFlight
 from dormice.engine.runs.agenda import Agenda
+from dormice.engine.runs.approvals import Approvals
 from dormice.engine.runs.attempts import Attempts
 from dormice.engine.runs.automatic import AutomaticRuns
 from dormice.engine.runs.batches import Batches
@@ -20,11 +21,15 @@ from dormice.engine.runs.commands import Commands
 from dormice.engine.runs.dispatcher import RunDispatcher
 from dormice.engine.runs.events import Events
 from dormice.engine.runs.ledger import Ledger
+from dormice.engine.runs.lists import Lists
 from dormice.engine.runs.policy import RunPolicy
 from dormice.engine.runs.pull import Pull
 from dormice.engine.runs.registry import Registry
+from dormice.engine.runs.reruns import Reruns
 from dormice.engine.runs.runs import Runs
 from dormice.engine.runs.schedules import Schedules
+from dormice.engine.runs.sessions import Sessions
+from dormice.engine.runs.traces import Traces
 from dormice.engine.runs.triggers import Triggers
 from dormice.engine.runs.waits import Waits
 from dormice.engine.runs.workers import Workers
@@ -161,6 +166,35 @@ class RunEngine:
             tasks=tasks,
             clock=clock,
             limits=limits,
+        )
+        self.approvals = Approvals(
+            store=store.events,
+            runs=store.runs,
+            board=board,
+            registry=registry,
+            ledger=ledger,
+            feed=feed,
+            tasks=tasks,
+            clock=clock,
+        )
+        self.traces = Traces(store=store.traces, runs=store.runs, board=board, clock=clock)
+        self.lists = lists = Lists(store=store.lists, board=board, registry=registry, workers=self.workers, clock=clock)
+        self.sessions = Sessions(
+            store=store.sessions,
+            run_lists=store.lists,
+            events=store.events,
+            runs=runs,
+            lists=lists,
+            clock=clock,
+        )
+        self.reruns = Reruns(
+            store=store.runs,
+            runs=runs,
+            ledger=ledger,
+            registry=registry,
+            in_flight=in_flight,
+            tasks=tasks,
+            clock=clock,
         )
 
     async def start(self) -> None:

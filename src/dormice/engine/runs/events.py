@@ -56,7 +56,7 @@ class Events:
         ]
         published = await self._store.publish(project.id, topic, news, now=self._clock.now())
         self._ledger.apply(published.changed)
-        self._feed.notify(_key(project, topic))
+        self._feed.notify(topic_key(project, topic))
         self._triggers.published(project.id, topic, len(news))
         return published.events
 
@@ -79,7 +79,7 @@ class Events:
         self, project: Project, topic: str, *, after: int, since: Micros | None, limit: int, wait_ms: int
     ) -> list[Event]:
         """Return the next events; when there are none yet, wait for one, at most so long."""
-        with self._feed.listen(_key(project, topic)) as hint:
+        with self._feed.listen(topic_key(project, topic)) as hint:
             found = await self.page(project, topic, after=after, since=since, limit=limit)
             if found or self._feed.closing:
                 return found
@@ -92,5 +92,6 @@ class Events:
         return self._feed.closing
 
 
-def _key(project: Project, topic: str) -> str:
+def topic_key(project: Project, topic: str) -> str:
+    """What listens for a topic's events."""
     return f"topic {project.id} {topic}"

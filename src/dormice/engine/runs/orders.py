@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from msgspec import Struct
 
 from dormice.domain.automation import CatchUp
 from dormice.domain.run import Json
+from dormice.engine.orders import Idempotency
+from dormice.store.workflows import Project
+
+
+def in_project(idempotency: Idempotency | None, project: Project) -> Idempotency | None:
+    """Return an Idempotency-Key that counts in one project only."""
+    return idempotency and replace(idempotency, scope=f"{project.id} {idempotency.scope}")
 
 
 class RunOrder(Struct, frozen=True, kw_only=True):

@@ -27,7 +27,6 @@ class Registry:
         self._clock = clock
         self._projects: dict[str, Project] = {}
         self._defaults: dict[str, Project] = {}
-        self._restrictions: dict[str, str] = {}
         self._deployments: dict[tuple[str, str], Deployment] = {}
         self._definitions: dict[tuple[str, str, str, str], Definition] = {}
         self._offers: dict[tuple[str, str], dict[tuple[str, str], Definition]] = {}
@@ -37,7 +36,6 @@ class Registry:
         """Rebuild memory from the store."""
         for project in await self._store.projects(None):
             self._know(project)
-        self._restrictions = dict(await self._store.restrictions())
         for deployment in await self._store.deployments():
             self._deployments[deployment.project_id, deployment.id] = deployment
         for definition in await self._store.definitions(None):
@@ -50,35 +48,33 @@ class Registry:
 
         `make`: one that does not exist is made, for the caller's organization.
         """
-        restricted = self._restrictions.get(caller.key_id)
         if wanted is None:
-            return self._projects[restricted] if restricted is not None else await self._default(caller)
+            own = caller.project_id
+            return self._projects[own] if own is not None else await self._default(caller)
         project_id = _uuid(wanted)
         project = self._projects.get(project_id)
-        if project is None and make:
-            return await self._make(caller.organization_id, project_id, f"project {project_id[:8]}")
+        if project is None and make and caller.project_id is None:
+            project = await self._make(caller.organization_id, project_id, f"project {project_id[:8]}")
         if project is None or project.organization_id != caller.organization_id:
             raise NotFound("no such project")
-        if restricted is not None and restricted != project.id:
+        if caller.project_id not in (None, project.id):
             raise ForeignProject("the key may use another project only")
         return project
 
     def projects(self, caller: Caller) -> list[Project]:
         """Return the projects that a caller may use."""
-        restricted = self._restrictions.get(caller.key_id)
         own = (project for project in self._projects.values() if project.organization_id == caller.organization_id)
-        return [project for project in own if restricted in (None, project.id)]
+        return [project for project in own if caller.project_id in (None, project.id)]
+
+    def known(self, project_id: str) -> Project | None:
+        """Return a project, whosever it is."""
+        return self._projects.get(project_id)
 
     async def make_project(self, caller: Caller, name: str, description: str | None) -> Project:
         """Make a project."""
-        if caller.key_id in self._restrictions:
+        if caller.project_id is not None:
             raise ForeignProject("the key may use one project only")
         return await self._make(caller.organization_id, str(uuid4()), name, description)
-
-    async def restrict(self, key_id: str, project: Project) -> None:
-        """Let a key use one project only."""
-        await self._store.restrict_key(key_id, project.id)
-        self._restrictions[key_id] = project.id
 
     async def deploy(self, project: Project, deployment_id: str) -> Deployment:
         """Record that a deployment came."""

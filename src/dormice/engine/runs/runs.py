@@ -8,7 +8,7 @@ from uuid import UUID
 from dormice.domain.errors import Conflict, Invalid, NotFound
 from dormice.domain.execution import Micros
 from dormice.domain.ids import uuid7
-from dormice.domain.run import CancelledBy, Run, WaitKind
+from dormice.domain.run import CancelledBy, Run, Step, WaitKind
 from dormice.engine.clock import Clock
 from dormice.engine.feed import Feed
 from dormice.engine.idempotency import InFlight, reused
@@ -16,7 +16,7 @@ from dormice.engine.orders import Caller, Idempotency
 from dormice.engine.runs.board import RunBoard
 from dormice.engine.runs.ledger import Ledger
 from dormice.engine.runs.offers import check_payload
-from dormice.engine.runs.orders import Submission
+from dormice.engine.runs.orders import Submission, in_project
 from dormice.engine.runs.registry import Registry
 from dormice.engine.tasks import Tasks
 from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed
@@ -27,7 +27,6 @@ from dormice.store.workflows import (
     Project,
     Queue,
     Refused,
-    RunFilter,
     RunInput,
     RunResult,
     RunStore,
@@ -64,7 +63,7 @@ class Runs:
         self, caller: Caller, project: Project, submission: Submission, idempotency: Idempotency | None = None
     ) -> list[Run]:
         """Record runs, all or none. The same idempotency key again returns what the first request made."""
-        claim = await self._in_flight.claim(caller, idempotency)
+        claim = await self._in_flight.claim(caller, in_project(idempotency, project))
         return await self._tasks.finish(self._submit(project, submission, claim))
 
     async def _submit(self, project: Project, submission: Submission, claim: IdempotencyClaim | None) -> list[Run]:
@@ -175,9 +174,9 @@ class Runs:
         """Return what came of a run."""
         return await self._store.result(run)
 
-    async def page(self, project: Project, which: RunFilter, *, before: int | None, limit: int) -> list[Run]:
-        """Return runs newest first, below the number `before`."""
-        return await self._store.page(project.id, which, before=before, limit=limit)
+    async def steps(self, run: Run) -> list[Step]:
+        """Return what a run has done."""
+        return await self._store.steps(run)
 
     async def cancel(self, project: Project, run_id: str) -> Run:
         """Ask for the end of a run and of all below it. Raises Conflict when it has ended."""

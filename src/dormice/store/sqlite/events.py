@@ -10,11 +10,11 @@ import apsw
 
 from dormice.domain.execution import Micros
 from dormice.domain.run import Event, RunState, WaitKind
-from dormice.store.sqlite import run_rows, run_waits, statements
+from dormice.store.sqlite import questions, run_rows, run_waits, statements
 from dormice.store.sqlite.reader import SHORT_BYTES, SHORT_ROWS, Reader
 from dormice.store.sqlite.run_unit import RunUnit
 from dormice.store.sqlite.writer import Writer
-from dormice.store.workflows import NewEvent, Published
+from dormice.store.workflows import NewEvent, Published, Question
 
 _SQL = statements.load("events.sql")
 _WAITS = statements.load("waits.sql")
@@ -40,6 +40,22 @@ class SqliteEvents:
         values = (project_id, topic, after, -1 if since is None else since, limit)
         found = await self._reader.read(lambda db: db.execute(sql, values).fetchall(), short=limit <= SHORT_ROWS)
         return [run_rows.event(row) for row in found]
+
+    async def question(self, project_id: str, topic: str, step_key: str, run_id: str | None) -> Question:
+        return await self._reader.scan(lambda db: questions.find(db, project_id, topic, step_key, run_id))
+
+    async def answer(
+        self, project_id: str, topic: str, step_key: str, run_id: str | None, event: NewEvent, *, now: Micros
+    ) -> Published | Question:
+        def operation(db: apsw.Connection) -> Published | Question:
+            found = questions.find(db, project_id, topic, step_key, run_id)
+            return publish(db, project_id, topic, [event], now) if found.pending else found
+
+        return await self._writer.run(operation)
+
+    async def questions(self, project_id: str, topic: str, *, limit: int) -> list[Event]:
+        rows = await self._reader.scan(lambda db: db.execute(_SQL["questions"], (project_id, topic, limit)).fetchall())
+        return sorted(map(run_rows.event, rows), key=lambda event: event.sequence)
 
 
 def publish(db: apsw.Connection, project_id: str, topic: str, events: Sequence[NewEvent], now: Micros) -> Published:

@@ -24,6 +24,17 @@ SELECT sequence, id, topic, event_type, data, created_at, run_id, attempt_number
 WHERE project_id = ?1 AND topic = ?2 AND event_type = ?4 AND sequence > ?3
 AND substr(event_type, 1, 7) IN ('suspend', 'resume_') ORDER BY sequence LIMIT 1;
 
+-- name: asked
+-- The last event of a type, a `suspend_…`, on a topic.
+SELECT sequence, id, topic, event_type, data, created_at, run_id, attempt_number FROM events
+WHERE project_id = ?1 AND topic = ?2 AND event_type = ?3
+AND substr(event_type, 1, 7) IN ('suspend', 'resume_') ORDER BY sequence DESC LIMIT 1;
+
+-- name: questions
+-- Suspensions of a topic, and their answers.
+SELECT sequence, id, topic, event_type, data, created_at, run_id, attempt_number FROM events
+WHERE project_id = ?1 AND topic = ?2 AND substr(event_type, 1, 7) IN ('suspend', 'resume_') LIMIT ?3;
+
 -- name: suspended
 -- The first event of a type, a `suspend_…`, that a run has published on a topic.
 SELECT sequence FROM events

@@ -9,7 +9,7 @@ from uuid import uuid4
 import apsw
 
 from dormice.domain.execution import Micros
-from dormice.store.interface import Key
+from dormice.store.interface import Key, KeyRefusal
 from dormice.store.sqlite import statements
 from dormice.store.sqlite.reader import Reader
 from dormice.store.sqlite.writer import Writer
@@ -37,12 +37,23 @@ class SqliteKeys:
         rows = await self._reader.scan(lambda db: db.execute(_SQL["of"], (organization_id,)).fetchall())
         return [_key(row) for row in rows]
 
+    async def create_for_project(self, key: Key, secret_hash: bytes, *, most: int) -> Key | KeyRefusal:
+        return await self._writer.run(partial(_create_for_project, key=key, secret_hash=secret_hash, most=most))
+
+    async def get(self, key_id: str) -> Key | None:
+        row = self._reader.point(lambda db: db.execute(_SQL["get"], (None, key_id)).get)
+        return None if row is None else _key(row)
+
+    async def of_project(self, project_id: str) -> list[Key]:
+        rows = await self._reader.scan(lambda db: db.execute(_SQL["of_project"], (project_id,)).fetchall())
+        return sorted(map(_key, rows), key=lambda key: key.created_at)
+
     async def revoke(self, organization_id: str | None, key_id: str, now: Micros) -> Key | None:
         return await self._writer.run(partial(_revoke, organization_id=organization_id, key_id=key_id, now=now))
 
 
 def _key(row: tuple[Any, ...]) -> Key:
-    key_id, organization_id, organization, name, admin, prefix, created_at, revoked_at = row
+    key_id, organization_id, organization, name, admin, prefix, created_at, revoked_at, project_id, last_four = row
     return Key(
         id=key_id,
         organization_id=organization_id,
@@ -52,6 +63,8 @@ def _key(row: tuple[Any, ...]) -> Key:
         prefix=prefix,
         created_at=created_at,
         revoked_at=revoked_at,
+        project_id=project_id,
+        last_four=last_four or "",
     )
 
 
@@ -81,6 +94,17 @@ def _create(db: apsw.Connection, key: Key, secret_hash: bytes) -> Key:
     return created
 
 
+def _create_for_project(db: apsw.Connection, key: Key, secret_hash: bytes, most: int) -> Key | KeyRefusal:
+    names = [name for (name,) in db.execute(_SQL["names_of_project"], (key.project_id,)).fetchall()]
+    if key.name in names:
+        return KeyRefusal.NAME_TAKEN
+    if len(names) >= most:
+        return KeyRefusal.TOO_MANY
+    created = _create(db, key, secret_hash)
+    db.execute(_SQL["insert_of_project"], (created.id, key.project_id, key.name, key.last_four))
+    return key
+
+
 def _find(db: apsw.Connection, secret_hash: bytes) -> Key | None:
     row = db.execute(_SQL["find"], (secret_hash,)).get
     return None if row is None else _key(row)
@@ -89,4 +113,7 @@ def _find(db: apsw.Connection, secret_hash: bytes) -> Key | None:
 def _revoke(db: apsw.Connection, organization_id: str | None, key_id: str, now: Micros) -> Key | None:
     db.execute(_SQL["revoke"], (organization_id, key_id, now))
     row = db.execute(_SQL["get"], (organization_id, key_id)).get
-    return None if row is None else _key(row)
+    if row is None:
+        return None
+    db.execute(_SQL["delete_of_project"], (key_id,))
+    return _key(row)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import apsw
@@ -33,12 +33,6 @@ class SqliteProjects:
 
     async def projects(self, organization_id: str | None) -> list[Project]:
         return await self._all("projects", run_rows.project, (organization_id,))
-
-    async def restrict_key(self, key_id: str, project_id: str) -> None:
-        await self._run("restrict_key", (key_id, project_id))
-
-    async def restrictions(self) -> Mapping[str, str]:
-        return dict(await self._all("restrictions", lambda row: (row[0], row[1])))
 
     async def deploy(self, project_id: str, deployment_id: str, now: Micros) -> Deployment:
         return run_rows.deployment(await self._run("deploy", (project_id, deployment_id, now)))

@@ -17,14 +17,6 @@ WHERE organization_id = ? AND is_default;
 SELECT id, organization_id, name, description, is_default, created_at, updated_at FROM projects
 WHERE organization_id = ?1 OR ?1 IS NULL;
 
--- name: restrict_key
--- A key that may use one project only.
-INSERT OR REPLACE INTO project_keys (key_id, project_id) VALUES (?, ?);
-
--- name: restrictions
--- Every such key.
-SELECT key_id, project_id FROM project_keys;
-
 -- name: deploy
 -- A deployment, or that it came again.
 INSERT INTO deployments (project_id, id, created_at, deployed_at) VALUES (?1, ?2, ?3, ?3)

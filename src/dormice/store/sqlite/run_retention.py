@@ -1,4 +1,4 @@
-"""Deleting runs that have ended and events, once they were kept long enough; a piece at a time, so that nobody waits for it."""
+"""Deleting runs that have ended, events, traces and what sessions remember, once they were kept long enough; a piece at a time, so that nobody waits for it."""
 
 from __future__ import annotations
 
@@ -28,5 +28,20 @@ def delete_finished_runs(db: apsw.Connection, before: Micros) -> int:
         rows += 1
     if rows:
         return rows
-    db.execute(_SQL["delete_events"], (before, PIECE_ROWS))
-    return db.changes()
+    for statement in ("delete_events", "delete_memories", "delete_messages"):
+        db.execute(_SQL[statement], (before, PIECE_ROWS))
+        if db.changes():
+            return db.changes()
+    return _delete_traces(db, before)
+
+
+def _delete_traces(db: apsw.Connection, before: Micros) -> int:
+    rows = 0
+    for (number,) in db.execute(_SQL["old_traces"], (before, PIECE_RUNS)).fetchall():
+        db.execute(_SQL["delete_spans"], (number, PIECE_ROWS))
+        rows += db.changes()
+        if rows >= PIECE_ROWS:
+            return rows
+        db.execute(_SQL["delete_trace"], (number,))
+        rows += 1
+    return rows

@@ -28,6 +28,28 @@ DELETE FROM run_commands WHERE run = ?;
 -- The row that all others refer to.
 DELETE FROM runs WHERE number = ?;
 
+-- name: old_traces
+-- Traces of which nothing was reported since a moment, the longest ago first.
+SELECT number FROM traces WHERE reported_at < ?1 ORDER BY reported_at LIMIT ?2;
+
+-- name: delete_spans
+-- Some spans of a trace.
+DELETE FROM spans WHERE trace = ?1 AND span_id IN (SELECT span_id FROM spans WHERE trace = ?1 LIMIT ?2);
+
+-- name: delete_trace
+-- The row that they refer to.
+DELETE FROM traces WHERE number = ?;
+
+-- name: delete_memories
+-- What is remembered of sessions, and has not changed since a moment.
+DELETE FROM session_memories WHERE rowid IN (
+    SELECT rowid FROM session_memories WHERE updated_at < ? ORDER BY updated_at LIMIT ?
+);
+
+-- name: delete_messages
+-- What was said before a moment.
+DELETE FROM messages WHERE number IN (SELECT number FROM messages WHERE created_at < ? ORDER BY created_at LIMIT ?);
+
 -- name: delete_events
 -- Events published before a moment.
 DELETE FROM events WHERE sequence IN (SELECT sequence FROM events WHERE created_at < ? ORDER BY created_at LIMIT ?);

@@ -41,6 +41,20 @@ def submit(
     return Submitted(runs=made, made=True, changed=[*made, *unit.changed])
 
 
+def rerun(
+    db: apsw.Connection, source: Run, new: NewRun, from_step: str | None, claim: IdempotencyClaim | None
+) -> Submitted | Replayed | KeyReused | Refused:
+    """Record a run that begins with steps of another one."""
+    if (answer := idempotency.find(db, claim)) is not None:
+        return answer
+    if from_step is not None and not RunUnit(db, new.now).has_step(source, from_step):
+        return Refused(run=source)
+    made = insert(db, new)
+    db.execute(_SQL["copy_steps"], (source.number, made.number, from_step))
+    idempotency.remember(db, claim, made.id)
+    return Submitted(runs=[made], made=True, changed=[made])
+
+
 def _wait_for(unit: RunUnit, parent: Run, wait: ParentWait, runs: Sequence[Run]) -> None:
     if unit.has_step(parent, wait.step_key):
         # What it waits for has ended meanwhile. It goes on by way of the queue: its worker has let go of it.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import apsw
-import msgspec
 
 from dormice.domain.execution import Micros
 from dormice.domain.run import CancelledBy, Json, Run, RunEvent, RunState, Step
@@ -37,7 +35,6 @@ from dormice.store.workflows import (
     NewWait,
     ParentWait,
     Refused,
-    RunFilter,
     RunInput,
     RunResult,
     Submitted,
@@ -68,25 +65,16 @@ class SqliteRuns:
         row = self._reader.point(lambda db: db.execute(_SQL["get"], (project_id, run_id)).get)
         return None if row is None else run_rows.run(row)
 
-    async def page(self, project_id: str, which: RunFilter, *, before: int | None, limit: int) -> list[Run]:
-        states = None if which.states is None else msgspec.json.encode(which.states).decode()
-        values = (
-            project_id,
-            sys.maxsize if before is None else before,
-            limit,
-            which.workflow_id,
-            states,
-            which.queue_name,
-            which.session_id,
-            which.user_id,
-            which.batch_id,
-            which.parent_id,
-            which.roots,
-            which.since,
-            which.until,
+    async def find(self, run_id: str) -> Run | None:
+        row = self._reader.point(lambda db: db.execute(_SQL["load"], (run_id,)).get)
+        return None if row is None else run_rows.run(row)
+
+    async def rerun(
+        self, source: Run, new: NewRun, from_step: str | None, claim: IdempotencyClaim | None
+    ) -> Submitted | Replayed | KeyReused | Refused:
+        return await self._writer.run(
+            partial(run_submits.rerun, source=source, new=new, from_step=from_step, claim=claim)
         )
-        found = await self._reader.scan(lambda db: db.execute(_SQL["page"], values).fetchall())
-        return [run_rows.run(row) for row in found]
 
     async def open(self) -> list[Run]:
         return await self._reader.scan(lambda db: [run_rows.run(row) for row in db.execute(_SQL["open"])])

@@ -94,17 +94,8 @@ FROM steps WHERE run = ? ORDER BY step_key;
 -- A step that is to be run anew.
 DELETE FROM steps WHERE run = ? AND step_key = ?;
 
--- name: page
--- Runs of a project, newest first.
-SELECT * FROM runs WHERE project_id = ?1 AND number < ?2
-    AND (?4 IS NULL OR workflow_id = ?4)
-    AND (?5 IS NULL OR state IN (SELECT value FROM json_each(?5)))
-    AND (?6 IS NULL OR queue_name = ?6)
-    AND (?7 IS NULL OR session_id = ?7)
-    AND (?8 IS NULL OR user_id = ?8)
-    AND (?9 IS NULL OR batch_id = ?9)
-    AND (?10 IS NULL OR parent_id = ?10)
-    AND (?11 = 0 OR parent_id IS NULL)
-    AND (?12 IS NULL OR created_at >= ?12)
-    AND (?13 IS NULL OR created_at < ?13)
-ORDER BY number DESC LIMIT ?3;
+-- name: copy_steps
+-- The steps of a run that were done before one of them, for another run.
+INSERT INTO steps (run, step_key, outputs, error, success, source_run_id, output_schema_name, completed_at)
+SELECT ?2, step_key, outputs, error, success, source_run_id, output_schema_name, completed_at
+FROM steps WHERE run = ?1 AND completed_at < (SELECT completed_at FROM steps WHERE run = ?1 AND step_key = ?3);

@@ -20,7 +20,9 @@ from dormice.store.interface import (
     Replayed,
     StoreUnavailable,
 )
+from dormice.store.lists import RunListStore
 from dormice.store.sealing import Sealer
+from dormice.store.sessions import SessionStore
 from dormice.store.sqlite import idempotency, retention, run_retention, statements
 from dormice.store.sqlite.connection import exclusive, open_writer
 from dormice.store.sqlite.driver import driver_errors
@@ -31,10 +33,14 @@ from dormice.store.sqlite.keys import SqliteKeys
 from dormice.store.sqlite.machines import SqliteMachines
 from dormice.store.sqlite.projects import SqliteProjects
 from dormice.store.sqlite.reader import Reader
+from dormice.store.sqlite.run_lists import SqliteRunLists
 from dormice.store.sqlite.runs import SqliteRuns
 from dormice.store.sqlite.schedules import SqliteSchedules
+from dormice.store.sqlite.sessions import SqliteSessions
+from dormice.store.sqlite.traces import SqliteTraces
 from dormice.store.sqlite.triggers import SqliteTriggers
 from dormice.store.sqlite.writer import Writer
+from dormice.store.traces import TraceStore
 from dormice.store.workflows import EventStore, ProjectStore, RunStore
 
 _SQL = statements.load("store.sql")
@@ -56,6 +62,9 @@ class SqliteStore:
         self.events: EventStore = SqliteEvents(writer, reader)
         self.schedules: ScheduleStore = SqliteSchedules(writer, reader)
         self.triggers: TriggerStore = SqliteTriggers(writer, reader)
+        self.lists: RunListStore = SqliteRunLists(reader)
+        self.traces: TraceStore = SqliteTraces(writer, reader)
+        self.sessions: SessionStore = SqliteSessions(writer, reader)
 
     @classmethod
     def open(cls, path: Path, sealer: Sealer) -> Self:

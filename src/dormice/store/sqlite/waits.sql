@@ -37,6 +37,11 @@ SELECT r.id, w.step_key, w.due_at FROM waits w CROSS JOIN runs r ON r.number = w
 SELECT r.id, w.step_key, w.kind, w.event_type FROM waits w CROSS JOIN runs r ON r.number = w.run
 WHERE w.topic = ?1 AND r.project_id = ?2;
 
+-- name: for_answer
+-- The runs that are suspended until an answer comes.
+SELECT r.id FROM waits w CROSS JOIN runs r ON r.number = w.run
+WHERE w.topic = ?1 AND w.event_type = ?2 AND w.kind = 'suspend' AND r.project_id = ?3;
+
 -- name: cursor
 -- The last event of a topic that a run was given.
 SELECT sequence FROM wait_cursors WHERE run = ? AND topic = ?;

@@ -16,10 +16,13 @@ CREATE TABLE IF NOT EXISTS projects (
 
 CREATE UNIQUE INDEX IF NOT EXISTS projects_default ON projects (organization_id) WHERE is_default;
 
--- A key that has a row here may use that project and nothing else.
+-- A key that has a row here may use that project and nothing else. The row goes when the key is revoked, and its name is free again.
 CREATE TABLE IF NOT EXISTS project_keys (
     key_id TEXT PRIMARY KEY REFERENCES keys (id),
-    project_id TEXT NOT NULL REFERENCES projects
+    project_id TEXT NOT NULL REFERENCES projects,
+    name TEXT NOT NULL,
+    last_four TEXT NOT NULL,
+    UNIQUE (project_id, name)
 ) WITHOUT ROWID, STRICT;
 
 CREATE TABLE IF NOT EXISTS deployments (
@@ -167,7 +170,11 @@ CREATE INDEX IF NOT EXISTS runs_of ON runs (project_id, number);
 CREATE INDEX IF NOT EXISTS runs_of_workflow ON runs (project_id, workflow_id, number);
 CREATE INDEX IF NOT EXISTS runs_below ON runs (parent_id, step_key) WHERE parent_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS runs_of_batch ON runs (batch_id) WHERE batch_id IS NOT NULL;
-CREATE INDEX IF NOT EXISTS runs_of_session ON runs (session_id, number) WHERE session_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS runs_under ON runs (parent_id, number) WHERE parent_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS runs_of_session ON runs (project_id, session_id, number) WHERE session_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS runs_of_user ON runs (project_id, user_id, number) WHERE user_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS runs_of_queue ON runs (project_id, queue_name, number) WHERE queue_name <> workflow_id;
+CREATE INDEX IF NOT EXISTS runs_ended_in ON runs (project_id, state, number) WHERE completed_at IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS run_inputs (
     run INTEGER PRIMARY KEY REFERENCES runs,
@@ -264,3 +271,69 @@ CREATE TABLE IF NOT EXISTS run_commands (
 ) WITHOUT ROWID, STRICT;
 
 CREATE INDEX IF NOT EXISTS run_commands_open ON run_commands (run) WHERE open;
+
+-- What workers report of their work, by root run. A trace has one root span for each time that a worker had the run: it is listed by the first,
+-- and what came of it is the last one's.
+CREATE TABLE IF NOT EXISTS traces (
+    number INTEGER PRIMARY KEY,
+    project_id TEXT NOT NULL REFERENCES projects,
+    trace_id TEXT NOT NULL,
+    first_span TEXT,
+    last_span TEXT,
+    root_span_type TEXT,
+    root_span_name TEXT,
+    started_at INTEGER,
+    last_started_at INTEGER,
+    reported_at INTEGER NOT NULL,
+    has_error INTEGER NOT NULL CHECK (has_error IN (0, 1)),
+    UNIQUE (project_id, trace_id)
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS traces_old ON traces (reported_at);
+CREATE INDEX IF NOT EXISTS traces_of ON traces (project_id, started_at);
+CREATE INDEX IF NOT EXISTS traces_of_type ON traces (project_id, root_span_type, started_at);
+CREATE INDEX IF NOT EXISTS traces_of_name ON traces (project_id, root_span_name, started_at);
+CREATE INDEX IF NOT EXISTS traces_failed ON traces (project_id, started_at) WHERE has_error = 1;
+
+-- `document` has all that nobody searches for, as one JSON object.
+CREATE TABLE IF NOT EXISTS spans (
+    trace INTEGER NOT NULL REFERENCES traces,
+    span_id TEXT NOT NULL,
+    parent_span_id TEXT,
+    name TEXT NOT NULL,
+    span_type TEXT NOT NULL,
+    started_at INTEGER NOT NULL,
+    ended_at INTEGER,
+    document BLOB NOT NULL,
+    PRIMARY KEY (trace, span_id)
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS spans_of ON spans (trace, started_at, span_id);
+
+-- What an agent remembers of a session, and what was said in a conversation.
+CREATE TABLE IF NOT EXISTS session_memories (
+    project_id TEXT NOT NULL REFERENCES projects,
+    session_id TEXT NOT NULL,
+    summary TEXT,
+    messages BLOB NOT NULL,
+    updated_at INTEGER NOT NULL,
+    PRIMARY KEY (project_id, session_id)
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS session_memories_old ON session_memories (updated_at);
+
+CREATE TABLE IF NOT EXISTS messages (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL,
+    project_id TEXT NOT NULL REFERENCES projects,
+    conversation_id TEXT NOT NULL,
+    agent_id TEXT NOT NULL,
+    role TEXT NOT NULL,
+    content BLOB NOT NULL,
+    agent_run_id TEXT,
+    deployment_id TEXT,
+    created_at INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS messages_old ON messages (created_at);
+CREATE INDEX IF NOT EXISTS messages_of ON messages (project_id, conversation_id, agent_id, number);

@@ -1,0 +1,86 @@
+"""What suspended runs ask, and the answers: each question is answered once.
+
+Who has the id of a root run may read and answer what its tree asks, without a key (contract, section 1.10).
+"""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from msgspec import Struct
+
+from dormice.domain.errors import Conflict, NotFound
+from dormice.domain.run import Json, Run
+from dormice.engine.clock import Clock
+from dormice.engine.feed import Feed
+from dormice.engine.runs.board import RunBoard
+from dormice.engine.runs.events import topic_key
+from dormice.engine.runs.ledger import Ledger
+from dormice.engine.runs.registry import Registry
+from dormice.engine.runs.runs import run_uuid
+from dormice.engine.tasks import Tasks
+from dormice.store.workflows import EventStore, NewEvent, Project, Question, RunStore
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """A question, and the root run of the tree that it comes from."""
+
+    run: Run
+    question: Question
+
+
+class Approvals:
+    """Raises NotFound, Conflict, Invalid, StoreUnavailable."""
+
+    def __init__(
+        self,
+        *,
+        store: EventStore,
+        runs: RunStore,
+        board: RunBoard,
+        registry: Registry,
+        ledger: Ledger,
+        feed: Feed,
+        tasks: Tasks,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._runs = runs
+        self._board = board
+        self._registry = registry
+        self._ledger = ledger
+        self._feed = feed
+        self._tasks = tasks
+        self._clock = clock
+
+    async def get(self, root_id: str, step_key: str) -> Asked:
+        """Return what is asked at a step of a root run, or of a run below it."""
+        run, _ = await self._root(root_id)
+        return Asked(run=run, question=await self._store.question(run.project_id, run.topic, step_key, None))
+
+    async def answer(self, root_id: str, step_key: str, data: Json) -> None:
+        """Answer it. Raises Conflict when no answer is waited for."""
+        run, project = await self._root(root_id)
+        await self._tasks.finish(self._answer(project, run, step_key, None, data))
+
+    async def resume(self, project: Project, run: Run, step_key: str, data: Json) -> None:
+        """Answer what this very run asks. Raises Conflict when it waits for no answer."""
+        await self._tasks.finish(self._answer(project, run, step_key, run.id, data))
+
+    async def _answer(self, project: Project, run: Run, step_key: str, run_id: str | None, data: Json) -> None:
+        event = NewEvent(id=str(uuid4()), event_type=f"resume_{step_key}", data=data)
+        done = await self._store.answer(project.id, run.topic, step_key, run_id, event, now=self._clock.now())
+        if isinstance(done, Question):
+            if done.answered:
+                raise Conflict("it has been answered already: the first answer counts")
+            raise Conflict("no answer is waited for at this step: it was never asked for, or its time is over")
+        self._ledger.apply(done.changed)
+        self._feed.notify(topic_key(project, run.topic))
+
+    async def _root(self, root_id: str) -> tuple[Run, Project]:
+        identity = run_uuid(root_id)
+        run = self._board.runs.get(identity) or await self._runs.find(identity)
+        project = None if run is None else self._registry.known(run.project_id)
+        if run is None or project is None or run.root_id is not None:
+            raise NotFound("no such root execution")
+        return run, project
