@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 
 import msgspec
 from litestar.types import ASGIApp
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, field
 
 from dormice.api.http.call import Call
 from dormice.api.http.decoding import BodyDecoder
@@ -40,9 +40,9 @@ class OfferEntry(Struct, kw_only=True):
     workflow_id: str
     queue_name: str | None = None
     concurrency_limit: int | None = None
-    input_schema: Raw = wire.NOTHING
-    output_schema: Raw = wire.NOTHING
-    retry_policy: Raw = wire.NOTHING
+    input_schema: Raw = field(default_factory=wire.nothing)
+    output_schema: Raw = field(default_factory=wire.nothing)
+    retry_policy: Raw = field(default_factory=wire.nothing)
 
 
 class ConnectRequest(Struct, kw_only=True):

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 
-NULL = Raw(b"null")
+
+def nothing() -> Raw:
+    """What is not said. (A value would be shown as a default in the documents, where a document cannot stand.)"""
+    return Raw(b"null")
 
 
 class StepReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="step"):
@@ -16,8 +19,8 @@ class StepReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="step"
     run_id: str
     fence: int
     step_key: str
-    outputs: Raw = NULL
-    error: Raw = NULL
+    outputs: Raw = field(default_factory=nothing)
+    error: Raw = field(default_factory=nothing)
     """What went wrong, if it failed for good."""
 
 
@@ -26,13 +29,13 @@ class ChildOrder(Struct, frozen=True, kw_only=True):
 
     step_key: str
     workflow_id: str
-    payload: Raw = NULL
+    payload: Raw = field(default_factory=nothing)
     queue_name: str | None = None
     queue_concurrency_limit: int | None = None
     concurrency_key: str | None = None
     priority: int = 0
     run_timeout_seconds: int | None = None
-    initial_state: Raw = NULL
+    initial_state: Raw = field(default_factory=nothing)
 
 
 class WaitOrder(Struct, frozen=True, kw_only=True):
@@ -60,8 +63,8 @@ class CompleteReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="c
 
     run_id: str
     fence: int
-    result: Raw = NULL
-    final_state: Raw = NULL
+    result: Raw = field(default_factory=nothing)
+    final_state: Raw = field(default_factory=nothing)
 
 
 class FailReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="fail"):
@@ -71,7 +74,7 @@ class FailReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="fail"
     fence: int
     error: str
     retryable: bool = True
-    final_state: Raw = NULL
+    final_state: Raw = field(default_factory=nothing)
 
 
 class EndedReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="ended"):
