@@ -61,7 +61,8 @@ def _house(live: Live) -> Iterator[House]:
         client.ok("POST", "/internal/spans/batch", json={"spans": [{**span, "started_at": "2026-01-01T00:00:00Z"}]})
     ids = dict.fromkeys(("agent_id", "tool_id", "workflow_id", "session_id", "conversation_id", "step_key"), "w")
     ids |= dict.fromkeys(("execution_id", "root_execution_id", "trace_id"), run)
-    ids |= {"project_id": project, "deployment_id": "d1", "key_id": key, "worker_id": str(uuid4())}
+    ids |= {"project_id": project, "deployment_id": "d1", "key_id": key}
+    ids |= {name: str(uuid4()) for name in ("worker_id", "schedule_id", "trigger_id")}
     with httpx.Client(timeout=30, trust_env=False) as client:
         yield House(live, ids, key_of_organization(live), client)
 
