@@ -101,6 +101,7 @@ def test_traces_are_listed_by_their_root_spans(project: Project) -> None:
     put(project, span(bad, "1", 5, error={"message": "no"}))
     put(project, span(agent, "1", 7, span_type="agent", name="agent.x"))
     put(project, span(rootless, "1", 9, parent_span_id="0"))
+    put(project, span(served := uuid4().hex, "1", 11, span_type="custom", name="POST /execute", error={}))
 
     def listed(**which: Any) -> list[str]:
         return [one["trace_id"] for one in project.ok("GET", "/api/v1/traces", params=which)["traces"]]
@@ -108,6 +109,7 @@ def test_traces_are_listed_by_their_root_spans(project: Project) -> None:
     assert listed() == [agent, bad, good]
     assert listed(limit=1, offset=1) == [bad]
     assert listed(root_span_type="agent") == [agent]
+    assert listed(root_span_type="custom") == listed(root_span_name="POST /execute") == [served]
     assert listed(root_span_name="workflow.w") == [bad, good]
     assert listed(root_span_name="workflow.w", root_span_type="agent") == []
     assert listed(root_span_name="workflow.w", has_error="false") == [good]

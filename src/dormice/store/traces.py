@@ -57,7 +57,7 @@ class TraceStore(Protocol):
         ...
 
     async def page(self, project_id: str, which: TraceFilter, *, offset: int, limit: int) -> list[Trace]:
-        """Traces that have a root span, by the start of the first, the newest first."""
+        """Traces that have a root span, by the start of the first, the newest first; unless a type or a name is asked for, those of runs."""
         ...
 
     async def root(self, project_id: str, trace_id: str) -> Trace | None:

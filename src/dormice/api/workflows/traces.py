@@ -169,6 +169,7 @@ class TraceRoutes:
                 "List traces",
                 self.page,
                 TraceList,
+                description="Of runs; those of what else workers do (`custom`) when their type or name is asked for.",
                 parameters=[
                     parameters.START,
                     parameters.END,

@@ -18,10 +18,10 @@ from dormice.store.sqlite.reader import Reader
 
 _SQL = statements.load("run_lists.sql")
 
-MOST_LOOKED_AT = 10_000
-"""Runs that are looked at for one page: some 50 ms of work."""
-CLOCK_SLACK_US = 24 * 3600 * 1_000_000
-"""Numbers grow with time unless the host's clock is put back. What it is put back by at most is looked at too, where a time bounds a list."""
+MOST_LOOKED_AT = 5_000
+"""Runs that are looked at for one page: some 25 ms of work."""
+CLOCK_SLACK_US = 300 * 1_000_000
+"""Numbers grow with time, unless the host's clock is put back. A list that a time bounds hides no run for so much of it."""
 
 
 class SqliteRunLists:

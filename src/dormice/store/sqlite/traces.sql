@@ -36,15 +36,17 @@ JOIN spans l ON l.trace = t.number AND l.span_id = t.last_span
 WHERE t.project_id = ? AND t.trace_id = ?;
 
 -- name: newest
--- Traces of a project, the newest first.
+-- Traces of runs of a project, the newest first. (Workers report traces of the requests that they serve besides.)
 SELECT trace_id FROM traces
 WHERE project_id = ?1 AND started_at >= ?2 AND started_at < ?3 AND (?6 IS NULL OR has_error = ?6)
+AND root_span_type IN ('workflow', 'agent', 'tool')
 ORDER BY started_at DESC, number DESC LIMIT ?4 OFFSET ?5;
 
 -- name: newest_failed
 -- Those that have failed.
 SELECT trace_id FROM traces
 WHERE project_id = ?1 AND started_at >= ?2 AND started_at < ?3 AND has_error = 1 AND ?6 = 1
+AND root_span_type IN ('workflow', 'agent', 'tool')
 ORDER BY started_at DESC, number DESC LIMIT ?4 OFFSET ?5;
 
 -- name: newest_of_type

@@ -290,10 +290,12 @@ CREATE TABLE IF NOT EXISTS traces (
 ) STRICT;
 
 CREATE INDEX IF NOT EXISTS traces_old ON traces (reported_at);
-CREATE INDEX IF NOT EXISTS traces_of ON traces (project_id, started_at);
+CREATE INDEX IF NOT EXISTS traces_of ON traces (project_id, started_at)
+    WHERE root_span_type IN ('workflow', 'agent', 'tool');
 CREATE INDEX IF NOT EXISTS traces_of_type ON traces (project_id, root_span_type, started_at);
 CREATE INDEX IF NOT EXISTS traces_of_name ON traces (project_id, root_span_name, started_at);
-CREATE INDEX IF NOT EXISTS traces_failed ON traces (project_id, started_at) WHERE has_error = 1;
+CREATE INDEX IF NOT EXISTS traces_failed ON traces (project_id, started_at)
+    WHERE has_error = 1 AND root_span_type IN ('workflow', 'agent', 'tool');
 
 -- `document` has all that nobody searches for, as one JSON object.
 CREATE TABLE IF NOT EXISTS spans (
