@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -78,8 +78,8 @@ class RunLab:
         quiet = 0
         while quiet < 2:  # once: what had begun before has ended; twice: and nothing followed from it
             agenda, now = self.engine._agenda, self.clock.steady()
-            busy = any(entry[0] <= now and agenda._is_current(entry) for entry in agenda._heap)
-            quiet = 0 if busy else quiet + 1
+            due = any(entry[0] <= now and agenda._is_current(entry) for entry in agenda._heap)
+            quiet = 0 if due or self.engine.triggers._dirty else quiet + 1
             await self._turn()
 
     async def _turn(self) -> None:
@@ -163,9 +163,14 @@ class RunLab:
 
 
 @contextlib.asynccontextmanager
-async def lab(directory: Path, clock: StoppedClock, policy: RunPolicy | None = None) -> AsyncIterator[RunLab]:
+async def lab(
+    directory: Path,
+    clock: StoppedClock,
+    policy: RunPolicy | None = None,
+    wrap: Callable[[Store], Store] = lambda store: store,
+) -> AsyncIterator[RunLab]:
     """Run an engine of runs on the store in `directory`; leaving the block ends it as a kill would."""
-    async with serving(directory, clock) as server:
+    async with serving(directory, clock, wrap=wrap) as server:
         host, caller = server.engine, server.caller
         store: Any = host._store
         engine = RunEngine(

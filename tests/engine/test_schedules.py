@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from dormice.domain.automation import CatchUp, ScheduleStatus
 from dormice.domain.errors import Invalid, NotFound
 from dormice.domain.moments import micros
 from dormice.engine.runs.policy import RunPolicy
+from tests.engine.faulty_store import Faults
 from tests.engine.run_lab import RunLab, StoppedClock, lab
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
@@ -378,3 +380,36 @@ async def _move_to_a_zone_that_is_none(at: RunLab, schedule_id: str) -> None:
     """As an update of the host's time zones would."""
     sql = "UPDATE schedules SET timezone = 'Mars/Olympus' WHERE id = ?"
     await at.store._writer.run(lambda db: db.execute(sql, (schedule_id,)) and None)
+
+
+async def test_a_store_that_fails_makes_no_tick_come_twice_or_never(tmp_path: Path, clock: StoppedClock) -> None:
+    faults = Faults()
+    async with lab(tmp_path, clock, wrap=faults.wrap) as at:
+        await at.register("d1", scheduled=True)
+        schedule_id = await at.schedule("* * * * *", overlap=True)
+        faults.fail("tick", times=2)
+        await at.forward(MINUTE)
+        await at.forward(MINUTE)
+        assert await at.outcomes(schedule_id) == [("2026-06-01T12:01", "run"), ("2026-06-01T12:02", "run")]
+        assert faults.calls["tick"] == 4
+
+
+async def test_a_schedule_that_is_changed_or_deleted_while_it_ticks(tmp_path: Path, clock: StoppedClock) -> None:
+    faults = Faults()
+    async with lab(tmp_path, clock, wrap=faults.wrap) as at:
+        await at.register("d1", scheduled=True)
+        schedule_id = await at.schedule("* * * * *", overlap=True)
+        async with faults.late("tick") as reached:
+            tick = asyncio.ensure_future(at.forward(MINUTE))
+            await reached.wait()  # its run is committed, and the engine does not know it yet
+            await at.schedule("* * * * *", catch_up=CatchUp.ONE)
+        await tick
+        await at.forward(MINUTE)
+        assert await at.ticked() == ["2026-06-01T12:01", "2026-06-01T12:02"]
+        async with faults.late("tick") as reached:
+            tick = asyncio.ensure_future(at.forward(MINUTE))
+            await reached.wait()
+            await at.engine.schedules.delete(at.project, schedule_id)
+        await tick
+        await at.forward(MINUTE)
+        assert (at.engine.schedules.all(at.project), len(await at.runs())) == ([], 3)

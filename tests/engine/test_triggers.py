@@ -10,8 +10,10 @@ import pytest
 
 from dormice.domain.errors import Invalid, NotFound
 from dormice.engine.runs import triggers
+from dormice.engine.runs.orders import TriggerOrder
 from dormice.engine.runs.policy import RunPolicy
 from dormice.store.workflows import NewEvent
+from tests.engine.faulty_store import Faults
 from tests.engine.run_lab import RunLab, StoppedClock, lab
 
 NOON = "2026-06-01T12:00:00+00:00"
@@ -238,3 +240,47 @@ async def test_a_project_may_have_so_many_triggers_and_change_them(tmp_path: Pat
             await at.trigger(topic="t2")
         await at.trigger(batch_size=2)
         assert [one.batch_size for one in at.engine.triggers.all(at.project)] == [2]
+
+
+async def test_a_store_that_fails_makes_no_event_start_two_runs_or_none(tmp_path: Path, clock: StoppedClock) -> None:
+    faults = Faults()
+    async with lab(tmp_path, clock, wrap=faults.wrap) as at:
+        await at.register("d1", trigger_on_event=True)
+        await at.trigger()
+        for operation in ("fire", "pending"):
+            faults.fail(operation, times=2)
+            await at.publish(operation)
+        assert await told(at) == ["fire", "pending"]
+        assert faults.calls["fire"] == 4
+
+
+async def test_a_trigger_that_is_changed_while_it_fires_does_not_fire_twice(
+    tmp_path: Path, clock: StoppedClock
+) -> None:
+    faults = Faults()
+    async with lab(tmp_path, clock, wrap=faults.wrap) as at:
+        await at.register("d1", trigger_on_event=True)
+        await at.trigger()
+        async with faults.late("fire") as reached:
+            publication = asyncio.ensure_future(at.publish(1))
+            await reached.wait()  # its runs are committed, and the engine does not know it yet
+            order = TriggerOrder(workflow_id="flow", deployment_id="d1", topic="t", batch_size=2)
+            await at.engine.triggers.register(at.project, order)
+        await publication
+        await at.publish(2)
+        assert await told(at) == [1, [2]]
+
+
+async def test_a_trigger_that_is_deleted_while_it_fires_stays_deleted(tmp_path: Path, clock: StoppedClock) -> None:
+    faults = Faults()
+    async with lab(tmp_path, clock, wrap=faults.wrap) as at:
+        await at.register("d1", trigger_on_event=True)
+        await at.trigger()
+        [trigger] = at.engine.triggers.all(at.project)
+        async with faults.late("fire") as reached:
+            publication = asyncio.ensure_future(at.publish(1))
+            await reached.wait()
+            await at.engine.triggers.delete(at.project, trigger.id)
+        await publication
+        await at.publish(2)
+        assert (at.engine.triggers.all(at.project), await told(at)) == ([], [1])

@@ -209,6 +209,7 @@ class RunEngine:
         await self.schedules.load()
         await self.triggers.load()
         self._group.create_task(serve("run dispatcher", self._dispatcher.turn, set()), name="run dispatcher")
+        self._group.create_task(serve("triggers", self.triggers.turn, set()), name="triggers")
         self._group.create_task(serve("agenda", self._agenda.turn, set()), name="agenda")
 
     def drain(self) -> None:

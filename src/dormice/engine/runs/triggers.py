@@ -7,7 +7,9 @@ its workflow does not want these events any more, and they stay where they are u
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from itertools import count, islice
 
 from dormice.domain.automation import Trigger
 from dormice.domain.errors import Invalid, NotFound
@@ -22,6 +24,8 @@ from dormice.engine.tasks import Tasks
 from dormice.store.automation import NewTrigger, TriggerStore
 from dormice.store.workflows import NewRun, Project
 
+TOGETHER = 16
+"""Triggers that act at the same time, at most."""
 AT_ONCE = 64
 """Runs of single events that one transaction makes, at most: others go in between."""
 MOST_BYTES = 8 << 20
@@ -29,7 +33,7 @@ MOST_BYTES = 8 << 20
 
 
 class Triggers:
-    """Raises NotFound, Invalid, StoreUnavailable."""
+    """One service for all projects. Raises NotFound, Invalid, StoreUnavailable."""
 
     def __init__(
         self,
@@ -52,6 +56,10 @@ class Triggers:
         self._known: dict[str, Trigger] = {}
         self._of_topic: dict[tuple[str, str], dict[str, None]] = {}
         """Ids by project and topic."""
+        self._dirty: dict[str, int] = {}
+        """Ids of triggers that are to look for events, the longest waiting first, with the number of the hint."""
+        self._hints = count()
+        self._work = asyncio.Event()
         self._wanting: dict[str, int] = {}
         """How many events a batch that has begun wants before it is full."""
 
@@ -131,8 +139,30 @@ class Triggers:
                     continue
             self._look(identity)
 
+    async def turn(self) -> None:
+        """Wait until a trigger is to look for events, then let some of them act. What raises is done again, and raised."""
+        await self._work.wait()
+        looking = dict(islice(self._dirty.items(), TOGETHER))
+        results = await asyncio.gather(*map(self._act, looking), return_exceptions=True)
+        failures = []
+        for (identity, hint), result in zip(looking.items(), results, strict=True):
+            if isinstance(result, BaseException):
+                failures.append(result)
+                self._look(identity)
+            elif self._dirty.get(identity) == hint:
+                del self._dirty[identity]
+        if not self._dirty:
+            self._work.clear()
+        if failures:
+            raise failures[0]
+
     def _look(self, identity: str) -> None:
-        self._agenda.put(self._clock.steady(), ("trigger", identity), lambda: self._act(identity))
+        self._dirty.pop(identity, None)  # who has just acted goes behind the others
+        self._dirty[identity] = next(self._hints)
+        self._work.set()
+
+    async def _time_is_up(self, identity: str) -> None:
+        self._look(identity)
 
     async def _act(self, identity: str) -> None:
         """Make the runs of the next events, if they are enough, or have waited long enough."""
@@ -166,7 +196,7 @@ class Triggers:
             return False
         self._wanting[trigger.id] = missing
         key = ("batch", trigger.id)
-        self._agenda.put(self._clock.steady() + left, key, lambda: self._act(trigger.id))
+        self._agenda.put(self._clock.steady() + left, key, lambda: self._time_is_up(trigger.id))
         return True
 
     def _runs_for(self, trigger: Trigger, events: Sequence[Event]) -> list[NewRun]:
@@ -194,7 +224,6 @@ class Triggers:
         self._of_topic.setdefault((trigger.project_id, trigger.topic), {})[trigger.id] = None
 
     def _forget(self, trigger: Trigger) -> None:
-        self._agenda.drop(("trigger", trigger.id))
         self._agenda.drop(("batch", trigger.id))
         self._wanting.pop(trigger.id, None)
         if self._known.pop(trigger.id, None) is not None:
