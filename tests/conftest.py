@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
-from itertools import count
 from pathlib import Path
 from shutil import rmtree
 
@@ -19,8 +18,6 @@ DRIVER = os.environ.get("DORMICE_TEST_DRIVER", "process")
 """`container` runs on real machines what otherwise is run on bare processes."""
 GUEST = Path(__file__).resolve().parents[1] / "guest" / "build" / "dormice-guest"
 StartLive = Callable[..., AbstractContextManager[Live]]
-
-_numbers = count()
 
 
 @pytest.fixture(scope="session", name="directory")
@@ -41,7 +38,7 @@ def _start_live(directory: Callable[[], Path]) -> StartLive:
     def start(driver: str = DRIVER, **extra: str) -> AbstractContextManager[Live]:
         path = directory()
         path.chmod(0o755)
-        return running(path, driver, next(_numbers), **extra)
+        return running(path, driver, **extra)
 
     return start
 
