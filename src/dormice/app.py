@@ -10,7 +10,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -279,18 +279,14 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                     backlog=listeners.BACKLOG,
                     timeout_keep_alive=75,
                     timeout_graceful_shutdown=DRAIN_SECONDS,
-                )
+                ),
+                [engine.drain, runs.drain],
             )
             loop = asyncio.get_running_loop()
             group.create_task(counts.watch_loop(), name="loop lag")
             nodes = await loop.create_unix_server(engine.gateway.protocol, sock=prepared.node)
 
-            def drain() -> None:
-                http.should_exit = True
-                engine.drain()
-                runs.drain()
-
-            on_stop(drain)
+            on_stop(http.stop)
             host, port = prepared.http.getsockname()[:2]
             log.info("listening on http://%s:%d", host, port)
             _settle_garbage()
@@ -328,6 +324,21 @@ def _is_full(directory: Path) -> bool:
 
 class _HttpServer(uvicorn.Server):
     """uvicorn without its signal handlers: signals are ours."""
+
+    def __init__(self, config: uvicorn.Config, drains: Sequence[Callable[[], None]]) -> None:
+        """`drains` answer all requests that wait for something."""
+        super().__init__(config)
+        self._drains = drains
+
+    def stop(self) -> None:
+        """Begin to stop; `serve` returns when all requests are answered."""
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more requests, and only then drain: who comes in between would wait, and hold the stop up."""
+        for drain in self._drains:
+            asyncio.get_running_loop().call_soon(drain)  # as soon as this waits for connections that it has told
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
