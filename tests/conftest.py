@@ -20,6 +20,11 @@ GUEST = Path(__file__).resolve().parents[1] / "guest" / "build" / "dormice-guest
 StartLive = Callable[..., AbstractContextManager[Live]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that were given more time than others: the worker that met one last would be waited for."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
 @pytest.fixture(scope="session", name="directory")
 def _directory() -> Iterator[Callable[[], Path]]:
     """Make directories that others may look into: the server does after it has given up root."""

@@ -20,7 +20,7 @@ _LOCKS = Path(tempfile.gettempdir()) / f"dormice-test-shares-{os.geteuid()}"
 _FIRST_UID, _UIDS = 1_500_000_000, 1 << 26
 _FIRST_PORT = 21_000
 """Below those that the kernel gives to whoever asks for any: a server that starts again finds its own free."""
-_FIRST_NETWORK = 220
+_FIRST_NETWORK = 160
 
 
 @dataclass(frozen=True, slots=True)
