@@ -63,7 +63,6 @@ DRAIN_SECONDS = 5
 GARBAGE_OBJECTS = 50_000
 """How many new objects before the collector looks for cycles among them: a request makes hundreds, and no cycle."""
 
-
 SWITCH_SECONDS = 0.0005
 """How long the store's threads may keep the event loop's from going on."""
 
