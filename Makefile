@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGE_DIR ?= /var/lib/dormice/images
 MINUTES ?= 2
+WORKERS ?= 2
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help install system guest image demo test lint types unit soak fuzz verify-long bench sdks clean
@@ -44,8 +45,8 @@ sdks: $(VENV)/.installed ## what tests run besides: the foreign SDKs, the other 
 	@tests/conformance/install-sdks
 	@packaging/install-debian-packages tests/debian-packages.txt
 
-test: image sdks lint types ## all that CI runs
-	$(BIN)/pytest
+test: image sdks lint types ## all that CI runs; WORKERS=n tests go on at a time, most of them wait for processes
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 
 soak: install ## load and random kills for MINUTES=n, then the history checker; SEED=n takes a way again
 	$(BIN)/python -m tests.faults.soak $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(DRIVER),--driver $(DRIVER))

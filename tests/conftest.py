@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
-from itertools import count
 from pathlib import Path
 from shutil import rmtree
 
@@ -20,7 +19,10 @@ DRIVER = os.environ.get("DORMICE_TEST_DRIVER", "process")
 GUEST = Path(__file__).resolve().parents[1] / "guest" / "build" / "dormice-guest"
 StartLive = Callable[..., AbstractContextManager[Live]]
 
-_numbers = count()
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that were given more time than others: the worker that met one last would be waited for."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
 
 
 @pytest.fixture(scope="session", name="directory")
@@ -41,7 +43,7 @@ def _start_live(directory: Callable[[], Path]) -> StartLive:
     def start(driver: str = DRIVER, **extra: str) -> AbstractContextManager[Live]:
         path = directory()
         path.chmod(0o755)
-        return running(path, driver, next(_numbers), **extra)
+        return running(path, driver, **extra)
 
     return start
 

@@ -1,11 +1,10 @@
-"""A real `dormice up` for tests: a process of its own on a free port, its data in a directory of its own."""
+"""A real `dormice up` for tests: a process of its own on a port of its own, its data in a directory of its own."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from uuid import uuid4
 import httpx
 
 from dormice.node.process import cgroup_name
+from tests.shares import Share, share
 from tests.wait import wait_until
 
 IMAGE_DIR = Path(os.environ.get("DORMICE_TEST_IMAGE_DIR", "/var/lib/dormice/images"))
@@ -34,14 +34,17 @@ class Live:
     directory: Path
     driver: str
     instance: str
-    number: int
-    """Tells this instance's networks and uids from those of others on this host."""
+    share: Share
     extra: Mapping[str, str]
     program: tuple[str, ...] = ("dormice.cli", "up")
     """The module that is run, and its arguments."""
     api_key: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
-    port: int = 0
     process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens, on the loopback."""
+        return self.share.port
 
     @property
     def base_url(self) -> str:
@@ -70,15 +73,14 @@ class Live:
             "DORMICE_DRIVER": self.driver,
             "DORMICE_API_KEY": self.api_key,
             "DORMICE_INSTANCE": self.instance,
-            "DORMICE_NETWORK": f"10.{220 + self.number}.0.0/16",
-            "DORMICE_FIRST_UID": str(1_500_000_000 + self.number * (1 << 26)),
+            "DORMICE_NETWORK": self.share.network,
+            "DORMICE_FIRST_UID": str(self.share.first_uid),
             "DORMICE_STORAGE_RESERVE_GIB": "1",
             **self.extra,
         }
 
     def start(self, *, ready: bool = True) -> None:
-        """Start it, and wait until it says that it is ready. It keeps its port when it is started again."""
-        self.port = self.port or _free_port()
+        """Start it, and wait until it says that it is ready."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *self.program],
@@ -276,9 +278,9 @@ def new_key() -> dict[str, str]:
 
 
 @contextmanager
-def running(directory: Path, driver: str, number: int, **extra: str) -> Iterator[Live]:
+def running(directory: Path, driver: str, **extra: str) -> Iterator[Live]:
     """Run a Dormice for as long as the block lasts; afterwards nothing of it may be left."""
-    with tended(Live(directory, driver, f"t{number}{os.getpid() % 46656:x}", number, extra)) as live:
+    with share() as ours, tended(Live(directory, driver, ours.instance("t"), ours, extra)) as live:
         yield live
 
 
@@ -296,12 +298,6 @@ def tended(live: Live) -> Iterator[Live]:
         live.abandon()
         raise
     wait_until(lambda: not live.leftovers(), 10, f"nothing left, but there is {live.leftovers()}")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def _read(path: Path) -> bytes:

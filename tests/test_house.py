@@ -28,7 +28,8 @@ LONG_MODULES = {"src/dormice/protocol/guest.py"}
 """One noun, the guest's frames: a table that would not be shorter in two files."""
 NAMELESS = {"utils", "util", "common", "helpers", "helper", "manager", "base", "models", "types", "misc"}
 STARTS_TASKS = {
-    "app.py",
+    "app/node.py",
+    "app/server.py",
     "engine/engine.py",
     "engine/runs/engine.py",
     "engine/reconciler.py",
@@ -195,6 +196,8 @@ def test_imports_keep_to_the_contracts() -> None:
         ("client/sse.py", "dormice.domain.execution"),
         ("workflows/lease.py", "dormice.domain.run"),
         ("supervisor.py", "dormice.node.node"),
+        ("app/up.py", "dormice.node.node"),
+        ("app/node.py", "dormice.store.sqlite.store"),
         ("workers/push.py", "dormice.engine.board"),
         ("workers/push_rules.py", "dormice.config"),
     ],

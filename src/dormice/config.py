@@ -1,6 +1,6 @@
 """Settings: from the command line first, then from the environment (`DORMICE_…`), then the defaults here.
 
-Only app.py and the CLI read settings; everybody else is given values.
+Only app and the CLI read settings; everybody else is given values.
 """
 
 from __future__ import annotations

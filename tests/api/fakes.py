@@ -72,6 +72,7 @@ def new_execution(number: int = 1, **changes: Any) -> Execution:
 class FakeExecutions:
     """Executions in memory; `changed` is set by tests that make a log grow."""
 
+    closing: bool = False
     records: dict[str, Execution] = field(default_factory=dict)
     logs: dict[str, list[LogEntry]] = field(default_factory=dict)
     orders: list[tuple[ExecutionOrder, Idempotency | None, int]] = field(default_factory=list)

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dormice.cli.demo import IMAGE_DIR
 from tests.cli.conftest import COMMAND, Dormice
+from tests.shares import one_at_a_time
+
+
+@pytest.fixture(autouse=True, name="alone")
+def _alone() -> Iterator[None]:
+    """A host has one demo at a time, and these tests look for what any of them has left."""
+    with one_at_a_time("demo"):
+        yield
 
 
 def registered() -> list[str]:

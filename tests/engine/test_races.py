@@ -340,6 +340,22 @@ async def test_those_who_wait_are_answered_when_the_server_stops(server: Server)
         assert (await waiting).state is ExecutionState.QUEUED
 
 
+async def test_nobody_begins_to_wait_once_the_server_stops(server: Server) -> None:
+    node = await server.node()
+    machine, _ = await server.machine(node)
+    execution_id = await server.execute(machine)
+    server.engine.drain()
+    executions, caller = server.engine.executions, server.caller
+    async with asyncio.timeout(5):
+        assert (await executions.get(caller, machine.id, execution_id, wait_ms=55_000)).state is ExecutionState.QUEUED
+        _, read = await executions.entries(caller, machine.id, execution_id, after=0, limit=9, max_bytes=9)
+        after = read[-1].sequence
+        found = await executions.entries(
+            caller, machine.id, execution_id, after=after, limit=9, max_bytes=9, wait_ms=55_000
+        )
+        assert found[1] == []
+
+
 # Time
 
 

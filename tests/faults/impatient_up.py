@@ -8,5 +8,5 @@ from dormice import supervisor
 from dormice.cli.main import run
 
 if __name__ == "__main__":
-    supervisor.LAST_BACKOFF_SECONDS = supervisor.FIRST_BACKOFF_SECONDS
+    supervisor.LAST_BACKOFF_SECONDS = 0.05
     sys.exit(run(["up"]))

@@ -101,7 +101,7 @@ def main() -> int:
     print(f"soak with seed {arguments.seed}", flush=True)
     directory = Path(tempfile.mkdtemp(prefix="dormice-soak-"))
     directory.chmod(0o755)
-    with victim(directory, arguments.driver, 31) as made:
+    with victim(directory, arguments.driver) as made:
         soak = Soak(made, arguments.seed, arguments.clients)
         broken = asyncio.run(soak.run(arguments.minutes * 60))
         print(soak.report())

@@ -12,6 +12,7 @@ from pathlib import Path
 from dormice.crash_points import VARIABLE, CrashPoint
 from dormice.node import records
 from tests.live import Live, tended
+from tests.shares import share
 from tests.wait import others_run
 
 KEPT_LIMIT = 64 << 10
@@ -95,7 +96,7 @@ def _kill(pid: int) -> bool:
 
 
 @contextmanager
-def victim(directory: Path, driver: str, number: int, **extra: str) -> Iterator[Victim]:
+def victim(directory: Path, driver: str, **extra: str) -> Iterator[Victim]:
     """Start a Dormice in an empty directory that everybody may enter; at the end nothing of it may be left."""
     for name, mode in (("armed", 0o777), ("marks", 0o700)):
         (directory / name).mkdir()
@@ -107,9 +108,9 @@ def victim(directory: Path, driver: str, number: int, **extra: str) -> Iterator[
         "DORMICE_LOG_LEVEL": "warning",
         **extra,
     }
-    instance = f"f{number}{os.getpid() % 46656:x}"
-    made = Victim(Live(directory, driver, instance, number, settings, ("tests.faults.impatient_up",)))
-    with tended(made.live):
+    program = ("tests.faults.impatient_up",)
+    with share() as ours, tended(Live(directory, driver, ours.instance("f"), ours, settings, program)) as live:
+        made = Victim(live)
         try:
             yield made
         finally:

@@ -12,21 +12,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from dormice.api.http.connection import OTHER_FILES
 from tests.live import Live
+from tests.shares import Share, share
 from tests.wait import wait_until
 
 SERVER_FILES = 150
 STORM = 400
 
 
-@contextmanager
-def _apart(place: Path, *, server_files: int, node_files: int) -> Iterator[tuple[Live, Callable[[], None]]]:
-    """A server and a node with limits of their own; yields how to kill the node and start another."""
+@pytest.fixture(name="place")
+def _place(directory: Callable[[], Path]) -> Path:
+    place = directory()
     place.chmod(0o755)
-    live = Live(place, "process", "tfiles", 33, {})
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        live.port = free.getsockname()[1]
+    return place
+
+
+@contextmanager
+def _apart(
+    place: Path, ours: Share, *, server_files: int, node_files: int
+) -> Iterator[tuple[Live, Callable[[], None]]]:
+    """A server and a node with limits of their own; yields how to kill the node and start another."""
+    live = Live(place, "process", ours.instance("d"), ours, {})
 
     def start(role: str, files: int) -> subprocess.Popen[bytes]:
         command = ["/bin/sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", sys.executable, "-m", "dormice.cli", role]
@@ -70,8 +79,8 @@ def _told(connection: socket.socket) -> bytes:
     return said
 
 
-def test_a_storm_of_connections_is_told_to_come_again_and_passes(directory: Callable[[], Path]) -> None:
-    with _apart(directory(), server_files=SERVER_FILES, node_files=1024) as (live, another_node):
+def test_a_storm_of_connections_is_told_to_come_again_and_passes(place: Path) -> None:
+    with share() as ours, _apart(place, ours, server_files=SERVER_FILES, node_files=1024) as (live, another_node):
         with live.client() as api:
             machine = api.create_machine(autosleep="never")
             with _storm(live) as connections:
@@ -91,20 +100,19 @@ def test_a_storm_of_connections_is_told_to_come_again_and_passes(directory: Call
             assert api.get("/readyz").status_code == 200
 
 
-def test_the_server_takes_all_descriptors_that_it_may_have(directory: Callable[[], Path]) -> None:
+def test_the_server_takes_all_descriptors_that_it_may_have(place: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert soft > 300
     resource.setrlimit(resource.RLIMIT_NOFILE, (OTHER_FILES + 10, hard))
-    try:
-        place = directory()
-        place.chmod(0o755)
-        live = Live(place, "process", "tfiles", 33, {})
-        live.start()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    try:
-        with _storm(live) as connections, live.client() as api:
-            assert api.get("/readyz").status_code == 200
-            assert not any(map(_told, connections[-20:]))
-    finally:
-        live.stop()
+    with share() as ours:
+        try:
+            live = Live(place, "process", ours.instance("d"), ours, {})
+            live.start()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        try:
+            with _storm(live) as connections, live.client() as api:
+                assert api.get("/readyz").status_code == 200
+                assert not any(map(_told, connections[-20:]))
+        finally:
+            live.stop()

@@ -38,7 +38,7 @@ def _cramped(disk: SmallDisk | Quota, directory: Callable[[], Path]) -> Iterator
     place = directory()
     place.chmod(0o755)
     extra = disk.environment if isinstance(disk, Quota) else {}
-    with running(place, "process", 30, DORMICE_DATA_DIR=str(disk.mountpoint.parent), **extra) as live:
+    with running(place, "process", DORMICE_DATA_DIR=str(disk.mountpoint.parent), **extra) as live:
         yield live
         disk.free()
 

@@ -16,6 +16,7 @@ import pytest
 from dormice.telemetry import log_stream
 from dormice.telemetry.log_stream import LogStream
 from tests.live import Live
+from tests.shares import share
 from tests.wait import wait_until
 
 PIPE_BYTES = 4096
@@ -25,23 +26,22 @@ REQUESTS = 300
 
 
 @contextmanager
-def _logging_to(stderr: int | None, place: Path, number: int) -> Iterator[Live]:
+def _logging_to(stderr: int | None, place: Path) -> Iterator[Live]:
     """A Dormice whose standard error is what the test says; None: it has none."""
     place.chmod(0o755)
-    live = Live(place, "process", f"tlog{number}", number, {})
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        live.port = free.getsockname()[1]
     command = [sys.executable, "-m", "dormice.cli", "up"]
     if stderr is None:
         command = ["/bin/sh", "-c", 'exec "$@" 2>&-', "sh", *command]
-    live.process = subprocess.Popen(
-        command, env=live.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr
-    )
-    try:
-        live.wait_ready()
-        yield live
-    finally:
-        live.stop()
+    with share() as ours:
+        live = Live(place, "process", ours.instance("l"), ours, {})
+        live.process = subprocess.Popen(
+            command, env=live.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr
+        )
+        try:
+            live.wait_ready()
+            yield live
+        finally:
+            live.stop()
 
 
 def _talk(live: Live) -> None:
@@ -53,7 +53,7 @@ def _talk(live: Live) -> None:
 def test_a_log_that_nobody_reads_holds_nothing_up_and_goes_on_when_it_is_read(directory: Callable[[], Path]) -> None:
     reader, writer = os.pipe()
     fcntl.fcntl(writer, F_SETPIPE_SZ, PIPE_BYTES)
-    with os.fdopen(reader, "rb", buffering=0) as log, _logging_to(writer, directory(), 31) as live:
+    with os.fdopen(reader, "rb", buffering=0) as log, _logging_to(writer, directory()) as live:
         os.close(writer)
         _talk(live)
         live.kill("server")
@@ -75,7 +75,7 @@ def test_a_log_that_nobody_reads_holds_nothing_up_and_goes_on_when_it_is_read(di
 @pytest.mark.parametrize("left", ["closed at the other end", "none"])
 def test_without_anybody_to_tell_it_works(directory: Callable[[], Path], left: str) -> None:
     reader, writer = os.pipe()
-    with _logging_to(None if left == "none" else writer, directory(), 32) as live:
+    with _logging_to(None if left == "none" else writer, directory()) as live:
         os.close(reader)
         os.close(writer)
         _talk(live)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,10 @@ def _open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir())) - 1
 
 
+def _highest_file() -> int:
+    return max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+
+
 def _guests_of(place: Path) -> list[str]:
     found = []
     for entry in Path("/proc").iterdir():
@@ -40,14 +45,17 @@ def _guests_of(place: Path) -> list[str]:
 
 
 @contextmanager
-def _files(limit: int) -> Iterator[None]:
-    """Have at most so many descriptors for as long as the block lasts."""
+def _spare_files(count: int) -> Iterator[None]:
+    """Have room for exactly so many more descriptors for as long as the block lasts."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    try:
+    with contextlib.ExitStack() as stack:
+        highest = _highest_file()
+        while (gap := os.dup(0)) < highest:  # the limit is one of numbers: those below must be taken
+            stack.callback(os.close, gap)
+        os.close(gap)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (gap + count, hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def _start(runtime: Runtime, machine_id: str) -> RuntimeFailure | None:
@@ -66,7 +74,7 @@ async def test_wherever_descriptors_run_out_a_start_fails_whole(made: Lab) -> No
         failures = []
         for spare in range(40):
             machine_id = new_machine_id()
-            with _files(_open_files() + spare):
+            with _spare_files(spare):
                 failure = await _start(runtime, machine_id)
             if failure is None:
                 break
@@ -139,7 +147,7 @@ async def test_a_bare_process_that_cannot_be_kept_track_of_is_not_left_behind(di
         await runtime.open()
         failures: list[RuntimeFailure | None] = []
         for spare in range(20):
-            with _files(_open_files() + spare):
+            with _spare_files(spare):
                 failures.append(await _start(runtime, new_machine_id()))
         assert None in failures
         assert {failure.code for failure in failures if failure} == {"OCI_RUNTIME_FAILED"}

@@ -12,6 +12,7 @@ import pytest
 from dormice.domain.execution import Stream
 from dormice.protocol import guest
 from tests.fuzz.budget import FIRST_SEED, SECONDS, replayable
+from tests.shares import one_at_a_time
 
 SOURCES = Path(__file__).parents[2] / "guest"
 ID = bytes(range(1, 17))
@@ -31,7 +32,8 @@ RUNS = {"frames": 1_000_000, "session": 6_000}
 
 @pytest.fixture(name="fuzzers", scope="module")
 def _fuzzers() -> Path:
-    subprocess.run(["make", "--silent", "-C", SOURCES, "fuzzers"], check=True)
+    with one_at_a_time("fuzzers"):
+        subprocess.run(["make", "--silent", "-C", SOURCES, "fuzzers"], check=True)
     return SOURCES / "build" / "fuzz"
 
 

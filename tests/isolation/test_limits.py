@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from tests.node.machine_lab import SMALL, Lab, Shell, machine, needs_machines
+from tests.faults.small_disk import small_disk
+from tests.node.machine_lab import SMALL, Lab, Shell, lab, machine, needs_machines
 from tests.wait import wait_until_async
 
 from dormice.node import quotas
@@ -72,6 +74,21 @@ print((time.process_time() - used) / (time.monotonic() - start))
 """
 
 
+@pytest.fixture(name="host_disk")
+def _host_disk(tmp_path: Path) -> Iterator[Path]:
+    """What the lab's disks lie on: a file system of their own, where nobody else takes room."""
+    with small_disk("tmpfs", tmp_path / "node", 4096) as disk:
+        yield disk.mountpoint
+
+
+@pytest.fixture(name="on_own_disk")
+async def _on_own_disk(host_disk: Path) -> AsyncIterator[tuple[Lab, Shell]]:
+    async with lab(host_disk.parent) as made:
+        assert made.data == host_disk
+        async with made.opened() as runtime, machine(runtime) as (_, inside):
+            yield made, inside
+
+
 async def test_more_memory_than_promised_is_answered_by_the_oom_killer(
     runtime: ContainerRuntime, started: tuple[Running, Shell]
 ) -> None:
@@ -107,7 +124,8 @@ async def test_a_fork_bomb_ends_with_its_execution(inside: Shell) -> None:
     assert (await inside.run("ls -d /proc/[0-9]* | wc -l")).stdout.strip() <= "9"
 
 
-async def test_a_full_disk_is_full_inside_and_nowhere_else(lab: Lab, inside: Shell) -> None:
+async def test_a_full_disk_is_full_inside_and_nowhere_else(on_own_disk: tuple[Lab, Shell]) -> None:
+    lab, inside = on_own_disk
     before = _free(lab.data)
     full = await inside.run("dd if=/dev/zero of=/root/big bs=1M count=2000")
     assert "No space left on device" in full.stderr
@@ -118,9 +136,10 @@ async def test_a_full_disk_is_full_inside_and_nowhere_else(lab: Lab, inside: She
     assert (await inside.run("rm /root/big && echo x > /root/small && cat /root/small")).stdout == "x\n"
 
 
-async def test_a_disk_without_inodes_is_so_inside_and_nowhere_else(lab: Lab, inside: Shell) -> None:
+async def test_a_disk_without_inodes_is_so_inside_and_nowhere_else(on_own_disk: tuple[Lab, Shell]) -> None:
+    lab, inside = on_own_disk
     before = os.statvfs(lab.data)
-    fill = "import os\ntry:\n    for n in range(1 << 20): os.mkdir(f'/root/many/{n}') if n % 50000 else os.makedirs(f'/root/many/{n}')"
+    fill = "import os\nos.mkdir('/root/many')\ntry:\n    for n in range(1 << 20): os.mknod(f'/root/many/{n}')"
     full = await inside.run(f'python3 -c "{fill}\nexcept OSError as e: print(e.errno)"')
     assert full.stdout == "28\n"
     assert before.f_ffree - os.statvfs(lab.data).f_ffree < 1000
@@ -128,7 +147,8 @@ async def test_a_disk_without_inodes_is_so_inside_and_nowhere_else(lab: Lab, ins
     assert (await inside.run("rm -rf /root/many && echo x > /root/small && cat /root/small")).stdout == "x\n"
 
 
-async def test_a_sparse_file_takes_no_room_of_the_host(lab: Lab, inside: Shell) -> None:
+async def test_a_sparse_file_takes_no_room_of_the_host(on_own_disk: tuple[Lab, Shell]) -> None:
+    lab, inside = on_own_disk
     before = _free(lab.data)
     assert (await inside.run("truncate -s 4T /root/sparse && stat -c %s /root/sparse")).stdout == f"{4 << 40}\n"
     assert before - _free(lab.data) < 256 << 20

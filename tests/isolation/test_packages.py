@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Network
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.node.machine_lab import lab, machine, needs_machines
+from tests.shares import share
 
 from dormice.node.dns import Forwarder
 from dormice.node.network import Networks
@@ -29,15 +29,16 @@ async def _networks(tmp_path: Path) -> AsyncIterator[Networks]:
         await asyncio.get_running_loop().getaddrinfo(MIRROR, 80, type=socket.SOCK_STREAM)
     except OSError:
         pytest.skip("no Debian mirror in reach")
-    networks = Networks(tmp_path, network=IPv4Network("10.233.0.0/24"), name=f"l{os.getpid() % 1_000_000}", pool_size=0)
-    await networks.open()
-    async with asyncio.TaskGroup() as group:
-        forwarder = group.create_task(Forwarder(networks.gateway, networks.network).run())
-        yield networks
-        forwarder.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await forwarder
-    await networks.close()
+    with share() as ours:
+        networks = Networks(tmp_path, network=IPv4Network(ours.network), name=ours.instance("l"), pool_size=0)
+        await networks.open()
+        async with asyncio.TaskGroup() as group:
+            forwarder = group.create_task(Forwarder(networks.gateway, networks.network).run())
+            yield networks
+            forwarder.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await forwarder
+        await networks.close()
 
 
 @pytest.mark.timeout(300)

@@ -1,4 +1,4 @@
-"""A node that kills itself with SIGKILL when it reaches a given function: `python -m tests.node.crashing_node DATA RUN MACHINE STEP`.
+"""A node that kills itself with SIGKILL when it reaches a given function: `python -m tests.node.crashing_node DATA RUN UID MACHINE STEP`.
 
 STEP is a function's qualified name, or `sent` for the moment after the OCI runtime was asked to start.
 """
@@ -27,8 +27,8 @@ def _die_at(step: str) -> None:
     sys.setprofile(watch)
 
 
-async def main(data: str, run: str, machine_id: str, step: str) -> None:
-    lab = Lab(Path(data), Path(run), Path(run).name, IsolatedNetworks(Path(run) / "networks"))
+async def main(data: str, run: str, first_uid: str, machine_id: str, step: str) -> None:
+    lab = Lab(Path(data), Path(run), Path(run).name, int(first_uid), IsolatedNetworks(Path(run) / "networks"))
     runtime = lab.runtime()
     _die_at(step)
     await runtime.open()
@@ -37,4 +37,4 @@ async def main(data: str, run: str, machine_id: str, step: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:5]))
+    asyncio.run(main(*sys.argv[1:6]))

@@ -18,6 +18,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from tests.shares import share
 
 from dormice.domain.execution import Stream
 from dormice.node import syscalls
@@ -100,6 +101,7 @@ class Lab:
     data: Path
     run: Path
     cgroup_parent: str
+    first_uid: int
     networks: NetworkProvider
     reserve_bytes: int = 0
     pids_limit: int = 512
@@ -111,7 +113,7 @@ class Lab:
             data_dir=self.data,
             guest=GUEST,
             run_dir=self.run,
-            first_uid=1_500_000_000,
+            first_uid=self.first_uid,
             reserve_bytes=self.reserve_bytes,
             pids_limit=self.pids_limit,
             disk_bytes_per_second=self.disk_bytes_per_second,
@@ -162,16 +164,17 @@ async def lab(tmp_path: Path, networks: NetworkProvider | None = None) -> AsyncI
     """A lab; whatever a test leaves behind is ended, and nothing of it may stay."""
     name = f"dmlab-{uuid4().hex[:8]}"
     run = Path("/run") / name
-    run.mkdir(mode=0o711)
-    made = Lab(tmp_path / "node", run, name, networks or IsolatedNetworks(run / "networks"))
-    try:
-        yield made
-        async with made.opened() as runtime:
-            for machine in [*run.glob("dm-*"), *(tmp_path / "node/disks/machines").glob("dm-*.ext4")]:
-                await runtime.destroy(machine.name.removesuffix(".ext4"))
-        assert made.leftovers() == []
-    finally:
-        made.remove()
+    with share() as ours:
+        run.mkdir(mode=0o711)
+        made = Lab(tmp_path / "node", run, name, ours.first_uid, networks or IsolatedNetworks(run / "networks"))
+        try:
+            yield made
+            async with made.opened() as runtime:
+                for machine in [*run.glob("dm-*"), *(tmp_path / "node/disks/machines").glob("dm-*.ext4")]:
+                    await runtime.destroy(machine.name.removesuffix(".ext4"))
+            assert made.leftovers() == []
+        finally:
+            made.remove()
 
 
 @dataclass(frozen=True)
@@ -273,9 +276,10 @@ async def machine(
         await runtime.end(machine_id)
 
 
-async def crash(data: Path, run: Path, machine_id: str, step: str) -> None:
-    """Have a node of this lab's directories start a machine, and kill it at a step (see crashing_node.py)."""
-    arguments = ["-m", "tests.node.crashing_node", str(data), str(run), machine_id, step]
+async def crash(made: Lab, machine_id: str, step: str) -> None:
+    """Have another node of this lab start a machine, and kill it at a step (see crashing_node.py)."""
+    lab = (str(made.data), str(made.run), str(made.first_uid))
+    arguments = ["-m", "tests.node.crashing_node", *lab, machine_id, step]
     node = await asyncio.create_subprocess_exec(sys.executable, *arguments)
     assert await asyncio.wait_for(node.wait(), 60) == -signal.SIGKILL
 

@@ -16,6 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.wait import wait_until
+
+from dormice.node.netlink import RouteSocket
 from dormice.node.syscalls import setns, unshare
 
 CLONE_NEWNET = 0x4000_0000
@@ -94,6 +97,9 @@ def host_with_internet() -> Iterator[Namespace]:
             for address in (ELSEWHERE, *DENIED):
                 internet.run(f"ip address add {address}/32 dev up0")
             internet.run("ip link set up0 up")
+            with RouteSocket() as host:
+                index = host.index("up0")
+                wait_until(lambda: host.sends(index), 10, "the host's link is up")
             internet.run(f"ip route add 10.213.0.0/16 via {HOST_PUBLIC}")
             yield internet
     finally:

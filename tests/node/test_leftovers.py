@@ -158,7 +158,7 @@ async def test_what_a_node_killed_at_any_step_has_left_goes_and_the_disk_stays(t
     async with lab(tmp_path) as made:
         async with made.opened() as runtime, machine(runtime, machine_id=machine_id) as (_, inside):
             await inside.run("echo kept > /root/file && sync")
-        await crash(made.data, made.run, machine_id, step)
+        await crash(made, machine_id, step)
         # What waited in a cgroup for a command sees that its node is gone, and ends in its own time.
         wait_until(lambda: not of_host(of_lab(made)).notes, 10, "nobody's processes have ended")
         for leftover in of_host(of_lab(made)).leftovers:
@@ -175,7 +175,7 @@ async def test_what_a_node_killed_at_any_step_has_left_goes_and_the_disk_stays(t
 async def test_a_machine_that_lives_without_its_node_keeps_all_that_is_its_own(tmp_path: Path) -> None:
     machine_id = new_machine_id()
     async with lab(tmp_path) as made:
-        await crash(made.data, made.run, machine_id, "MachineRoot.unmount")
+        await crash(made, machine_id, "MachineRoot.unmount")
         for leftover in of_host(of_lab(made)).leftovers:
             leftover.remove()
         runtime = made.runtime()

@@ -31,7 +31,7 @@ async def test_a_node_killed_at_any_step_is_mended_by_the_next(tmp_path: Path, s
     async with lab(tmp_path) as made:
         async with made.opened() as runtime, machine(runtime, machine_id=machine_id) as (_, inside):
             await inside.run("echo kept > /root/file && sync")
-        await crash(made.data, made.run, machine_id, step)
+        await crash(made, machine_id, step)
         async with made.opened() as _:
             pass
         runtime = made.runtime()

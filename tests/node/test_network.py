@@ -14,10 +14,10 @@ from typing import TypeVar
 
 import pytest
 from tests.node import network_lab as lab
-from tests.wait import wait_until_async
+from tests.wait import wait_until, wait_until_async
 
 from dormice.node import uplink
-from dormice.node.netlink import forget_flows
+from dormice.node.netlink import RouteSocket, forget_flows
 from dormice.node.network import Networks
 from dormice.node.ports import Network
 from dormice.node.runtime import RuntimeFailure
@@ -115,6 +115,17 @@ async def test_nobody_outside_reaches_a_machine_though_answers_do(
             assert question == b"question"
             outside.sendto(b"answer", source)
             assert await lab.receive(served) == b"answer"
+
+
+def test_a_link_sends_once_its_peer_is_up_too(internet: lab.Namespace) -> None:
+    lab.ip(f"link add pair0 type veth peer name pair0 netns {internet.path}")
+    with RouteSocket() as host:
+        index = host.index("pair0")
+        assert not host.sends(index)
+        host.set_up(index)
+        assert not host.sends(index)
+        internet.run("ip link set pair0 up")
+        wait_until(lambda: host.sends(index), 10, "it sends")
 
 
 async def test_outsiders_neither_reach_the_gateway_nor_pass_for_a_machine(
@@ -309,7 +320,7 @@ async def test_a_host_that_was_no_router_forwards_for_nobody_else(internet: lab.
 async def test_rules_that_somebody_flushes_are_loaded_again(internet: lab.Namespace, tmp_path: Path) -> None:
     async with opened(tmp_path, pool_size=1) as networks, asyncio.TaskGroup() as group:
         upkeep = group.create_task(networks.run())
-        await wait_until_async(on_host(machine_interfaces), 5, "the pool is filled")
+        await wait_until_async(on_host(lambda: len(networks._ready)), 5, "the pool is filled")
         before = lab.state_of_the_host()
         lab.run_in_shell("nft flush ruleset")
         await wait_until_async(on_host(lambda: lab.state_of_the_host() == before), 5, "the rules are back")

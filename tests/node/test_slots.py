@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
+from tests.shares import share
 
 from dormice.node import slots as module
 from dormice.node.cgroups import Cgroups
 from dormice.node.launcher import Launcher
 from dormice.node.slots import RANGE_SIZE, Slot, Slots, cgroup_name
 
-FIRST_UID = 1_600_000_000
 AT_ONCE = 4
 
 
-def test_a_range_that_could_not_be_cleaned_is_given_to_one_of_many_who_ask_later(real_cgroups: Cgroups) -> None:
+@pytest.fixture(name="first_uid")
+def _first_uid() -> Iterator[int]:
+    with share() as ours:
+        yield ours.first_uid
+
+
+def test_a_range_that_could_not_be_cleaned_is_given_to_one_of_many_who_ask_later(
+    real_cgroups: Cgroups, first_uid: int
+) -> None:
     launcher = Launcher()
-    slots = Slots(launcher, real_cgroups, first_uid=FIRST_UID, pool_size=0)
+    slots = Slots(launcher, real_cgroups, first_uid=first_uid, pool_size=0)
     barrier = Barrier(AT_ONCE)
 
     def take(_: int) -> Slot:
@@ -27,7 +36,7 @@ def test_a_range_that_could_not_be_cleaned_is_given_to_one_of_many_who_ask_later
         return slots.take()
 
     first = slots.take()
-    assert (first.base, first.cgroup) == (FIRST_UID, cgroup_name(FIRST_UID))
+    assert (first.base, first.cgroup) == (first_uid, cgroup_name(first_uid))
     with subprocess.Popen(["sleep", "1000"]) as stray:
         try:
             # In one hierarchy only, and not in that by which a machine's processes are killed.
@@ -38,7 +47,7 @@ def test_a_range_that_could_not_be_cleaned_is_given_to_one_of_many_who_ask_later
             stray.kill()
     with ThreadPoolExecutor() as threads:
         taken = list(threads.map(take, range(AT_ONCE)))
-    assert sorted(slot.base for slot in taken) == [FIRST_UID + RANGE_SIZE * number for number in range(AT_ONCE)]
+    assert sorted(slot.base for slot in taken) == [first_uid + RANGE_SIZE * number for number in range(AT_ONCE)]
     assert all(real_cgroups.populated(slot.cgroup) for slot in taken)
     for slot in taken:
         slots.put_back(slot)
@@ -48,10 +57,10 @@ def test_a_range_that_could_not_be_cleaned_is_given_to_one_of_many_who_ask_later
 
 
 def test_nobody_who_asks_for_a_range_waits_for_one_that_cannot_be_cleaned(
-    real_cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch
+    real_cgroups: Cgroups, first_uid: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launcher = Launcher()
-    slots = Slots(launcher, real_cgroups, first_uid=FIRST_UID, pool_size=1)
+    slots = Slots(launcher, real_cgroups, first_uid=first_uid, pool_size=1)
     first = slots.take()
     with subprocess.Popen(["sleep", "1000"]) as stray:
         try:
@@ -66,7 +75,7 @@ def test_nobody_who_asks_for_a_range_waits_for_one_that_cannot_be_cleaned(
             third = slots.take()
         finally:
             stray.kill()
-    assert [slot.base for slot in (second, third)] == [FIRST_UID + RANGE_SIZE, FIRST_UID + 2 * RANGE_SIZE]
+    assert [slot.base for slot in (second, third)] == [first_uid + RANGE_SIZE, first_uid + 2 * RANGE_SIZE]
     for slot in (second, third):
         slots.put_back(slot)
     slots.close()

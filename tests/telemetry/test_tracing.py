@@ -17,6 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.conftest import StartLive
 from tests.live import Api, Live, new_key, path_of
+from tests.shares import Share
 from tests.telemetry.authority import Authority
 from tests.telemetry.collector import Collector, attributes, collecting
 from tests.wait import wait_until
@@ -248,7 +249,8 @@ def test_without_a_collector_nothing_of_it_is_loaded(live: Live, start_live: Sta
 
 def refusal(directory: Path, **variables: str) -> str:
     """Return what a server says that does not start."""
-    live = Live(directory, "process", "refused", 0, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", **variables})
+    extra = {"DORMICE_LISTEN": "127.0.0.1:0", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", **variables}
+    live = Live(directory, "process", "refused", Share(0), extra)
     command = [sys.executable, "-m", "dormice.cli", "server"]
     done = subprocess.run(command, env=live.environment(), capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2

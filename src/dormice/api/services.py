@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 class Executions(Protocol):
     """Executions of one machine."""
 
+    @property
+    def closing(self) -> bool:
+        """The server stops: whoever follows is to be let go."""
+        ...
+
     async def create(
         self,
         caller: Caller,

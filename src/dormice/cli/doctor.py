@@ -69,7 +69,7 @@ def _place(settings: Settings) -> Place:
 
 
 def _leftovers(settings: Settings) -> list[Leftover]:
-    from dormice.app import collect  # noqa: PLC0415 - loaded when needed
+    from dormice.app.collect import collect  # noqa: PLC0415 - loaded when needed
 
     found: list[Leftover] = []
     collect(settings, found.append, dry_run=True)

@@ -35,7 +35,7 @@ def declare(parser: Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Remove and print one thing after the other."""
-    from dormice.app import collect  # noqa: PLC0415 - loaded when needed
+    from dormice.app.collect import collect  # noqa: PLC0415 - loaded when needed
     from dormice.config import MISCONFIGURED, SettingsError, from_environment  # noqa: PLC0415 - loaded when needed
 
     given = {name: getattr(arguments, name) for name in _OPTIONS if getattr(arguments, name) is not None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from importlib import import_module
 
 from dormice.cli.commands import Parser
 
@@ -42,18 +43,16 @@ def declare(parser: Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run until a signal ends it. Returns 2 when it cannot work as it is set."""
-    from dormice import app, config  # noqa: PLC0415 - the whole server, loaded only here
+    from dormice import config  # noqa: PLC0415 - loaded when needed
     from dormice.node.runtime import RuntimeFailure  # noqa: PLC0415
     from dormice.store.interface import StoreUnavailable  # noqa: PLC0415
 
     given = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
-    roles: dict[str, Callable[[config.Settings], int | None]] = {
-        "up": app.up,
-        "server": app.server,
-        "node": app.node,
-    }
+    role: Callable[[config.Settings], int | None] = getattr(
+        import_module(f"dormice.app.{arguments.role}"), arguments.role
+    )
     try:
-        return roles[arguments.role](config.from_environment(**given)) or 0
+        return role(config.from_environment(**given)) or 0
     except (config.SettingsError, RuntimeFailure, StoreUnavailable) as error:
         # In one write even when Python buffers nothing: under `up`, another process writes to the same stream.
         print(f"dormice: {error}\n", end="", file=sys.stderr)

@@ -249,6 +249,11 @@ class Executions:
             self._observer.finished(asked)
         return asked
 
+    @property
+    def closing(self) -> bool:
+        """The server stops: whoever follows is to be let go."""
+        return self._feed.closing
+
     async def entries(
         self,
         caller: Caller,
@@ -263,15 +268,13 @@ class Executions:
         """Return the execution and its log above `after`; with wait_ms, waits for the first such entry."""
         execution = await self.get(caller, machine_id, execution_id)
         deadline = self._clock.steady() + wait_ms * 1000
-        while execution.last_sequence <= after and not execution.terminal:
+        while execution.last_sequence <= after and not (execution.terminal or self._feed.closing):
             with self._feed.listen(execution.id) as hint:
                 execution = await self._reread(execution)
                 left = deadline - self._clock.steady()
                 if execution.last_sequence > after or execution.terminal or left <= 0:
                     break
                 execution = await hint.wait(left / 1_000_000) or await self._reread(execution)
-            if self._feed.closing:
-                break
         if execution.last_sequence <= after:
             return execution, []
         entries = await self._store.entries(execution, after=after, limit=limit, max_bytes=max_bytes)

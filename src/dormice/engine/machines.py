@@ -161,10 +161,10 @@ class Machines:
         return await self._store.page(caller.organization_id, before=before, limit=limit)
 
     async def changes(self, caller: Caller, machine_id: str) -> AsyncIterator[Machine | None]:
-        """Yield the machine as it is, then at every change, until it has settled; None every 15 s without change."""
+        """Yield the machine as it is, then at every change, until it has settled or the server stops; None every 15 s without change."""
         machine = await self.get(caller, machine_id)
         yield machine
-        while not settled(machine):
+        while not (settled(machine) or self._feed.closing):
             with self._feed.listen(machine.id) as hint:
                 newer = await self._reread(machine)
                 if newer.revision == machine.revision:

@@ -20,7 +20,8 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_DELADDR = 16, 17, 18, 20, 21
 _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_NEWNEIGH = 24, 25, 28
 _IFF_UP = 1
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 4, 18, 28
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 4, 16, 18, 28
+_LINK_HEADER, _OPER_UP = 16, b"\6"
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL = 1, 2, 3
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
@@ -80,6 +81,14 @@ class RouteSocket:
 
     def set_up(self, index: int) -> None:
         self._netlink.request(_RTM_NEWLINK, _NLM_ACK, _link(index=index, flags=_IFF_UP), f"interface {index}")
+
+    def sends(self, index: int) -> bool:
+        """Whether an interface sends what it is given. One whose peer was set up after it begins to a moment later, and drops all until then.
+
+        Newer kernels hurry when they are asked.
+        """
+        [message] = self._netlink.request(_RTM_GETLINK, _NLM_ACK, _link(index=index), f"interface {index}")
+        return dict(_attributes(message[_LINK_HEADER:])).get(_IFLA_OPERSTATE) == _OPER_UP
 
     def delete_link(self, name: str) -> None:
         """Delete an interface, and with it its peer, addresses and routes. One that is gone is no error."""

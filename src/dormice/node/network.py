@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import random
 import re
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +44,8 @@ _INSIDE = "eth0"
 _HOST_MAC = bytes.fromhex("02646d000000")
 _FIRST_SLOT = 2  # 0 is the network's own address, 1 the gateway
 _PAUSE_AFTER_FAILURE = 1.0  # seconds
+_LINK_SECONDS = 5.0
+_LOOK_AGAIN_SECONDS = 0.001
 _GREEDY_MACHINES = 512
 _SETTINGS_INSIDE = {
     "ipv6/conf/all/disable_ipv6": "1",
@@ -347,6 +351,10 @@ class Networks:
             host.set_up(index)
             host.add_neighbour(index, address, mac)
             host.add_route(IPv4Network(address), index=index)
+            self._set_up_inside(address, inside)
+            _wait_for_link(host, index, interface)
+
+    def _set_up_inside(self, address: IPv4Address, inside: RouteSocket) -> None:
         index = inside.index(_INSIDE)
         inside.set_up(LOOPBACK_INDEX)
         inside.set_up(index)
@@ -375,6 +383,15 @@ class Networks:
             host.delete_link(self._interface(slot))
         forget_flows(self._address(slot))  # the next machine with this address must not inherit them
         self._taken.discard(slot)
+
+
+def _wait_for_link(host: RouteSocket, index: int, interface: str) -> None:
+    """Wait until the host sends what is for a machine: an answer that comes sooner would be lost. Raises OSError."""
+    until = time.monotonic() + _LINK_SECONDS
+    while not host.sends(index):
+        if time.monotonic() > until:
+            raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN), interface)
+        time.sleep(_LOOK_AGAIN_SECONDS)
 
 
 def _new_namespace() -> tuple[int, RouteSocket]:

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 FIRST_BACKOFF_SECONDS = 0.05
 LAST_BACKOFF_SECONDS = 2.0
+LOOK_AGAIN_SECONDS = 0.1
+"""For a server that is not there yet: it is on this host, and to look costs next to nothing."""
 STOP_MARGIN_SECONDS = 20.0
 """How long after its grace a guest may take to sync before it is killed."""
 POWEROFF_SECONDS = 2.0
@@ -116,15 +118,16 @@ class Node:
                 await asyncio.get_running_loop().create_unix_connection(lambda c=connection: c, self._server_socket)  # type: ignore[misc]
             except OSError as error:
                 log.debug("server is not there yet: %s", error)
-            else:
-                self._server = connection
-                connection.send(self._hello())
-                await connection.lost.wait()
-                if connection.welcomed:
-                    backoff = FIRST_BACKOFF_SECONDS
-                log.warning("connection to the server was lost")
-                self._server = None
-                self._drop_links()
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+                continue
+            self._server = connection
+            connection.send(self._hello())
+            await connection.lost.wait()
+            if connection.welcomed:
+                backoff = FIRST_BACKOFF_SECONDS
+            log.warning("connection to the server was lost")
+            self._server = None
+            self._drop_links()
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, LAST_BACKOFF_SECONDS)
 

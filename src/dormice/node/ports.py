@@ -1,6 +1,6 @@
 """What the container runtime needs from its neighbours: images to run and networks to run them in.
 
-`images.py` implements `ImageSource`, `network.py` implements `NetworkProvider`, `app.py` puts them together.
+`images.py` implements `ImageSource`, `network.py` implements `NetworkProvider`, `app/node.py` puts them together.
 """
 
 from __future__ import annotations

@@ -98,12 +98,18 @@ class ProcessRuntime:
             reached(CrashPoint.MACHINE_LAUNCHED)
             records.write(self._record(machine_id), Record(boot_id, 0, spec, environment, records.identify(pid)))
         except OSError as error:
+            if (running := self._machines.pop(machine_id, None)) is not None:
+                await asyncio.to_thread(_kill_child, running.pidfd)
+                os.close(running.pidfd)  # the end needs one, and there may be no other
             await self.end(machine_id)
             raise host_failure(error) from error
         return running
 
     async def end(self, machine_id: str) -> None:
-        await asyncio.to_thread(self._kill, machine_id, self._machines.get(machine_id))
+        try:
+            await asyncio.to_thread(self._kill, machine_id, self._machines.get(machine_id))
+        except OSError as error:
+            raise host_failure(error) from error
         running = self._machines.pop(machine_id, None)
         if running is not None:
             os.close(running.pidfd)
@@ -230,6 +236,12 @@ def _alive(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return not poll.poll(0)
+
+
+def _kill_child(pidfd: int) -> None:
+    """Kill a process that is our child, and reap it."""
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
 
 
 def _kill(pid: int) -> bool:

@@ -135,4 +135,6 @@ async def _follow(call: Call, services: Services, renderer: EventRenderer, after
         if execution.terminal and after >= execution.last_sequence:
             return
         if not entries:
+            if services.executions.closing:
+                return
             yield sse.KEEP_ALIVE
