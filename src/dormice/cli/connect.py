@@ -19,7 +19,11 @@ def server_options(parser: argparse.ArgumentParser) -> None:
 
 def connect(arguments: argparse.Namespace, *, retries: int = RETRIES) -> Connection:
     """Raises ConfigurationError if there is no key, or if the base URL is none."""
-    found = settings.resolve(base_url=arguments.base_url)
+    return connection(settings.resolve(base_url=arguments.base_url), retries=retries)
+
+
+def connection(found: settings.ClientSettings, *, retries: int = RETRIES) -> Connection:
+    """Return a connection to the server of these settings."""
     return Connection(found, _transport(found.base_url), timeout=Timeout(), max_retries=retries)
 
 

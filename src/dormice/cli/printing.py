@@ -28,18 +28,18 @@ def list_options(parser: argparse.ArgumentParser) -> None:
 
 
 def pages(
-    connection: Connection, path: str, arguments: argparse.Namespace, **query: str | None
+    connection: Connection, path: str, arguments: argparse.Namespace, *, name: str = "items", **query: str | bool | None
 ) -> Iterator[list[Record]]:
-    """The pages of a list up to `--max-items`. The walk ends at an empty page or one without a cursor."""
+    """The pages of a list up to `--max-items`; `name` is its field in the answer. The walk ends at a page without a cursor."""
     left = arguments.max_items
     cursor = arguments.cursor
     while left is None or left > 0:
         asked = {"limit": arguments.limit, "cursor": cursor, **query}
         page = connection.call("GET", path, query=asked).json()
-        items = page["items"] if left is None else page["items"][:left]
+        items = page[name][:left]
         yield items
         cursor = page.get("next_cursor")
-        if not cursor or not items:
+        if not cursor:
             return
         left = left and left - len(items)
 
@@ -56,19 +56,25 @@ def show(record: Record, *, as_json: bool) -> None:
 
 
 def show_pages(pages: Iterable[list[Record]], columns: Columns, *, as_json: bool) -> None:
-    """A list. The first page decides how wide its columns are."""
+    """A list, each page as it comes. Its first records decide how wide its columns are."""
     widths: list[int] = []
     for page in pages:
         if as_json:
-            for record in page:
-                print(json.dumps(record))
-            continue
-        rows = [[_cell(value(record)) for value in columns.values()] for record in page]
-        if not widths:
-            rows.insert(0, [name.upper() for name in columns])
-            widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+            lines = [json.dumps(record) for record in page]
+        else:
+            rows = [[_cell(value(record)) for value in columns.values()] for record in page]
+            if rows and not widths:
+                rows.insert(0, _head(columns))
+                widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+            lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        if lines:
+            print("\n".join(lines), flush=True)
+    if not widths and not as_json:
+        print("  ".join(_head(columns)))
+
+
+def _head(columns: Columns) -> list[str]:
+    return [name.upper() for name in columns]
 
 
 def _cell(value: object) -> str:

@@ -1,4 +1,4 @@
-"""The paths of the machine surface. Ids are escaped, so that an odd one stays within its segment."""
+"""The paths of both surfaces. Ids are escaped, so that an odd one stays within its segment."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from urllib.parse import quote, urlencode
 MACHINES = "/v1/machines"
 KEYS = "/v1/keys"
 LIMITS = "/v1/limits"
+WORKFLOWS = "/api/v1/workflows"
+RUNS = "/api/v1/executions"
+WORKERS = "/api/v1/workers"
+SCHEDULES = "/api/v1/schedules"
+EVENTS = "/api/v1/events"
 
 
 def _below(path: str, name: str, what: str) -> str:
@@ -31,6 +36,18 @@ def execution(machine_id: str, execution_id: str) -> str:
 
 def key(key_id: str) -> str:
     return _below(KEYS, key_id, "key_id")
+
+
+def workflow(workflow_id: str) -> str:
+    return _below(WORKFLOWS, workflow_id, "workflow_id")
+
+
+def run(run_id: str) -> str:
+    return _below(RUNS, run_id, "run_id")
+
+
+def schedule(schedule_id: str) -> str:
+    return _below(SCHEDULES, schedule_id, "schedule_id")
 
 
 def with_query(path: str, query: Mapping[str, str | int | bool | None]) -> str:

@@ -21,6 +21,8 @@ class ClientSettings(NamedTuple):
     api_key: str
     """Empty: no key is sent, which a server in local mode takes."""
     org_id: str | None
+    project_id: str | None = None
+    """Of which project runs are; None: of the organization's default one."""
 
     def __repr__(self) -> str:
         return f"ClientSettings(base_url={self.base_url!r}, org_id={self.org_id!r})"
@@ -29,6 +31,8 @@ class ClientSettings(NamedTuple):
         headers = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         if self.org_id:
             headers["x-dedalus-org-id"] = self.org_id
+        if self.project_id:
+            headers["x-project-id"] = self.project_id
         return headers
 
 
