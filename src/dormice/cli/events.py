@@ -19,7 +19,7 @@ from dormice.client.errors import APIConnectionError
 
 COLUMNS: Columns = {
     "sequence": lambda event: f"{event['sequence_id']:8}",
-    "at": lambda event: f"{event['created_at']:27}",
+    "at": lambda event: f"{event['created_at']:32}",
     "type": lambda event: f"{event['event_type'] or '-':16}",
     "data": lambda event: json.dumps(event["data"]),
 }
@@ -29,7 +29,9 @@ def declare(parser: Parser) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     publish = command(commands, "publish", "Publish an event; runs that wait for it go on", _publish)
     publish.add_argument("topic", type=word, metavar="TOPIC")
-    publish.add_argument("data", type=document, nargs="?", default="null", metavar="JSON", help="or - for stdin (null)")
+    publish.add_argument(
+        "--data", type=document, default="null", metavar="JSON", help="what it says; - reads it from stdin"
+    )
     publish.add_argument("--type", metavar="TYPE", help="what kind of event it is")
     listing = command(commands, "list", "Show the events of a topic", _list)
     listing.add_argument("topic", type=word, metavar="TOPIC")

@@ -74,19 +74,14 @@ def declare(parser: Parser) -> None:
         each.add_argument("run_id", type=word, metavar="RUN-ID")
     resume.add_argument("step", type=word, metavar="STEP", help="the key of the step that waits")
     resume.add_argument(
-        "answer", type=document, nargs="?", default="null", metavar="JSON", help="or - for stdin (null)"
+        "--data", type=document, default="null", metavar="JSON", help="the answer; - reads it from stdin"
     )
 
 
 def _declare_start(start: Parser) -> None:
     start.add_argument("workflow", type=word, metavar="WORKFLOW")
     start.add_argument(
-        "payload",
-        type=document,
-        nargs="?",
-        default="null",
-        metavar="JSON",
-        help="what it is given, or - for stdin (null)",
+        "--payload", type=document, default="null", metavar="JSON", help="what it is given; - reads it from stdin"
     )
     start.add_argument("--deployment", type=word, metavar="ID", help="whose workers run it (default: the latest)")
     start.add_argument("--queue", type=word, metavar="NAME", help="where it waits for a worker")
@@ -187,7 +182,7 @@ def _cancel(arguments: argparse.Namespace) -> int:
 
 def _resume(arguments: argparse.Namespace) -> int:
     path = f"{routes.run(arguments.run_id)}/resume"
-    reply = post(connect(arguments), path, {"step_key": arguments.step}, data=arguments.answer)
+    reply = post(connect(arguments), path, {"step_key": arguments.step}, data=arguments.data)
     show(reply.json(), as_json=arguments.json)
     return 0
 
@@ -215,6 +210,7 @@ def _events(arguments: argparse.Namespace) -> int:
     if run["root_execution_id"]:
         run = _run(server, run["root_execution_id"])
     workflow_id, run_id = run["workflow_id"], run["id"]
+    arguments.follow = arguments.follow and run["status"] not in FINISHED_RUN
     show_events(
         server,
         f"workflow/{workflow_id}/{run_id}",
