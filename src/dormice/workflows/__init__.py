@@ -32,6 +32,7 @@ from dormice.workflows.errors import (
     WorkflowError,
 )
 from dormice.workflows.records import CommandResult, RunPage, WorkflowRun
+from dormice.workflows.starts import Event, Events, Schedule, Tick, Trigger
 from dormice.workflows.steps import Retry
 from dormice.workflows.worker import Worker
 
@@ -40,7 +41,9 @@ __all__ = [
     "ChildFailed",
     "CommandResult",
     "Context",
+    "Event",
     "EventTimeout",
+    "Events",
     "NonDeterministic",
     "NonRetryable",
     "NotJson",
@@ -48,7 +51,10 @@ __all__ = [
     "Retry",
     "RunFailed",
     "RunPage",
+    "Schedule",
     "StepFailed",
+    "Tick",
+    "Trigger",
     "Worker",
     "Workflow",
     "WorkflowError",

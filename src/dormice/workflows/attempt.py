@@ -85,6 +85,8 @@ class Attempt:
         """Run the function and report what came of it."""
         try:
             report = await self._outcome()
+            if isinstance(report, Suspended) and self._journal.questions:
+                report = await self._ask(report)
             if isinstance(report, Suspended) and self._journal.commands:
                 report = await self._begin_commands(report)
             while report is not None and self._stop is not Stop.LOST:
@@ -92,6 +94,15 @@ class Attempt:
                 report = self._after(report, answer)
         finally:
             self.ended.set()
+
+    async def _ask(self, report: Suspended) -> Report:
+        """Publish what the run asks, before it waits for the answers."""
+        for question in self._journal.questions:
+            try:
+                await self._reporter.publish(question)
+            except LinkFailed as failure:
+                return self._failed(f"it could not be asked: {failure}", retryable=False)
+        return report
 
     async def _begin_commands(self, report: Suspended) -> Report | None:
         """Have the commands run that the run waits for; those that cannot be begun are steps that have failed."""

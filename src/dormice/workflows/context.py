@@ -16,7 +16,7 @@ from dormice.client.argv import as_argv
 from dormice.workflows import documents, steps
 from dormice.workflows.errors import ChildFailed, EventTimeout, LetGo, NonDeterministic, StepFailed
 from dormice.workflows.journal import Journal
-from dormice.workflows.messages import Assignment, Child, Command, Step, StepDone, Wait
+from dormice.workflows.messages import Assignment, Child, Command, NewEvent, Publication, Step, StepDone, Wait
 from dormice.workflows.records import CommandResult
 from dormice.workflows.steps import Retry
 
@@ -164,6 +164,30 @@ class Context:
             raise EventTimeout(key)
         data = documents.decode(recorded.outputs, _Event, f"event {key!r}").data
         return documents.decode(data, returns, f"the data of event {key!r}")
+
+    @overload
+    async def suspend(self, key: str, data: object = ..., *, timeout: float | None = ..., returns: type[T]) -> T: ...
+    @overload
+    async def suspend(self, key: str, data: object = ..., *, timeout: float | None = ...) -> Any: ...
+    async def suspend(self, key: str, data: object = None, *, timeout: float | None = None, returns: Any = Any) -> Any:
+        """Ask people something, wait for their answer without holding a worker, and return it.
+
+        `data` is what they are asked. They answer on the server's page `/approve/{root_id}/{key}`, or by
+        `dormice runs resume`; the first answer counts. `data` may have a `_form`, which is what the page shows: a `title`, a `description`,
+        and `fields` with a `key` and a `type` each. If the worker dies just then, it is asked twice. Raises EventTimeout when no answer
+        comes within `timeout` seconds.
+        """
+        recorded = self._journal.begin(key)
+        if recorded is None:
+            topic = f"workflow/{self.root_workflow_id}/{self.root_id}"
+            event = NewEvent(event_type=f"suspend_{key}", data=documents.encode(data, f"the question of {key!r}"))
+            self._journal.questions.append(Publication(topic=topic, execution_id=self.run_id, events=[event]))
+            delay_ms = None if timeout is None else round(timeout * 1000)
+            raise self._journal.wait_for(Wait(step_key=key, wait_type="suspend", topic=topic, delay_ms=delay_ms))
+        if recorded.failed:
+            raise EventTimeout(key)
+        answer = documents.decode(recorded.outputs, _Event, f"the answer to {key!r}").data
+        return documents.decode(answer, returns, f"the answer to {key!r}")
 
     @overload
     async def child(

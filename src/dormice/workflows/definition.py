@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from dormice.workflows import documents
 from dormice.workflows.context import Context
+from dormice.workflows.starts import Schedule, Trigger
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -33,6 +34,8 @@ class Workflow(Generic[P, R]):
         id: str | None = None,  # noqa: A002 - what it is
         queue: Queue | str | None = None,
         timeout: float | None = None,
+        schedule: Schedule | str | None = None,
+        trigger: Trigger | str | None = None,
     ) -> None:
         if not inspect.iscoroutinefunction(function):
             raise TypeError("a workflow is an async function: async def f(ctx: Context, payload: P) -> R")
@@ -50,6 +53,8 @@ class Workflow(Generic[P, R]):
         self.queue = Queue(queue) if isinstance(queue, str) else queue
         self.timeout = timeout
         """Seconds that a run may be with workers in one attempt; whole seconds are counted."""
+        self.schedule = Schedule(schedule) if isinstance(schedule, str) else schedule
+        self.trigger = Trigger(trigger) if isinstance(trigger, str) else trigger
         self.takes_payload = len(positional) == 2
         hints = documents.hints(function)
         self.payload_type: Any = hints.get(positional[1].name, Any) if self.takes_payload else None
@@ -88,6 +93,8 @@ def workflow(
     id: str | None = None,
     queue: Queue | str | None = None,
     timeout: float | None = None,
+    schedule: Schedule | str | None = None,
+    trigger: Trigger | str | None = None,
 ) -> _Decorator: ...
 def workflow(
     function: Callable[..., Awaitable[Any]] | None = None, /, **options: Any
@@ -95,7 +102,8 @@ def workflow(
     """Make an async function a workflow: `@workflow`, or `@workflow(queue=Queue("mail", 4))`.
 
     `id` is the function's name unless it is given, and what runs are started by. `queue` is the workflow's own, without a
-    limit, unless it is given. `timeout` bounds each attempt, in seconds.
+    limit, unless it is given. `timeout` bounds each attempt, in seconds. With a `schedule` (or its cron expression) or a `trigger` (or its
+    topic), a worker has the server start runs by itself.
     """
     decorator = _Decorator(options)
     return decorator if function is None else Workflow(function, **options)

@@ -7,7 +7,7 @@
         ├── NotJson                a value cannot be written as JSON, or read back as what it is annotated as
         ├── StepFailed             a step has failed in all its attempts
         ├── ChildFailed            a child has failed, or was cancelled
-        └── EventTimeout           (also a TimeoutError) an event did not come in time
+        └── EventTimeout           (also a TimeoutError) an event, or an answer, did not come in time
 
 Any other exception that leaves a workflow function fails the attempt, and there is another one as long as its retries last.
 """
@@ -60,7 +60,7 @@ class ChildFailed(NonRetryable):
 
 
 class EventTimeout(NonRetryable, TimeoutError):
-    """No event came in the time that was given."""
+    """No event, or no answer, came in the time that was given."""
 
     def __init__(self, step_key: str) -> None:
         super().__init__(f"event {step_key!r} did not come in time")

@@ -91,6 +91,21 @@ class Wait(Struct, kw_only=True, omit_defaults=True):
     topic: str | None = None
 
 
+class NewEvent(Struct, kw_only=True):
+    """An event of a run."""
+
+    event_type: str
+    data: Raw
+
+
+class Publication(Struct, kw_only=True):
+    """Events of a run, to be published."""
+
+    topic: str
+    execution_id: str
+    events: Sequence[NewEvent]
+
+
 class Command(Struct, kw_only=True):
     """A command to be run on a machine, and waited for."""
 
@@ -166,6 +181,30 @@ class Offer(Struct, kw_only=True, omit_defaults=True):
     concurrency_limit: int | None = None
     input_schema: Mapping[str, object] | None = None
     output_schema: Mapping[str, object] | None = None
+    scheduled: bool = False
+    trigger_on_event: bool = False
+
+
+class PutSchedule(Struct, kw_only=True):
+    """A schedule that is to be."""
+
+    workflow_id: str
+    cron: str
+    timezone: str
+    key: str
+    catch_up: str | None
+    overlap: bool | None
+
+
+class PutTrigger(Struct, kw_only=True):
+    """A trigger that is to be."""
+
+    workflow_id: str
+    deployment_id: str
+    event_topic: str
+    batch_size: int
+    batch_timeout_seconds: int | None
+    queue_name: str | None
 
 
 class Connect(Struct, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 
 import msgspec
@@ -15,7 +15,17 @@ from dormice.workflows.attempt import Attempt, Stop
 from dormice.workflows.definition import Workflow
 from dormice.workflows.lease import Lease
 from dormice.workflows.link import Link, LinkFailed
-from dormice.workflows.messages import Abandoned, Assignment, Cancel, Connect, Connected, Ended, Offer
+from dormice.workflows.messages import (
+    Abandoned,
+    Assignment,
+    Cancel,
+    Connect,
+    Connected,
+    Ended,
+    Offer,
+    PutSchedule,
+    PutTrigger,
+)
 from dormice.workflows.reporter import Reporter
 
 log = logging.getLogger("dormice.workflows")
@@ -24,6 +34,8 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
 SILENCE_SECONDS = 30.0
 """How long nothing may come before a connection counts as dead; the server says something far more often."""
+_REFUSED = frozenset({400, 404, 409, 413, 422})
+"""Asked again, it would be refused again."""
 
 
 class Session:
@@ -130,7 +142,20 @@ class Session:
                 case Cancel() as cancel:
                     self._cancel(cancel)
                 case Connected() as connected:
+                    if connected.worker_id != self._reporter.worker_id:
+                        await self._arrange()
                     self._take_up(connected, sent)
+
+    async def _arrange(self) -> None:
+        """Have the server start runs by itself, of the workflows that say when. What it refuses is said, and left out."""
+        for workflow in self._workflows.values():
+            for path, body in _starts(workflow, self._deployment_id):
+                try:
+                    await self._link.ask(path, messages.encode(body), SILENCE_SECONDS)
+                except LinkFailed as failure:
+                    if failure.status not in _REFUSED:
+                        raise
+                    log.error("%s does not start by itself: %s", workflow.id, failure)  # noqa: TRY400 - no fault of ours
 
     def _take_up(self, connected: Connected, sent: float) -> None:
         self._lease.begin(connected.lost_ms, sent)
@@ -178,6 +203,34 @@ class Session:
             attempt.stop(Stop.LOST)
 
 
+def _starts(workflow: Workflow[object, object], deployment_id: str) -> Iterator[tuple[str, PutSchedule | PutTrigger]]:
+    """Yield what a workflow is to be started by, and where that is told."""
+    if (schedule := workflow.schedule) is not None:
+        yield (
+            "/api/v1/schedules",
+            PutSchedule(
+                workflow_id=workflow.id,
+                cron=schedule.cron,
+                timezone=schedule.timezone,
+                key=schedule.key,
+                catch_up=schedule.catch_up,
+                overlap=schedule.overlap,
+            ),
+        )
+    if (trigger := workflow.trigger) is not None:
+        yield (
+            "/api/v1/event-triggers/register",
+            PutTrigger(
+                workflow_id=workflow.id,
+                deployment_id=deployment_id,
+                event_topic=trigger.topic,
+                batch_size=trigger.batch_size,
+                batch_timeout_seconds=trigger.batch_timeout,
+                queue_name=None if workflow.queue is None else workflow.queue.name,
+            ),
+        )
+
+
 def _offer(workflow: Workflow[object, object]) -> Offer:
     return Offer(
         workflow_id=workflow.id,
@@ -185,4 +238,6 @@ def _offer(workflow: Workflow[object, object]) -> Offer:
         concurrency_limit=None if workflow.queue is None else workflow.queue.limit,
         input_schema=documents.schema(workflow.payload_type) if workflow.takes_payload else None,
         output_schema=documents.schema(workflow.result_type),
+        scheduled=True,
+        trigger_on_event=workflow.trigger is not None,
     )

@@ -43,6 +43,9 @@ class OfferEntry(Struct, kw_only=True):
     input_schema: Raw = field(default_factory=wire.nothing)
     output_schema: Raw = field(default_factory=wire.nothing)
     retry_policy: Raw = field(default_factory=wire.nothing)
+    scheduled: bool = False
+    """Whether it may be put on a schedule."""
+    trigger_on_event: bool = False
 
 
 class ConnectRequest(Struct, kw_only=True):
@@ -190,4 +193,6 @@ def _offer(entry: OfferEntry) -> Offering:
         spec=msgspec.json.encode(spec),
         queue_name=entry.queue_name,
         concurrency_limit=entry.concurrency_limit,
+        scheduled=entry.scheduled,
+        trigger_on_event=entry.trigger_on_event,
     )

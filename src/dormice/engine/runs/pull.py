@@ -31,6 +31,8 @@ class Offering(Struct, frozen=True, kw_only=True):
     spec: Json
     queue_name: str | None = None
     concurrency_limit: int | None = None
+    scheduled: bool = False
+    trigger_on_event: bool = False
 
 
 class ConnectOrder(Struct, frozen=True, kw_only=True):
@@ -108,6 +110,8 @@ class Pull:
                 deployment_id=deployment_id,
                 kind="workflow",
                 id=offer.workflow_id,
+                scheduled=offer.scheduled,
+                trigger_on_event=offer.trigger_on_event,
                 spec=offer.spec,
                 created_at=0,
                 updated_at=0,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import apsw
 
 from dormice.domain.execution import Micros
-from dormice.domain.run import Run, RunState, WaitKind
+from dormice.domain.run import Event, Run, RunState, WaitKind
 from dormice.store.sqlite import run_rows, run_submits, run_waits, statements
 from dormice.store.sqlite.run_unit import RunUnit
 from dormice.store.workflows import Attempt, Due, NewRun, NewWait, Refused, Suspended
@@ -68,14 +68,17 @@ def _wait(unit: RunUnit, run: Run, new: NewWait) -> None:
     unit.db.execute(_WAITS["insert_together"], values)
     if new.topic is None:
         return
-    cursor = unit.db.execute(_WAITS["cursor"], (run.number, new.topic)).get or 0
-    of_topic = run.project_id, new.topic
-    if new.event_type is None:
-        row = unit.db.execute(_EVENTS["after"], (*of_topic, cursor, run.created_at - 1, 1)).fetchone()
-    else:
-        row = unit.db.execute(_EVENTS["first_of_type"], (*of_topic, cursor, new.event_type)).fetchone()
-    if row is not None:
-        event = run_rows.event(row)
+    event = _came_before(unit, run, new.topic, new.event_type)
+    if event is not None:
         unit.db.execute(_WAITS["set_cursor"], (run.number, event.topic, event.sequence))
         unit.put_step(run, run_waits.event_step(new.step_key, event))
         unit.db.execute(_WAITS["delete"], (run.number, new.step_key))
+
+
+def _came_before(unit: RunUnit, run: Run, topic: str, event_type: str | None) -> Event | None:
+    """Return the event that a wait was for, if it was published since the run was made and the run was not given it."""
+    if event_type is not None:
+        return run_waits.answered_before(unit, run, topic, event_type)
+    cursor = unit.db.execute(_WAITS["cursor"], (run.number, topic)).get or 0
+    row = unit.db.execute(_EVENTS["after"], (run.project_id, topic, cursor, run.created_at - 1, 1)).fetchone()
+    return None if row is None else run_rows.event(row)

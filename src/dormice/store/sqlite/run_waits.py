@@ -62,6 +62,18 @@ def expire(db: apsw.Connection, run_id: str, step_key: str, now: Micros) -> Move
     return Moved(run=unit.end_wait(run, step), changed=unit.changed)
 
 
+def answered_before(unit: RunUnit, run: Run, topic: str, event_type: str) -> Event | None:
+    """Return the answer, a `resume_…`, to what a run has asked, if it came before its wait was known."""
+    asked_for = event_type.replace("resume_", "suspend_", 1)
+    since = unit.db.execute(_EVENTS["suspended"], (run.project_id, topic, asked_for, run.id)).get
+    if since is None:
+        since = unit.db.execute(_EVENTS["suspended_by_anybody"], (run.project_id, topic, asked_for)).get
+    if since is None:
+        return None
+    row = unit.db.execute(_EVENTS["resumed"], (run.project_id, topic, since, event_type)).fetchone()
+    return None if row is None else run_rows.event(row)
+
+
 def _came_before(unit: RunUnit, run: Run, new: NewWait) -> Event | None:
     """Return the event that a wait was for, if it was published before the wait was known.
 
@@ -71,14 +83,7 @@ def _came_before(unit: RunUnit, run: Run, new: NewWait) -> Event | None:
     if new.topic is None:
         return None
     if new.kind is WaitKind.SUSPEND and new.event_type is not None:
-        asked_for = new.event_type.replace("resume_", "suspend_", 1)
-        since = unit.db.execute(_EVENTS["suspended"], (run.project_id, new.topic, asked_for, run.id)).get
-        if since is None:
-            since = unit.db.execute(_EVENTS["suspended_by_anybody"], (run.project_id, new.topic, asked_for)).get
-        if since is None:
-            return None
-        row = unit.db.execute(_EVENTS["resumed"], (run.project_id, new.topic, since, new.event_type)).fetchone()
-        return None if row is None else run_rows.event(row)
+        return answered_before(unit, run, new.topic, new.event_type)
     cursor = unit.db.execute(_WAITS["cursor"], (run.number, new.topic)).get
     since_at = 0 if cursor is not None else (run.running_since or unit.now)
     values = (run.project_id, new.topic, cursor or 0, since_at, run.id)
