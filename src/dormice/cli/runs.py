@@ -139,11 +139,16 @@ _PAST = {"failed": "failed", "cancelled": "been cancelled"}
 
 
 def _ended(server: Connection, run_id: str) -> Record:
-    """The run once it has ended."""
-    while True:
-        run: Record = server.call("GET", routes.run(run_id), query={"wait_ms": POLL_MS}).json()
-        if run["status"] in FINISHED_RUN:
-            return run
+    """The run once it has ended. If no worker is there to run it, a line on stderr says so."""
+    run = _run(server, run_id)
+    if run["status"] == "queued":
+        why = server.call("GET", f"{routes.run(run_id)}/queue").json()
+        if why["reason"] == "no_worker":
+            text = f"{run_id} waits for a worker of deployment {run['deployment_id']}: dormice worker runs one"
+            print(f"dormice: {text}", file=sys.stderr, flush=True)
+    while run["status"] not in FINISHED_RUN:
+        run = server.call("GET", routes.run(run_id), query={"wait_ms": POLL_MS}).json()
+    return run
 
 
 def _list(arguments: argparse.Namespace) -> int:

@@ -12,8 +12,7 @@ from dormice.client import routes
 COLUMNS: Columns = {
     "workflow": lambda workflow: workflow["workflow_id"],
     "deployment": lambda workflow: workflow["deployment_id"],
-    "scheduled": lambda workflow: "yes" if workflow["scheduled"] else "no",
-    "triggered": lambda workflow: "yes" if workflow["trigger_on_event"] else "no",
+    "by events": lambda workflow: "yes" if workflow["trigger_on_event"] else "no",
     "created": lambda workflow: workflow["created_at"],
 }
 
