@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -10,25 +11,27 @@ from dormice.domain.execution import Execution
 
 
 class Listener:
-    """Hears of one key from `__enter__` to `__exit__`. Enter before looking, so that no change falls between."""
+    """Hears of its keys from `__enter__` to `__exit__`. Enter before looking, so that no change falls between."""
 
-    def __init__(self, listeners: dict[str, list[Listener]], key: str) -> None:
+    def __init__(self, listeners: dict[str, list[Listener]], keys: Sequence[str]) -> None:
         self._listeners = listeners
-        self._key = key
+        self._keys = keys
         self._heard: asyncio.Future[Execution | None] = asyncio.get_running_loop().create_future()
 
     def __enter__(self) -> Self:
-        self._listeners.setdefault(self._key, []).append(self)
+        for key in self._keys:
+            self._listeners.setdefault(key, []).append(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        others = self._listeners.get(self._key)
-        if others is not None and self in others:
-            others.remove(self)
-            if not others:
-                del self._listeners[self._key]
+        for key in self._keys:
+            others = self._listeners.get(key)
+            if others is not None and self in others:
+                others.remove(self)
+                if not others:
+                    del self._listeners[key]
 
     def hear(self, news: Execution | None) -> None:
         """Be told."""
@@ -65,6 +68,6 @@ class Feed:
         for listener in self._listeners.pop(key, ()):
             listener.hear(news)
 
-    def listen(self, key: str) -> Listener:
-        """Return a listener, to be used as a context manager."""
-        return Listener(self._listeners, key)
+    def listen(self, *keys: str) -> Listener:
+        """Return a listener to any of these keys, to be used as a context manager."""
+        return Listener(self._listeners, keys)

@@ -109,9 +109,7 @@ class EventRoutes:
         self, project: Project, topic: str, run_id: str | None, after: int, since: int | None
     ) -> AsyncGenerator[bytes, None]:
         """Yield frames; a run's stream ends once the run has ended and all is told."""
-        ended = False
         while True:
-            last = ended
             state = None if run_id is None else await self._state(project, run_id)
             ended = state in (RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED)
             wait_ms = 0 if state in (RunState.FAILED, RunState.CANCELLED) else sse.KEEP_ALIVE_MS
@@ -122,14 +120,14 @@ class EventRoutes:
                 since=since,
                 limit=_AT_ONCE,
                 wait_ms=_LINGER_MS if ended and wait_ms else wait_ms,
+                run_id=uuid_or_none(run_id),
             )
             if found:
                 after = found[-1].sequence
                 yield b"".join(b"data: %s\n\n" % _one_line(_encode(_record(event))) for event in found)
-                ended = False
-            elif self._events.closing or last or (ended and not wait_ms):
+            elif self._events.closing or ended:
                 return
-            elif not ended:
+            else:
                 yield sse.KEEP_ALIVE
 
     async def _state(self, project: Project, run_id: str) -> RunState | None:

@@ -76,10 +76,19 @@ class Events:
         )
 
     async def follow(
-        self, project: Project, topic: str, *, after: int, since: Micros | None, limit: int, wait_ms: int
+        self,
+        project: Project,
+        topic: str,
+        *,
+        after: int,
+        since: Micros | None,
+        limit: int,
+        wait_ms: int,
+        run_id: str | None = None,
     ) -> list[Event]:
-        """Return the next events; when there are none yet, wait for one, at most so long."""
-        with self._feed.listen(topic_key(project, topic)) as hint:
+        """Return the next events; when there are none yet, wait for one, at most so long, or until something happens to the run."""
+        keys = [topic_key(project, topic)] if run_id is None else [topic_key(project, topic), run_id]
+        with self._feed.listen(*keys) as hint:
             found = await self.page(project, topic, after=after, since=since, limit=limit)
             if found or self._feed.closing:
                 return found
