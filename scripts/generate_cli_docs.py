@@ -22,6 +22,9 @@ Written by `scripts/generate_cli_docs.py` from `dormice --help`; change the help
 server's host it is found in `<DORMICE_DATA_DIR>/api-key` (`/var/lib/dormice`). There is no option for it: what is on a
 command line is seen by every user. `DORMICE_ORG_ID` makes the server check that the key is that organization's.
 
+**Which project.** Runs, workers, events and schedules are of a project: `--project`, else `DORMICE_PROJECT_ID`, else the
+organization's default one. These commands work without a key on a server in local mode.
+
 **Output.** People get columns that are never cut. With `--json` a record is one JSON document, and a list is one document
 a line, as the pages come. Documents are what the server sent, so new fields show at once.
 
@@ -30,7 +33,7 @@ a line, as the pages come. Documents are what the server sent, so new fields sho
 | exit code | meaning |
 |---|---|
 | 0 | done |
-| 1 | the server refused or failed; with `--wait`, the machine did not get where it should |
+| 1 | the server refused or failed; with `--wait`, the machine did not get where it should, or the run did not complete |
 | 2 | wrong usage |
 | 3 | no server, or no key |
 | 130 | Ctrl-C |

@@ -33,6 +33,11 @@ def test_exec_loads_neither_httpx_nor_msgspec(environment: dict[str, str], serve
     assert not loaded_by(environment, "exec", "--no-stdin", server.machine(), "--", "echo", "x") & SLOW
 
 
+def test_commands_about_runs_load_neither_httpx_nor_msgspec(environment: dict[str, str]) -> None:
+    assert not loaded_by(environment, "runs", "list") & SLOW
+    assert not loaded_by(environment, "runs", "start", "hello", "--payload", "1") & SLOW
+
+
 def test_help_lists_every_command_and_each_command_has_help(dormice: Dormice) -> None:
     text = dormice("--help").stdout.decode()
     for name, command in COMMANDS.items():

@@ -16,6 +16,8 @@ _HINTS = {
     "AUTH_REQUIRED": "set DORMICE_API_KEY",
     "AUTH_INVALID": "look at DORMICE_API_KEY",
     "AUTH_ORG_MISMATCH": "look at DORMICE_ORG_ID",
+    "UNAUTHORIZED": "look at DORMICE_API_KEY",
+    "PROJECT_ACCESS_FORBIDDEN": "look at --project and DORMICE_PROJECT_ID",
     "RATE_LIMITED": "try again in a moment",
     "DEPENDENCY_UNAVAILABLE": "ask <base URL>/readyz which part is not ready",
 }
