@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from base64 import b64decode
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from tests.faults.clients import POLL_MS, SETTLE_SECONDS, Clients
 from tests.faults.commands import Command, Echoes, Writes, lines
 from tests.faults.history import STREAMS, TERMINAL, Asked, Entry, History
 from tests.faults.stack import Victim
-from tests.faults.wire import NoAnswer, Request, Wire
+from tests.faults.wire import Request
 from tests.wait import others_run
 
 MARKS = "/root/marks"
 """Where commands on real machines leave their marks."""
-ANSWER_SECONDS = 60.0
-"""A client that has no answer for so long says that it never gets one."""
-SETTLE_SECONDS = 60.0
-AGAIN_SECONDS = 0.5
-POLL_MS = 10_000
 SEGMENT_BYTES = 16 << 10
-_DONE = {200, 202}
-_REFUSED = {404, 409}
-_COME_AGAIN = {429, 503}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +34,15 @@ class Machines:
     """Their process 1 is killed."""
 
 
-class Load:
+class Load(Clients):
     """The clients. Everything random is drawn from `random`."""
 
     def __init__(self, victim: Victim, history: History, random: Random, *, leave: float = 0.2) -> None:
         """`leave`: the share of those who went away before the answer and do not come back to ask again."""
-        self._victim = victim
+        super().__init__(victim, history.strange, random)
         self._history = history
-        self._random = random
         self._leave = leave
-        self._stopping = False
-        self._clients: list[asyncio.Task[None]] = []
-        self._wire = Wire(victim.live.port, victim.live.api_key)
-        self.in_flight = 0
-        """Executions that were acknowledged and have not ended, as far as the clients know."""
-        self.most_in_flight = 0
         self.machines = Machines((), (), (), ())
-
-    # Life
 
     async def begin(self, *, clients: int, calm: int = 4, memory_mib: int = 256) -> None:
         """Make the machines and let the clients loose. A tenth of the clients sends work to machines that do not stay awake."""
@@ -82,30 +63,6 @@ class Load:
         self._start(lambda: self._kill(self.machines.mortal))
         for _ in range(2):
             self._start(lambda: self._come_and_go(memory_mib))
-
-    def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._clients.append(asyncio.get_running_loop().create_task(self._until_stopped(work)))
-
-    async def _until_stopped(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        while not self._stopping:
-            await work()
-
-    def check(self) -> None:
-        """Raise what a client has died of."""
-        for client in self._clients:
-            if client.done() and not client.cancelled():
-                client.result()
-
-    async def end(self) -> None:
-        """Ask for nothing more, and wait until all that was asked for has ended."""
-        self._stopping = True
-        _, stuck = await asyncio.wait(self._clients, timeout=SETTLE_SECONDS)
-        if stuck:
-            self._history.strange.append(f"in a way that {len(stuck)} clients never got to their end")
-        for client in stuck:
-            client.cancel()
-        await asyncio.gather(*stuck, return_exceptions=True)
-        self.check()
 
     # What clients do
 
@@ -175,8 +132,7 @@ class Load:
         record = await self._create(asked)
         if record is None:
             return
-        self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        self._began()
         path = f"/v1/machines/{machine_id}/executions/{record['execution_id']}"
         try:
             if isinstance(command, Echoes):
@@ -242,36 +198,6 @@ class Load:
             record = await self._ask(Request("GET", path, {"wait_ms": POLL_MS}))
             if record is None or record["status"] in TERMINAL:
                 return
-
-    # How they ask
-
-    def _key(self, kind: str) -> str:
-        return f"{kind}-{self._random.getrandbits(48):012x}"
-
-    async def _ask(self, request: Request, refused: Asked | None = None) -> dict[str, Any] | None:
-        """Ask until there is an answer. None if it is a refusal, which is written down in `refused`."""
-        what = f"{request.method} {request.path}"
-        deadline = asyncio.get_running_loop().time() + ANSWER_SECONDS
-        while asyncio.get_running_loop().time() < deadline:
-            with suppress(NoAnswer):
-                status, body = await self._wire.ask(request)
-                if status in _DONE:
-                    return dict(json.loads(body))
-                if status in _REFUSED:
-                    if refused is not None:
-                        refused.refused = body.decode()
-                    return None
-                if status not in _COME_AGAIN:
-                    self._history.strange.append(f"{status} to {what}: {body[:200].decode()}")
-                    return None
-            await others_run(self._random.uniform(0.2, 1) * AGAIN_SECONDS)
-        self._history.strange.append(f"never to {what}")
-        return None
-
-    async def _walk_out(self, request: Request) -> None:
-        """Ask, and go away before the answer."""
-        with suppress(NoAnswer):
-            await self._wire.walk_out(request, self._random.uniform(0, 0.02))
 
 
 def _entry(item: dict[str, Any]) -> Entry:

@@ -106,6 +106,7 @@ def victim(directory: Path, driver: str, **extra: str) -> Iterator[Victim]:
         "DORMICE_LIMIT_KEPT_OUTPUT_BYTES": str(KEPT_LIMIT),
         "DORMICE_LIMIT_RUNNING_PER_MACHINE": str(RUNNING_PER_MACHINE),
         "DORMICE_LOG_LEVEL": "warning",
+        "DORMICE_LOCAL_MODE": "true",  # so that workers on this host may be called
         **extra,
     }
     program = ("tests.faults.impatient_up",)

@@ -13,14 +13,9 @@ from tests.faults.evidence import collect
 from tests.faults.history import History, violations
 from tests.faults.load import Load
 from tests.faults.stack import KEPT_LIMIT, ROLES, Victim
-from tests.wait import others_run
+from tests.faults.walk import OF_MACHINES, strike_all
 
 SEED = int(os.environ.get("DORMICE_FAULTS_SEED", str(int.from_bytes(os.urandom(4)))))
-AFTER_A_RESTART = {CrashPoint.ENGINE_LOADED, CrashPoint.NODE_JOINED, CrashPoint.ADOPTED, CrashPoint.WELCOMED}
-"""Reached only by a process that has come back."""
-AT_ONCE = 3
-"""How many points of each role are armed at a time: some take longer to be reached than others."""
-LOOK_SECONDS = 0.1
 WALK_SECONDS = 150.0
 ON_REAL_MACHINES = (
     CrashPoint.EXECUTION_COMMITTED,
@@ -42,33 +37,16 @@ async def _walk(victim: Victim, points: list[CrashPoint], *, clients: int, calm:
     await load.begin(clients=clients, calm=calm, memory_mib=memory_mib)
     random.shuffle(points)
     async with asyncio.timeout(WALK_SECONDS):
-        await asyncio.gather(*(_strike_all(victim, load, role, points) for role in ROLES))
+        await asyncio.gather(*(strike_all(victim, load.check, role, points, SEED) for role in ROLES))
     await load.end()
     print(f"seed {SEED}: {len(history.asked)} executions, at most {load.most_in_flight} in flight")
     await asyncio.to_thread(collect, victim, history)
     return history
 
 
-async def _strike_all(victim: Victim, load: Load, role: str, points: list[CrashPoint]) -> None:
-    """Arm the points of a role, a few at a time, until each was reached. What keeps one of them waiting is in the failure."""
-    waiting, armed = [point for point in points if point.role == role], set[CrashPoint]()
-    try:
-        while waiting or armed:
-            load.check()
-            armed = {point for point in armed if not victim.struck(point)}
-            if len(armed) < AT_ONCE and waiting:
-                armed.add(point := waiting.pop())
-                victim.arm(point)
-            elif armed and armed <= AFTER_A_RESTART:
-                victim.kill(*ROLES)
-            await others_run(LOOK_SECONDS)
-    except asyncio.CancelledError:
-        raise AssertionError(f"never reached: {sorted(armed)}, nor {waiting} (seed {SEED})") from None
-
-
 @pytest.mark.timeout(300)
 async def test_no_promise_is_broken_at_any_crash_point(victim: Victim) -> None:
-    history = await _walk(victim, list(CrashPoint), clients=200, calm=4, memory_mib=256)
+    history = await _walk(victim, list(OF_MACHINES), clients=200, calm=4, memory_mib=256)
     assert violations(history) == []
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
@@ -26,6 +26,8 @@ class Request:
     query: Mapping[str, str | int] | None = None
     key: str = ""
     body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """More of them."""
 
     def encode(self, api_key: str) -> bytes:
         """Return it as it is sent."""
@@ -39,6 +41,7 @@ class Request:
             f"Content-Type: application/{'octet-stream' if octets else 'json'}",
             f"Content-Length: {len(content)}",
             *([f"Idempotency-Key: {self.key}"] if self.key else []),
+            *(f"{name}: {value}" for name, value in self.headers.items()),
         ]
         return "\r\n".join([*head, "", ""]).encode() + content
 

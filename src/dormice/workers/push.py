@@ -25,6 +25,7 @@ from typing import Final
 
 import msgspec
 
+from dormice.crash_points import CrashPoint, reached_once_sent
 from dormice.domain.errors import Invalid
 from dormice.workers.connections import Connections, LookUp, look_up
 from dormice.workers.http_connection import HttpConnection, Reply
@@ -103,6 +104,8 @@ class PushClient:
         connection: HttpConnection | None = None
         try:
             async with asyncio.timeout(seconds), self._connections.borrow(target) as connection:
+                if body:  # a run, which leaves in this turn of the loop
+                    reached_once_sent(CrashPoint.PUSH_SENT)
                 return await connection.ask(head, body)
         except OSError as error:  # TimeoutError is one
             reply = connection.reply if connection is not None and connection.asked else None

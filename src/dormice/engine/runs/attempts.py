@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dormice.crash_points import CrashPoint, reached
 from dormice.domain.errors import Conflict, Invalid, NotFound
 from dormice.domain.run import HELD, CancelledBy, Json, Run, RunState, Step
 from dormice.engine.clock import Clock
@@ -55,6 +56,7 @@ class Attempts:
         put = await self._store.put_step(project.id, run.id, attempt, step)
         if isinstance(put, Refused):
             raise _conflict(put.run)
+        reached(CrashPoint.STEP_COMMITTED)
 
     async def step(self, project: Project, run_id: str, step_key: str) -> Step:
         """Return a step. Raises NotFound."""
@@ -128,6 +130,7 @@ class Attempts:
         done = await self._store.cancelled(run.id, attempt, by, now=self._clock.now())
         self._ledger.apply(done.changed)
         if isinstance(done, Moved):
+            reached(CrashPoint.RUN_CANCELLED)
             return
         current = done.run
         if current is None or not attempt.holds(current):
@@ -165,6 +168,9 @@ class Attempts:
         self._ledger.apply(done.changed)
         if isinstance(done, Refused):
             raise _conflict(done.run)
+        reached(CrashPoint.RUN_ENDED if done.run.terminal else CrashPoint.RUN_RETRIED)
+        if len(done.changed) > 1:
+            reached(CrashPoint.CHILD_RESUMED)
 
 
 def _conflict(run: Run | None) -> Exception:

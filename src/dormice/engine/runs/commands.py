@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from dormice.crash_points import CrashPoint, reached
 from dormice.domain.errors import Conflict, NotFound
 from dormice.domain.execution import Execution
 from dormice.domain.run import Run
@@ -67,6 +68,7 @@ class Commands:
                 if begun.run is None:
                     raise NotFound("no such execution")
                 raise Conflict(f"the execution is {begun.run.state.value}, or another worker's: it cannot wait")
+            reached(CrashPoint.COMMAND_BEGUN)
             if begun.execution is not None:
                 self._open[begun.execution.id] = Command(run_id=run.id, step_key=step_key, execution=begun.execution)
             self._ledger.unwinds(run.id, begun.changed)
@@ -82,6 +84,7 @@ class Commands:
 
     async def _tell(self, execution_id: str) -> None:
         told = await self._store.end_command(execution_id, now=self._clock.now())
+        reached(CrashPoint.COMMAND_TOLD)
         self._open.pop(execution_id, None)
         self._ledger.apply(told.changed)
 

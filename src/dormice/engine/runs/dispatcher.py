@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
+from dormice.crash_points import CrashPoint, reached
 from dormice.domain.execution import Micros
 from dormice.domain.run import HELD, Run, RunState
 from dormice.engine.clock import Clock
@@ -106,6 +107,7 @@ class RunDispatcher:
         if not isinstance(claimed, Moved):
             self._board.put_back(run, worker)
             return
+        reached(CrashPoint.RUN_CLAIMED)
         self._ledger.apply(claimed.changed)
         if worker.worker.mode == "push":
             self._tasks.start(f"push of {run.id}", lambda: self._push(claimed.run, worker))
@@ -143,6 +145,7 @@ class RunDispatcher:
 
     async def _answered(self, run: Run, worker: LiveWorker, answer: PushAnswer) -> None:
         if answer is PushAnswer.ACCEPTED:
+            reached(CrashPoint.PUSH_ANSWERED)
             worker.failures = 0
             await self._accept(run)
         elif answer is PushAnswer.AMBIGUOUS:
@@ -159,6 +162,7 @@ class RunDispatcher:
     async def _accept(self, run: Run) -> None:
         accepted = await self._store.accept(run.id, run.fence, now=self._clock.now(), accepted_at=self._clock.steady())
         if isinstance(accepted, Moved):
+            reached(CrashPoint.ACCEPT_COMMITTED)
             self._ledger.apply(accepted.changed)
 
     async def release(self, run: Run, *, crashed: bool) -> None:
@@ -171,6 +175,7 @@ class RunDispatcher:
             crashed=crashed,
             most_crashes=self._policy.crashes,
         )
+        reached(CrashPoint.RELEASE_COMMITTED)
         self._ledger.apply(released.changed)
 
     def ask_after(self, run: Run, delay_ms: int) -> None:

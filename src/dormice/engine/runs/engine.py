@@ -6,6 +6,7 @@ import asyncio
 from typing import Protocol
 
 from dormice.domain.limits import Limits
+from dormice.crash_points import CrashPoint, reached
 from dormice.engine.clock import Clock
 from dormice.engine.executions import Executions
 from dormice.engine.feed import Feed
@@ -208,6 +209,7 @@ class RunEngine:
         await self._waits.load()
         await self.schedules.load()
         await self.triggers.load()
+        reached(CrashPoint.RUNS_LOADED)
         self._group.create_task(serve("run dispatcher", self._dispatcher.turn, set()), name="run dispatcher")
         self._group.create_task(serve("triggers", self.triggers.turn, set()), name="triggers")
         self._group.create_task(serve("agenda", self._agenda.turn, set()), name="agenda")

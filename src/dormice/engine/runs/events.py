@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from msgspec import Struct
 
+from dormice.crash_points import CrashPoint, reached
 from dormice.domain.execution import Micros
 from dormice.domain.run import Event, Json
 from dormice.engine.clock import Clock
@@ -55,6 +56,7 @@ class Events:
             for order in orders
         ]
         published = await self._store.publish(project.id, topic, news, now=self._clock.now())
+        reached(CrashPoint.EVENT_PUBLISHED)
         self._ledger.apply(published.changed)
         self._feed.notify(topic_key(project, topic))
         self._triggers.published(project.id, topic, len(news))

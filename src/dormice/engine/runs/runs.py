@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from uuid import UUID
 
+from dormice.crash_points import CrashPoint, reached
 from dormice.domain.errors import Conflict, Invalid, NotFound
 from dormice.domain.execution import Micros
 from dormice.domain.ids import uuid7
@@ -85,6 +86,7 @@ class Runs:
                 raise NotFound("no such parent execution")
             case Refused():
                 raise Conflict("the parent execution has ended, or its end was asked for")
+        reached(CrashPoint.RUN_COMMITTED)
         self.know_queues(news)
         if wait is not None:
             self._ledger.unwinds(wait.run_id, made.changed)
@@ -187,6 +189,7 @@ class Runs:
         asked = await self._store.request_cancel(run.project_id, run.id, CancelledBy.MANUAL, now=self._clock.now())
         match asked:
             case Moved(run=current):
+                reached(CrashPoint.RUN_CANCEL_COMMITTED)
                 self._ledger.apply(asked.changed)
                 return current
             case Refused(run=None):

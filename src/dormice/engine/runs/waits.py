@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dormice.crash_points import CrashPoint, reached
 from dormice.domain.errors import Conflict, NotFound
 from dormice.domain.run import Run, RunState
 from dormice.engine.clock import Clock
@@ -31,6 +32,7 @@ class Waits:
             if done.run is None:
                 raise NotFound("no such execution")
             raise Conflict(f"the execution is {done.run.state.value}, or another worker's: it cannot wait")
+        reached(CrashPoint.WAIT_COMMITTED)
         self._ledger.unwinds(run.id, done.changed)
         self._ledger.apply(done.changed)
         if wait.due_at is not None and done.run.state is RunState.WAITING:
@@ -47,4 +49,5 @@ class Waits:
             self.expect(due)
             return
         done = await self._store.expire(due.run_id, due.step_key, now=self._clock.now())
+        reached(CrashPoint.TIMER_FIRED)
         self._ledger.apply(done.changed)

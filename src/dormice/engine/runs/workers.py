@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from uuid import UUID, uuid4
 
+from dormice.crash_points import CrashPoint, reached
 from dormice.domain.errors import Invalid, NotFound
 from dormice.domain.run import RunState
 from dormice.engine.clock import Clock
@@ -70,6 +71,7 @@ class Workers:
             created_at=self._clock.now(),
         )
         await self._store.add_worker(worker)
+        reached(CrashPoint.WORKER_COMMITTED)
         earlier = [
             live
             for live in self._board.workers.values()
@@ -179,6 +181,7 @@ class Workers:
             live.channel.close()
         await self._dispatcher.lose(live, held)
         await self._store.remove_worker(live.worker.id)
+        reached(CrashPoint.WORKER_FORGOTTEN)
         await self._dispatcher.lose(live, list(live.held))  # claims that were being written meanwhile
         self._board.workers.pop(live.worker.id, None)
         self._agenda.drop(("worker", live.worker.id))
