@@ -16,8 +16,10 @@ from tests.wait import wait_until
 REST_SECONDS = 30.0
 _EXECUTIONS = """
 SELECT number, id, machine_id, command, state, error_code, created_at, started_at, completed_at,
-    stdout_bytes, stderr_bytes, stdout_kept, stderr_kept FROM execution_records ORDER BY number
+    stdout_bytes, stderr_bytes, stdout_kept, stderr_kept FROM execution_records
+WHERE id NOT IN (SELECT execution_id FROM run_commands) ORDER BY number
 """
+"""Commands of runs are judged with the runs."""
 _LOG = 'SELECT execution, sequence, at, state, stream, "offset", data FROM log ORDER BY execution, sequence'
 _MACHINES = "SELECT id, phase FROM machines ORDER BY number"
 _OPEN = "SELECT count(*) FROM executions WHERE completed_at IS NULL"

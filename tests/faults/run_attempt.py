@@ -87,6 +87,7 @@ class Attempt:
         self.run_id = order["execution_id"]
         self.worker_id = order["worker_id"]
         self.retries = order["retry_count"]
+        self.begun = False
         self.busy = False
         """It does a step just now."""
         self._own = f"/internal/executions/{self.run_id}"

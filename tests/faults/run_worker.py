@@ -53,10 +53,10 @@ class Worker:
             if heart.done():
                 heart.result()
             self._stopping = True
-            tasks = [task for _, task in self._tasks.values()]
-            for task in tasks:
-                self._cancel(task)
-            await asyncio.gather(*tasks, return_exceptions=True)
+            tasks = list(self._tasks.values())
+            for attempt, task in tasks:
+                self._cancel(attempt, task)
+            await asyncio.gather(*(task for _, task in tasks), return_exceptions=True)
 
     async def _live(self) -> None:
         await self._register()
@@ -112,12 +112,14 @@ class Worker:
         run_id = path.removeprefix("/cancel/")
         if run_id not in self._tasks:
             return 404, {"error": "not running"}
-        self._cancel(self._tasks[run_id][1])
+        self._cancel(*self._tasks[run_id])
         return 200, {"status": "cancellation_requested", "execution_id": run_id}
 
-    def _cancel(self, task: asyncio.Task[None]) -> None:
-        if task not in self._cancelled:  # otherwise it says so just now
-            self._cancelled.add(task)
+    def _cancel(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
+        if task in self._cancelled:
+            return  # it says so just now
+        self._cancelled.add(task)
+        if attempt.begun:  # a task that has not begun would never begin, and say nothing
             task.cancel()
 
     def _execute(self, order: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -143,7 +145,11 @@ class Worker:
         assert task is not None
         waits = False
         try:
-            waits = await attempt.go()
+            attempt.begun = True
+            if task in self._cancelled:
+                await attempt.confirm()
+            else:
+                waits = await attempt.go()
         except asyncio.CancelledError:
             if task in self._cancelled:
                 await attempt.confirm()
