@@ -17,7 +17,8 @@ ANSWER_SECONDS = 60.0
 """A client that has no answer for so long says that it never gets one."""
 SETTLE_SECONDS = 60.0
 AGAIN_SECONDS = 0.5
-POLL_MS = 10_000
+POLL_MS = 2_000
+"""Short: an answer that is held back longer than a server lives never comes."""
 COME_AGAIN = frozenset({429, 503})
 _DONE = {200, 202}
 _REFUSED = {404, 409}

@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.faults.clients import POLL_MS, SETTLE_SECONDS, Clients
+from tests.faults.clients import POLL_MS, Clients
 from tests.faults.run_attempt import HEADERS
 from tests.faults.run_flows import PLACES, TOPIC
 from tests.faults.run_history import TERMINAL, AskedRun, RunHistory
@@ -34,6 +34,8 @@ WEIGHTS = {
 NEEDS_CLIENT = {"listener", "suspended"}
 """They wait for something that their clients send."""
 LOOK_SECONDS = 0.05
+PATIENCE_SECONDS = 180.0
+"""How long a client stays with a run."""
 
 
 class RunLoad(Clients):
@@ -114,7 +116,7 @@ class RunLoad(Clients):
             asked.cancel_taken = True
 
     async def _see_end(self, asked: AskedRun, run_id: str) -> None:
-        deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
+        deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         while asyncio.get_running_loop().time() < deadline:
             record = await self._look(run_id, wait_ms=POLL_MS)
             if record is None:
