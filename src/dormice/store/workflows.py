@@ -187,6 +187,13 @@ class Suspended(Struct, frozen=True, kw_only=True):
     """The waits that end at a moment."""
 
 
+class Waited(Moved, frozen=True, kw_only=True):
+    """It waits, or has been given at once what it waits for."""
+
+    due_at: Micros | None = None
+    """The moment at which the wait ends at the latest. One that was there already keeps the moment it had."""
+
+
 class Due(Struct, frozen=True, kw_only=True):
     """A wait that ends at a moment, whatever happens."""
 
@@ -339,7 +346,7 @@ class RunStore(Protocol):
         """Return all steps, by key."""
         ...
 
-    async def wait(self, run_id: str, attempt: Attempt, wait: NewWait, *, now: Micros) -> Moved | Refused:
+    async def wait(self, run_id: str, attempt: Attempt, wait: NewWait, *, now: Micros) -> Waited | Refused:
         """Have a run wait. An event that came just before ends the wait at once; a wait that is there already stays as it is."""
         ...
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from dormice.domain.limits import Limits
 from dormice.crash_points import CrashPoint, reached
+from dormice.domain.limits import Limits
 from dormice.engine.clock import Clock
 from dormice.engine.executions import Executions
 from dormice.engine.feed import Feed

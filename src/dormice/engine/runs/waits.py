@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dormice.crash_points import CrashPoint, reached
 from dormice.domain.errors import Conflict, NotFound
-from dormice.domain.run import Run, RunState
+from dormice.domain.run import Run
 from dormice.engine.clock import Clock
 from dormice.engine.runs.agenda import Agenda
 from dormice.engine.runs.ledger import Ledger
@@ -35,8 +35,8 @@ class Waits:
         reached(CrashPoint.WAIT_COMMITTED)
         self._ledger.unwinds(run.id, done.changed)
         self._ledger.apply(done.changed)
-        if wait.due_at is not None and done.run.state is RunState.WAITING:
-            self.expect(Due(run_id=run.id, step_key=wait.step_key, due_at=wait.due_at))
+        if done.due_at is not None:
+            self.expect(Due(run_id=run.id, step_key=wait.step_key, due_at=done.due_at))
         return done.run
 
     def expect(self, due: Due) -> None:

@@ -10,28 +10,29 @@ from dormice.domain.moments import rfc3339
 from dormice.domain.run import Event, Run, RunState, Step, WaitKind
 from dormice.store.sqlite import run_rows, statements
 from dormice.store.sqlite.run_unit import RunUnit
-from dormice.store.workflows import Attempt, Moved, NewWait, Refused
+from dormice.store.workflows import Attempt, Moved, NewWait, Refused, Waited
 
 _WAITS = statements.load("waits.sql")
 _EVENTS = statements.load("events.sql")
 _encode = msgspec.json.Encoder().encode
 
 
-def wait(db: apsw.Connection, run_id: str, attempt: Attempt, new: NewWait, now: Micros) -> Moved | Refused:
+def wait(db: apsw.Connection, run_id: str, attempt: Attempt, new: NewWait, now: Micros) -> Waited | Refused:
     """Have a run wait."""
     unit = RunUnit(db, now)
     run = unit.load(run_id)
     if run is None or run.terminal or run.state is RunState.PENDING_CANCEL or not attempt.holds(run):
         return Refused(run=run)
     if unit.has_step(run, new.step_key):
-        return Moved(run=unit.resume(unit.wait(run)), changed=unit.changed)
+        return Waited(run=unit.resume(unit.wait(run)), changed=unit.changed)
     values = (run.number, new.step_key, new.kind.value, new.due_at, new.topic, new.event_type, None, None, now)
     db.execute(_WAITS["insert"], values)
     waiting = unit.wait(run)
     event = _came_before(unit, run, new)
     if event is not None:
-        waiting = deliver(unit, waiting, new.step_key, event)
-    return Moved(run=waiting, changed=unit.changed)
+        return Waited(run=deliver(unit, waiting, new.step_key, event), changed=unit.changed)
+    kept = db.execute(_WAITS["find"], (run.number, new.step_key)).get
+    return Waited(run=waiting, changed=unit.changed, due_at=kept[1])
 
 
 def deliver(unit: RunUnit, run: Run, step_key: str, event: Event) -> Run:

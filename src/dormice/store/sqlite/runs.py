@@ -39,6 +39,7 @@ from dormice.store.workflows import (
     RunResult,
     Submitted,
     Suspended,
+    Waited,
 )
 
 _SQL = statements.load("runs.sql")
@@ -179,7 +180,7 @@ class SqliteRuns:
             rows = await self._reader.scan(lambda db: db.execute(query, (run.number,)).fetchall())
         return [run_rows.step(row) for row in rows]
 
-    async def wait(self, run_id: str, attempt: Attempt, wait: NewWait, *, now: Micros) -> Moved | Refused:
+    async def wait(self, run_id: str, attempt: Attempt, wait: NewWait, *, now: Micros) -> Waited | Refused:
         operation = partial(run_waits.wait, run_id=run_id, attempt=attempt, new=wait, now=now)
         return await self._writer.run(operation, short=True)
 

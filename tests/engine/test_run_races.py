@@ -1,0 +1,109 @@
+"""Races between runs, workers and clients, one at a time: each test holds one of them still until the other has gone by."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dormice.domain.run import Run, RunState, Step, WaitKind
+from dormice.engine.runs.orders import RunOrder, Submission, WorkerOrder
+from dormice.store.workflows import Attempt, NewWait
+from dormice.workers.interface import CancelAnswer, PushAnswer
+from tests.engine.run_serving import RunServer, serving_runs
+from tests.engine.scripted_node import MovedClock
+from tests.wait import wait_until_async
+
+SECONDS = 10.0
+
+
+class HeldPushes:
+    """A worker that has what it was given when the test lets the push through."""
+
+    def __init__(self) -> None:
+        self.given: list[dict[str, Any]] = []
+        self.taken: set[str] = set()
+        self.through = asyncio.Event()
+        self.through.set()
+        self.asked_to_cancel: list[str] = []
+
+    async def execute(self, url: str, worker_id: str, body: bytes) -> PushAnswer:
+        order = json.loads(body)
+        self.given.append(order)
+        await self.through.wait()
+        self.taken.add(order["execution_id"])
+        return PushAnswer.ACCEPTED
+
+    async def cancel(self, url: str, worker_id: str, run_id: str) -> CancelAnswer:
+        self.asked_to_cancel.append(run_id)
+        return CancelAnswer.REQUESTED if run_id in self.taken else CancelAnswer.UNKNOWN
+
+    async def held(self, url: str, worker_id: str) -> int | None:
+        return len(self.taken)
+
+
+@pytest.fixture
+def pushes() -> HeldPushes:
+    return HeldPushes()
+
+
+@pytest.fixture
+async def serving(tmp_path: Path, clock: MovedClock, pushes: HeldPushes) -> AsyncIterator[RunServer]:
+    async with serving_runs(tmp_path, clock, pushes) as server:
+        order = WorkerOrder(deployment_id="d", mode="push", url="http://w", max_concurrent=9, capabilities=b"{}")
+        worker = await server.runs.workers.register(server.project, order)
+        server.runs.workers.online(server.project, worker.id)
+        yield server
+
+
+async def _submit(server: RunServer, workflow_id: str = "flow", **fields: Any) -> Run:
+    submission = Submission(runs=[RunOrder(workflow_id=workflow_id, payload=b"{}")], **fields)
+    [run] = await server.runs.runs.submit(server.caller, server.project, submission)
+    return run
+
+
+async def _in_state(server: RunServer, run: Run, *states: RunState) -> Run:
+    async def look() -> Run | None:
+        found = await server.runs.runs.find(server.project, run.id)
+        return found if found.state in states else None
+
+    return await wait_until_async(look, SECONDS, f"the run is {states}")
+
+
+async def _nap(server: RunServer, run: Run, seconds: float) -> None:
+    due = server.clock.now() + int(seconds * 1_000_000)
+    wait = NewWait(step_key="nap", kind=WaitKind.TIME, due_at=due)
+    await server.runs.attempts.wait(server.project, run.id, Attempt(), wait)
+
+
+async def test_a_wait_that_is_asked_for_again_ends_when_it_was_to_end_first(
+    serving: RunServer, clock: MovedClock
+) -> None:
+    """A workflow that waits for two things is replayed when one has come, and then asks for the other one again."""
+    run = await _submit(serving)
+    await _in_state(serving, run, RunState.RUNNING)
+    await _nap(serving, run, 60)
+    clock.forward(30)
+    await _nap(serving, run, 60)
+    clock.forward(31)
+    serving.runs.wake()
+    assert await wait_until_async(lambda: _step(serving, run), SECONDS, "the wait has ended")
+
+
+async def test_a_wait_that_is_asked_for_again_for_a_sooner_moment_ends(serving: RunServer, clock: MovedClock) -> None:
+    run = await _submit(serving)
+    await _in_state(serving, run, RunState.RUNNING)
+    await _nap(serving, run, 60)
+    await _nap(serving, run, -1)
+    await _in_state(serving, await _submit(serving), RunState.RUNNING)
+    clock.forward(61)
+    serving.runs.wake()
+    assert await wait_until_async(lambda: _step(serving, run), SECONDS, "the wait has ended")
+
+
+async def _step(server: RunServer, run: Run) -> Step | None:
+    return next(iter(await server.runs.attempts.steps(server.project, run.id)), None)
