@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from dormice.domain.errors import Conflict
 from dormice.domain.run import Run, RunState, Step, WaitKind
 from dormice.engine.runs.orders import RunOrder, Submission, WorkerOrder
-from dormice.store.workflows import Attempt, NewWait
+from dormice.store.workflows import Attempt, NewWait, RunResult
 from dormice.workers.interface import CancelAnswer, PushAnswer
 from tests.engine.run_serving import RunServer, serving_runs
 from tests.engine.scripted_node import MovedClock
@@ -107,3 +108,38 @@ async def test_a_wait_that_is_asked_for_again_for_a_sooner_moment_ends(serving: 
 
 async def _step(server: RunServer, run: Run) -> Step | None:
     return next(iter(await server.runs.attempts.steps(server.project, run.id)), None)
+
+
+async def test_a_child_that_nobody_waits_for_is_refused_once_the_end_of_its_parent_was_asked_for(
+    serving: RunServer,
+) -> None:
+    run = await _submit(serving)
+    await _in_state(serving, run, RunState.RUNNING)
+    await serving.runs.runs.cancel(serving.project, run.id)
+    with pytest.raises(Conflict):
+        await _submit(serving, "child", parent_id=run.id)
+
+
+async def test_a_child_that_was_cancelled_is_not_submitted_again(serving: RunServer) -> None:
+    """The answer to the first request was lost, so the worker asks again."""
+    run = await _submit(serving)
+    await _in_state(serving, run, RunState.RUNNING)
+    child = await _submit(serving, "child", parent_id=run.id, step_key="invoke", wait=True)
+    held = await _in_state(serving, child, RunState.RUNNING)
+    await serving.runs.runs.cancel(serving.project, child.id)
+    await serving.runs.attempts.ended(serving.project, child.id, Attempt(worker_id=held.worker_id))
+    again = await _submit(serving, "child", parent_id=run.id, step_key="invoke", wait=True)
+    assert again.id == child.id
+
+
+async def test_a_batch_whose_members_have_ended_before_it_is_waited_for_lets_its_parent_go_on(
+    serving: RunServer,
+) -> None:
+    run = await _submit(serving)
+    held = await _in_state(serving, run, RunState.RUNNING)
+    member = await _submit(serving, "child", parent_id=run.id, step_key="all", batch=True)
+    await _in_state(serving, member, RunState.RUNNING)
+    done = RunResult(result=b"1")
+    await serving.runs.attempts.complete(serving.project, member.id, Attempt(worker_id=held.worker_id), done)
+    await _submit(serving, "child", parent_id=run.id, step_key="all", batch=True, wait=True)
+    assert await wait_until_async(lambda: _step(serving, run), SECONDS, "the batch has ended")

@@ -14,6 +14,7 @@ from dormice.store.workflows import NewRun, ParentWait, Refused, Submitted
 
 _SQL = statements.load("runs.sql")
 _WAITS = statements.load("waits.sql")
+_ASKED_TO_END = {RunState.PENDING_CANCEL, RunState.CANCELLED}
 
 
 def submit(
@@ -23,17 +24,16 @@ def submit(
     if (answer := idempotency.find(db, claim)) is not None:
         return answer
     unit = RunUnit(db, runs[0].now)
-    parent = None
-    if wait is not None:
-        parent = unit.load(wait.run_id)
+    parent_id = runs[0].parent_id if wait is None else wait.run_id
+    parent = None if parent_id is None else unit.load(parent_id)
+    if parent_id is not None:
         if parent is None or parent.project_id != runs[0].project_id:
             return Refused()
-        if parent.terminal or parent.state is RunState.PENDING_CANCEL:
+        if parent.state in _ASKED_TO_END or (parent.terminal and wait is not None):
             return Refused(run=parent)
-        earlier = [run_rows.run(row) for row in db.execute(_SQL["below"], (parent.id, wait.step_key)).fetchall()]
-        if earlier:
-            _wait_for(unit, parent, wait, earlier)
-            return Submitted(runs=earlier, made=False, changed=unit.changed)
+    if parent is not None and wait is not None and (earlier := _earlier(unit, parent, wait.step_key)):
+        _wait_for(unit, parent, wait, earlier)
+        return Submitted(runs=earlier, made=False, changed=unit.changed)
     made = [insert(db, new) for new in runs]
     if parent is not None and wait is not None:
         _wait_for(unit, parent, wait, made)
@@ -55,6 +55,15 @@ def rerun(
     return Submitted(runs=[made], made=True, changed=[made])
 
 
+def _earlier(unit: RunUnit, parent: Run, step_key: str) -> list[Run]:
+    """Return what a step has made before; nothing if all of that was cancelled, and the step is to be run anew."""
+    below = [run_rows.run(row) for row in unit.db.execute(_SQL["made_by"], (parent.id, step_key)).fetchall()]
+    alone = below[-1:] if below and below[-1].batch_id is None else below
+    made = [run for run in alone if run.batch_id == below[-1].batch_id]
+    cancelled = all(run.state is RunState.CANCELLED for run in made)
+    return [] if cancelled and not unit.has_step(parent, step_key) else made
+
+
 def _wait_for(unit: RunUnit, parent: Run, wait: ParentWait, runs: Sequence[Run]) -> None:
     if unit.has_step(parent, wait.step_key):
         # What it waits for has ended meanwhile. It goes on by way of the queue: its worker has let go of it.
@@ -64,6 +73,9 @@ def _wait_for(unit: RunUnit, parent: Run, wait: ParentWait, runs: Sequence[Run])
     if wait.kind is WaitKind.BATCH:
         remaining = sum(not run.terminal for run in runs)
         batch = (runs[0].batch_id or "").encode()
+        if remaining == 0:  # it was not waited for, until now
+            unit.end_wait(unit.wait(parent), unit.batch_step(wait.step_key, batch))
+            return
     values = (parent.number, wait.step_key, wait.kind.value, None, None, None, remaining, batch, unit.now)
     unit.db.execute(_WAITS["insert"], values)
     unit.wait(parent)

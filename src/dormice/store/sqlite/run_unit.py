@@ -146,7 +146,7 @@ class RunUnit:
         if kind == WaitKind.BATCH:
             remaining = self.db.execute(_WAITS["count_down"], (parent.number, run.step_key)).get
             if remaining == 0:
-                self.end_wait(parent, self._batch_step(run.step_key, wait[5]))
+                self.end_wait(parent, self.batch_step(run.step_key, wait[5]))
         elif run.batch_id is None:
             self.end_wait(parent, self.child_step(run, run.step_key))
 
@@ -159,7 +159,7 @@ class RunUnit:
         result, schema, _ = self.db.execute(_SQL["result"], (run.number,)).fetchone() or (None, None, None)
         return Step(step_key=step_key, outputs=result or NULL, source_run_id=run.id, output_schema_name=schema)
 
-    def _batch_step(self, step_key: str, batch: bytes) -> Step:
+    def batch_step(self, step_key: str, batch: bytes) -> Step:
         """The results of a batch in its order. That one of them failed is for the workflow to judge."""
         outputs = b",".join(
             _member(workflow_id, RunState(state), run_id, error, result, schema)

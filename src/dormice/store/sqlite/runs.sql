@@ -30,6 +30,10 @@ SELECT * FROM runs WHERE completed_at IS NULL ORDER BY number;
 -- Runs that a step of a run has made and that were not cancelled, oldest first.
 SELECT * FROM runs WHERE parent_id = ? AND step_key = ? AND state <> 'cancelled' ORDER BY number;
 
+-- name: made_by
+-- Runs that a step of a run has made, oldest first.
+SELECT * FROM runs WHERE parent_id = ? AND step_key = ? ORDER BY number;
+
 -- name: children
 -- Runs below a run that have not ended.
 SELECT * FROM runs WHERE parent_id = ? AND completed_at IS NULL;
