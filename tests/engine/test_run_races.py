@@ -143,3 +143,25 @@ async def test_a_batch_whose_members_have_ended_before_it_is_waited_for_lets_its
     await serving.runs.attempts.complete(serving.project, member.id, Attempt(worker_id=held.worker_id), done)
     await _submit(serving, "child", parent_id=run.id, step_key="all", batch=True, wait=True)
     assert await wait_until_async(lambda: _step(serving, run), SECONDS, "the batch has ended")
+
+
+async def test_a_run_is_not_cancelled_while_it_may_still_be_on_its_way_to_its_worker(
+    serving: RunServer, pushes: HeldPushes
+) -> None:
+    """The worker does not know a run that it has not yet read: that is no proof that it will not run it."""
+    pushes.through.clear()
+    run = await _submit(serving)
+    await wait_until_async(lambda: _true(pushes.given), SECONDS, "it is on its way")
+    await serving.runs.runs.cancel(serving.project, run.id)
+    other = await _submit(serving)  # by its commit, what was to follow the cancel has followed
+    await _in_state(serving, other, RunState.CLAIMED)
+    assert (await serving.runs.runs.find(serving.project, run.id)).state is RunState.PENDING_CANCEL
+    pushes.through.set()
+    await wait_until_async(lambda: _true(run.id in pushes.asked_to_cancel), SECONDS, "the worker is told")
+    held = await _in_state(serving, run, RunState.PENDING_CANCEL)
+    await serving.runs.attempts.ended(serving.project, run.id, Attempt(worker_id=held.worker_id))
+    await _in_state(serving, run, RunState.CANCELLED)
+
+
+async def _true(value: object) -> bool:
+    return bool(value)

@@ -89,6 +89,8 @@ class RunBoard:
         self._offers: dict[Place, list[tuple[Entry, int, Lane]]] = {}
         """Heaps of lanes by their first runs. An offer that does not count any more is dropped when it is met."""
         self._offered = 0
+        self.offered: set[tuple[str, int]] = set()
+        """Runs (and their fences) whose push has not been answered: their worker may not have read it yet, and will."""
         self.dirty: dict[Place, None] = {}
         """Where something may be given to a worker now."""
 

@@ -64,6 +64,8 @@ class Cancels:
         if worker is None or waited >= self._policy.cancel_given_up_ms * 1000:
             await self._cancelled(run)
             return
+        if (run.id, run.fence) in self._board.offered:
+            return  # "I do not have it" would not mean that it never will: it is told once its push is answered
         again = self._clock.steady() + self._policy.cancel_again_ms * 1000
         self._agenda.put(again, ("cancel", run_id), lambda: self._tell(run_id))
         if worker.worker.mode == "push":

@@ -129,7 +129,13 @@ class RunDispatcher:
             traceparent=given.traceparent,
             span_id=given.span_id,
         )
-        answer = await self._send(run, worker, body)
+        offered = (run.id, run.fence)
+        self._board.offered.add(offered)
+        try:
+            answer = await self._send(run, worker, body)
+        finally:
+            self._board.offered.discard(offered)
+        self._ledger.end(run.id)
         await attempt(f"answer for {run.id}", lambda: self._answered(run, worker, answer))
 
     async def _send(self, run: Run, worker: LiveWorker, body: bytes) -> PushAnswer:

@@ -74,6 +74,12 @@ class Ledger:
             case _ if run.terminal:
                 self._unwinding.pop(run.id, None)
 
+    def end(self, run_id: str) -> None:
+        """Have a run end whose end was asked for while its push was under way."""
+        run = self._board.runs.get(run_id)
+        if run is not None and run.state is RunState.PENDING_CANCEL and self._ender is not None:
+            self._ender.begin(run)
+
     def unwinds(self, run_id: str, changed: Iterable[Run]) -> None:
         """A run was made to wait, as `changed` may show: a foreign worker that had it lets go of it now, and is not to be given it again
         before that.
