@@ -224,3 +224,9 @@ async def commands(ctx: Context, machine_id: str) -> list[object]:
 @workflow
 async def command_that_lasts(ctx: Context, machine_id: str) -> str:
     return (await ctx.exec("lasts", machine_id, ["sleep", "1000"])).status
+
+
+@workflow
+async def command_of(ctx: Context, machine_and_script: list[str]) -> int | None:
+    machine_id, script = machine_and_script
+    return (await ctx.exec("only", machine_id, ["sh", "-c", script])).exit_code

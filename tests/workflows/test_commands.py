@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,24 @@ def test_a_command_that_cannot_be_begun_is_a_step_that_failed(workflows: Workflo
     start_worker()
     with pytest.raises(RunFailed, match="step 'first' failed: it could not be begun"):
         workflows.run(flows.commands, "dm-nowhere", timeout=SECONDS)
+
+
+def test_a_command_goes_on_while_its_worker_dies_and_its_server(
+    live: Live, workflows: Workflows, api: Api, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    worker = start_worker()
+    machine_id = api.create_machine()
+    started, gate = tmp_path / "started", tmp_path / "gate"
+    script = f"echo x >> {started}; while [ ! -e {gate} ]; do sleep 0.05; done; exit 3"
+    run_id = workflows.start(flows.command_of, [machine_id, script])
+    wait_until(started.exists, SECONDS, "the command runs")
+    worker.kill()
+    live.kill("server")
+    live.wait_ready()
+    gate.touch()
+    start_worker()
+    assert workflows.wait(run_id, timeout=SECONDS).result == 3
+    assert started.read_text() == "x\n"
 
 
 def test_a_command_survives_its_worker_and_ends_with_its_run(
