@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -11,7 +12,7 @@ import pytest
 
 from dormice.api.workflows.automation_wire import ScheduleRequest, TriggerRequest
 from dormice.domain.limits import Limits
-from tests.live import Api
+from tests.live import Api, Live
 from tests.wait import wait_until
 
 SCHEDULES, TRIGGERS = "/api/v1/schedules", "/api/v1/event-triggers"
@@ -54,8 +55,9 @@ class Flow:
 
 
 @pytest.fixture(name="flow")
-def _flow(api: Api) -> Flow:
-    return Flow(api)
+def _flow(live: Live) -> Iterator[Flow]:
+    with live.client() as api:
+        yield Flow(api)
 
 
 def of(flow: Flow, schedule_id: str, path: str = "", **query: Any) -> Any:
