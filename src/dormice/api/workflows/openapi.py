@@ -21,6 +21,8 @@ WORKFLOWS = Surface(
         "runs": "Runs of workflows: asking for them, and what becomes of them.",
         "approvals": "What suspended runs ask of people.",
         "events": "Events of topics: published, read, followed.",
+        "schedules": "Runs at their times.",
+        "triggers": "Runs that begin with events.",
         "workers": "Workers, and what waits for them.",
         "definitions": "What workers say that they offer.",
         "attempts": "What workers report of the runs that they have.",
@@ -38,6 +40,7 @@ WORKFLOWS = Surface(
         "step_key": "A step's key; it may have slashes.",
         "project_id": "A project's id, a UUID.",
         "worker_id": "A worker's id, a UUID.",
+        "schedule_id": "A schedule's id, a UUID.",
     },
     id_chars=None,
     header=Parameter(

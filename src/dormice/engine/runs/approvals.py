@@ -18,6 +18,7 @@ from dormice.engine.runs.events import topic_key
 from dormice.engine.runs.ledger import Ledger
 from dormice.engine.runs.registry import Registry
 from dormice.engine.runs.runs import run_uuid
+from dormice.engine.runs.triggers import Triggers
 from dormice.engine.tasks import Tasks
 from dormice.store.workflows import EventStore, NewEvent, Project, Question, RunStore
 
@@ -40,6 +41,7 @@ class Approvals:
         board: RunBoard,
         registry: Registry,
         ledger: Ledger,
+        triggers: Triggers,
         feed: Feed,
         tasks: Tasks,
         clock: Clock,
@@ -49,6 +51,7 @@ class Approvals:
         self._board = board
         self._registry = registry
         self._ledger = ledger
+        self._triggers = triggers
         self._feed = feed
         self._tasks = tasks
         self._clock = clock
@@ -76,6 +79,7 @@ class Approvals:
             raise Conflict("no answer is waited for at this step: it was never asked for, or its time is over")
         self._ledger.apply(done.changed)
         self._feed.notify(topic_key(project, run.topic))
+        self._triggers.published(project.id, run.topic, 1)
 
     async def _root(self, root_id: str) -> tuple[Run, Project]:
         identity = run_uuid(root_id)

@@ -174,6 +174,7 @@ class RunEngine:
             board=board,
             registry=registry,
             ledger=ledger,
+            triggers=triggers,
             feed=feed,
             tasks=tasks,
             clock=clock,
