@@ -27,8 +27,6 @@ WORKFLOWS = Surface(
         "definitions": "What workers say that they offer.",
         "attempts": "What workers report of the runs that they have.",
         "sessions": "What agents remember, and what was said.",
-        "schedules": "Runs at moments.",
-        "triggers": "Runs for events.",
         "traces": "What workers tell of their work.",
         "projects": "Projects, and keys that may use one project only.",
         "service": "The server itself.",
