@@ -21,7 +21,8 @@ from dormice.engine.runs.orders import ScheduleOrder, TriggerOrder
 from dormice.engine.runs.policy import RunPolicy
 from dormice.store.interface import Store
 from dormice.store.lists import RunFilter
-from dormice.store.workflows import Attempt, Definition, Moved, Project, RunResult
+from dormice.store.projects import Definition, Project
+from dormice.store.workflows import Attempt, Moved, RunResult
 from dormice.workers.interface import CancelAnswer, PushAnswer
 from tests.engine.scripted_node import serving
 

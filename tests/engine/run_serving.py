@@ -15,9 +15,9 @@ from dormice.engine.orders import Caller
 from dormice.engine.runs.commands import EndsOfCommands
 from dormice.engine.runs.engine import RunEngine
 from dormice.engine.runs.policy import RunPolicy
+from dormice.store.projects import Project
 from dormice.store.sealing import Sealer
 from dormice.store.sqlite import SqliteStore
-from dormice.store.workflows import Project
 from dormice.workers.interface import Pusher
 
 

@@ -76,12 +76,20 @@ def _take_cancel(history: RunHistory) -> None:
     history.asked["ts"].cancelled = history.asked["ts"].cancel_taken = True
 
 
+def _refuse(history: RunHistory) -> None:
+    history.asked["ts"].refused = "404"
+
+
+def _tell_failure(history: RunHistory) -> None:
+    history.asked["ts"].seen = ("failed", None)
+
+
 BROKEN: dict[str, Callable[[RunHistory], Any]] = {
     "a request was answered 500": lambda h: h.strange.append("500 to GET /"),
     "run s2 was acknowledged and is lost (key ts)": lambda h: h.asked["ts"].answered.append("s2"),
     "ts made two runs: s, s2": lambda h: h.found.append(_run("s2", "single", "ts")),
     "run s is in the store and nobody had asked": lambda h: h.asked.pop("ts"),
-    "key ts was refused: 404": lambda h: setattr(h.asked["ts"], "refused", "404"),
+    "key ts was refused: 404": _refuse,
     "run p has 2 children of its step invoke": lambda h: h.found.append(
         _run("c2", "child", "other", parent_id="p", step_key="invoke")
     ),
@@ -93,7 +101,7 @@ BROKEN: dict[str, Callable[[RunHistory], Any]] = {
     "failed: no reason": lambda h: _change(h, 3, state="failed", error="no reason"),
     "came to [1], not to": lambda h: _change(h, 0, result=[1]),
     "and its client was told that it would be cancelled": _take_cancel,
-    "and its client was told ('failed', None)": lambda h: setattr(h.asked["ts"], "seen", ("failed", None)),
+    "and its client was told ('failed', None)": _tell_failure,
     "step before of run q ran, and there is no such run": lambda h: _first(h, *_did("q", "before")),
     "ran again after its record was acknowledged": lambda h: _add(h, *_did("c", "only")),
     "ran after its client was told that the run is completed": lambda h: _add(h, *_did("s", "another")),

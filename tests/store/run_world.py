@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from dormice.domain.ids import uuid7
 from dormice.domain.run import Run, WaitKind
 from dormice.store.interface import IdempotencyClaim
+from dormice.store.projects import Project
 from dormice.store.workflows import (
     Attempt,
     Moved,
@@ -19,7 +20,6 @@ from dormice.store.workflows import (
     NewRun,
     NewWait,
     ParentWait,
-    Project,
     RunResult,
     Submitted,
     WholeStore,

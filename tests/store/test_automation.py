@@ -14,9 +14,10 @@ from dormice.domain.automation import CatchUp, Schedule, ScheduleStatus, TickOut
 from dormice.domain.run import RunState
 from dormice.store.automation import NewSchedule, NewTick, NewTrigger, Pending
 from dormice.store.lists import RunFilter
+from dormice.store.projects import Project, Queue
 from dormice.store.sqlite import statements
 from dormice.store.sqlite.schedules import KEPT_TICKS
-from dormice.store.workflows import Attempt, NewEvent, NewRun, Project, Queue, RunResult
+from dormice.store.workflows import Attempt, NewEvent, NewRun, RunResult
 
 NOW = 1_800_000_000_000_000
 MINUTE = 60_000_000

@@ -13,7 +13,8 @@ from msgspec import Struct
 from dormice.domain.automation import CatchUp, Schedule, Tick, TickOutcome, Trigger
 from dormice.domain.execution import Micros
 from dormice.domain.run import Event, Run
-from dormice.store.workflows import NewRun, Queue
+from dormice.store.projects import Queue
+from dormice.store.workflows import NewRun
 
 
 class NewSchedule(Struct, frozen=True, kw_only=True):

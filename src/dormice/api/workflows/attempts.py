@@ -21,7 +21,8 @@ from dormice.domain.limits import Limits
 from dormice.domain.moments import micros
 from dormice.domain.run import NULL, Step, WaitKind
 from dormice.engine.orders import Caller
-from dormice.store.workflows import Attempt, NewWait, Project, RunResult
+from dormice.store.projects import Project
+from dormice.store.workflows import Attempt, NewWait, RunResult
 
 _COMPLETE = BodyDecoder(wire.CompleteRequest)
 _FAIL = BodyDecoder(wire.FailRequest)

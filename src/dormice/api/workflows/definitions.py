@@ -19,7 +19,7 @@ from dormice.domain.errors import NotFound
 from dormice.domain.limits import Limits
 from dormice.domain.moments import rfc3339
 from dormice.engine.orders import Caller
-from dormice.store.workflows import Definition, Project
+from dormice.store.projects import Definition, Project
 
 
 class AgentSpec(Struct, kw_only=True):

@@ -31,7 +31,7 @@ from dormice.domain.errors import (
     Unauthenticated,
 )
 from dormice.engine.orders import Caller
-from dormice.store.workflows import Project
+from dormice.store.projects import Project
 
 _STATUS: dict[type[DormiceError], tuple[int, str]] = {
     Unauthenticated: (401, "UNAUTHORIZED"),

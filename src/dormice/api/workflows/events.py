@@ -22,7 +22,7 @@ from dormice.domain.moments import micros, rfc3339
 from dormice.domain.run import Event, RunState
 from dormice.engine.orders import Caller
 from dormice.engine.runs.events import EventOrder
-from dormice.store.workflows import Project
+from dormice.store.projects import Project
 
 _PUBLISH = BodyDecoder(wire.PublishRequest)
 _encode = msgspec.json.Encoder().encode

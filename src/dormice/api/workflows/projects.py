@@ -22,7 +22,7 @@ from dormice.domain.limits import Limits
 from dormice.domain.moments import rfc3339
 from dormice.engine.orders import Caller
 from dormice.store.interface import Key, KeyRefusal
-from dormice.store.workflows import Project
+from dormice.store.projects import Project
 
 _DESCRIPTION_CHARS = 4_096
 

@@ -22,7 +22,7 @@ from dormice.engine.orders import Caller
 from dormice.engine.runs.board import LiveWorker
 from dormice.engine.runs.pull import ConnectOrder, Offering, Presence
 from dormice.engine.runs.reports import Answer, Report
-from dormice.store.workflows import Project
+from dormice.store.projects import Project
 from dormice.workers.lines import KEEP_ALIVE, cancel_line, connected_line, run_line
 
 MEDIA_TYPE = "application/x-ndjson"

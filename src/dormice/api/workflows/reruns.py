@@ -21,7 +21,7 @@ from dormice.domain.limits import Limits
 from dormice.domain.moments import rfc3339
 from dormice.engine.orders import Caller
 from dormice.engine.runs.reruns import RerunOrder
-from dormice.store.workflows import Project
+from dormice.store.projects import Project
 
 
 class RerunRequest(Struct, kw_only=True):

@@ -23,7 +23,7 @@ from dormice.domain.run import Run, RunState
 from dormice.engine.orders import Caller
 from dormice.engine.runs.registry import KINDS
 from dormice.store.lists import RunDocuments, RunFilter
-from dormice.store.workflows import Project
+from dormice.store.projects import Project
 
 _PAGE = 50
 _STATES = {state.value: state for state in RunState}

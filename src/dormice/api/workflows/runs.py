@@ -19,7 +19,7 @@ from dormice.domain.moments import rfc3339
 from dormice.domain.run import Run
 from dormice.engine.orders import Caller
 from dormice.engine.runs.orders import RunOrder, Submission
-from dormice.store.workflows import Project
+from dormice.store.projects import Project
 
 _RUN = BodyDecoder(wire.RunRequest)
 _BATCH = BodyDecoder(wire.BatchRequest)

@@ -16,7 +16,7 @@ from dormice.domain.limits import Limits
 from dormice.domain.moments import micros
 from dormice.engine.orders import Caller
 from dormice.engine.runs.orders import ScheduleOrder
-from dormice.store.workflows import Project
+from dormice.store.projects import Project
 
 _SCHEDULE = BodyDecoder(wire.ScheduleRequest)
 _PATH = "/api/v1/schedules"

@@ -20,7 +20,7 @@ from dormice.domain.moments import rfc3339
 from dormice.domain.run import Event, RunState
 from dormice.engine.orders import Caller
 from dormice.engine.runs.sessions import SessionSummary
-from dormice.store.workflows import Project
+from dormice.store.projects import Project
 
 _PAGE = 50
 _PREVIEW_CHARS = 200

@@ -18,8 +18,8 @@ from dormice.api.workflows.door import Door, bad, empty
 from dormice.domain.limits import Limits
 from dormice.domain.moments import rfc3339
 from dormice.engine.orders import Caller
+from dormice.store.projects import Project
 from dormice.store.sessions import Memory, Message
-from dormice.store.workflows import Project
 
 _SAID = 50
 

@@ -19,8 +19,8 @@ from dormice.api.workflows.wire import nothing
 from dormice.domain.limits import Limits
 from dormice.domain.moments import rfc3339
 from dormice.engine.orders import Caller
+from dormice.store.projects import Project
 from dormice.store.traces import Span, Trace, TraceFilter
-from dormice.store.workflows import Project
 
 _PAGE = 50
 _SPAN_ID_CHARS = 128

@@ -15,7 +15,7 @@ from dormice.api.workflows.runs import MAX_INT32
 from dormice.domain.limits import Limits
 from dormice.engine.orders import Caller
 from dormice.engine.runs.orders import TriggerOrder
-from dormice.store.workflows import Project
+from dormice.store.projects import Project
 
 _TRIGGER = BodyDecoder(wire.TriggerRequest)
 _PATH = "/api/v1/event-triggers"

@@ -17,7 +17,7 @@ from dormice.domain.limits import Limits
 from dormice.domain.moments import rfc3339
 from dormice.engine.orders import Caller
 from dormice.engine.runs.lists import QueueState, WorkerState
-from dormice.store.workflows import Project
+from dormice.store.projects import Project
 
 
 class WorkerRecord(Struct, kw_only=True):

@@ -18,7 +18,7 @@ from dormice.domain.run import NULL
 from dormice.engine.orders import Caller
 from dormice.engine.runs.orders import WorkerOrder
 from dormice.engine.runs.registry import KINDS
-from dormice.store.workflows import Definition, Project
+from dormice.store.projects import Definition, Project
 
 _REGISTER = BodyDecoder(wire.RegisterRequest)
 _DEPLOYMENT = BodyDecoder(wire.DeploymentRequest)

@@ -20,7 +20,8 @@ from dormice.engine.runs.registry import Registry
 from dormice.engine.runs.runs import run_uuid
 from dormice.engine.runs.triggers import Triggers
 from dormice.engine.tasks import Tasks
-from dormice.store.workflows import EventStore, NewEvent, Project, Question, RunStore
+from dormice.store.projects import Project
+from dormice.store.workflows import EventStore, NewEvent, Question, RunStore
 
 
 class Asked(Struct, frozen=True, kw_only=True):

@@ -15,7 +15,8 @@ from dormice.engine.runs.registry import Registry
 from dormice.engine.runs.runs import Runs
 from dormice.engine.runs.waits import Waits
 from dormice.engine.tasks import Tasks
-from dormice.store.workflows import Attempt, Moved, NewWait, Project, Refused, RunResult, RunStore
+from dormice.store.projects import Project
+from dormice.store.workflows import Attempt, Moved, NewWait, Refused, RunResult, RunStore
 
 _STOPPING_US = 2_000_000
 _EARLY_US = 1_000_000

@@ -10,7 +10,8 @@ from dormice.engine.clock import Clock
 from dormice.engine.runs.board import RunBoard
 from dormice.engine.runs.ledger import Ledger
 from dormice.engine.runs.registry import Registry
-from dormice.store.workflows import NewRun, Queue
+from dormice.store.projects import Queue
+from dormice.store.workflows import NewRun
 
 
 class AutomaticRuns:

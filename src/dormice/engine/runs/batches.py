@@ -23,7 +23,8 @@ from dormice.engine.runs.runs import Runs
 from dormice.engine.runs.waits import Waits
 from dormice.engine.runs.workers import Workers
 from dormice.engine.tasks import Tasks
-from dormice.store.workflows import Attempt, Moved, NewRun, NewWait, Project, Refused, RunResult, RunStore
+from dormice.store.projects import Project
+from dormice.store.workflows import Attempt, Moved, NewRun, NewWait, Refused, RunResult, RunStore
 
 _KINDS = {kind.value: kind for kind in (WaitKind.TIME, WaitKind.EVENT, WaitKind.SUSPEND)}
 _MAX_INT32 = (1 << 31) - 1

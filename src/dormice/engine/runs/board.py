@@ -14,7 +14,7 @@ from typing import Protocol
 
 from dormice.domain.execution import Micros
 from dormice.domain.run import HELD, Run, RunState
-from dormice.store.workflows import Queue, Worker
+from dormice.store.projects import Queue, Worker
 
 REMEMBERED = 10_000
 """Runs that have ended and are remembered, so that what is heard of them late is known to be old."""

@@ -15,7 +15,8 @@ from dormice.engine.feed import Feed
 from dormice.engine.runs.ledger import Ledger
 from dormice.engine.runs.triggers import Triggers
 from dormice.engine.tasks import Tasks
-from dormice.store.workflows import EventStore, NewEvent, Project
+from dormice.store.projects import Project
+from dormice.store.workflows import EventStore, NewEvent
 
 
 class EventOrder(Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from dormice.engine.runs.board import LiveWorker, RunBoard
 from dormice.engine.runs.registry import KINDS, Registry
 from dormice.engine.runs.workers import Workers
 from dormice.store.lists import RunDocuments, RunFilter, RunListStore, RunPage
-from dormice.store.workflows import Project
+from dormice.store.projects import Project
 
 DOCUMENT_BYTES = 64 * 1024
 """Longer payloads and results are not listed: a run's own record has them."""

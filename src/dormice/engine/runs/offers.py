@@ -13,7 +13,7 @@ from msgspec import Struct
 from dormice.domain.errors import Invalid
 from dormice.domain.execution import Micros
 from dormice.domain.run import Json
-from dormice.store.workflows import Definition
+from dormice.store.projects import Definition
 
 SCHEMA_BYTES = 256 * 1024
 _SHOWN_CHARS = 300

@@ -10,7 +10,7 @@ from msgspec import Struct
 from dormice.domain.automation import CatchUp
 from dormice.domain.run import Json
 from dormice.engine.orders import Idempotency
-from dormice.store.workflows import Project
+from dormice.store.projects import Project
 
 
 def in_project(idempotency: Idempotency | None, project: Project) -> Idempotency | None:

@@ -21,7 +21,8 @@ from dormice.engine.runs.offers import check_offer
 from dormice.engine.runs.orders import WorkerOrder
 from dormice.engine.runs.registry import Registry
 from dormice.engine.runs.workers import Workers
-from dormice.store.workflows import Definition, Project, RunInput, RunStore
+from dormice.store.projects import Definition, Project
+from dormice.store.workflows import RunInput, RunStore
 
 
 class Offering(Struct, frozen=True, kw_only=True):

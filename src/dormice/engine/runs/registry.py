@@ -12,7 +12,7 @@ from dormice.engine.clock import Clock
 from dormice.engine.orders import Caller
 from dormice.engine.runs.board import RunBoard
 from dormice.engine.runs.offers import DEFAULT, Offer, check_offer, offer_of
-from dormice.store.workflows import Definition, Deployment, Project, ProjectStore, Queue
+from dormice.store.projects import Definition, Deployment, Project, ProjectStore, Queue
 
 KINDS = ("workflow", "agent", "tool")
 DEFAULT_PROJECT = "default"

@@ -17,7 +17,8 @@ from dormice.engine.runs.registry import Registry
 from dormice.engine.runs.runs import Runs
 from dormice.engine.tasks import Tasks
 from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed
-from dormice.store.workflows import NewRun, Project, Refused, RunStore
+from dormice.store.projects import Project
+from dormice.store.workflows import NewRun, Refused, RunStore
 
 
 class RerunOrder(Struct, frozen=True, kw_only=True):

@@ -21,17 +21,8 @@ from dormice.engine.runs.orders import Submission, in_project
 from dormice.engine.runs.registry import Registry
 from dormice.engine.tasks import Tasks
 from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed
-from dormice.store.workflows import (
-    Moved,
-    NewRun,
-    ParentWait,
-    Project,
-    Queue,
-    Refused,
-    RunInput,
-    RunResult,
-    RunStore,
-)
+from dormice.store.projects import Project, Queue
+from dormice.store.workflows import Moved, NewRun, ParentWait, Refused, RunInput, RunResult, RunStore
 
 _NO_SUCH_RUN = "no such execution"
 

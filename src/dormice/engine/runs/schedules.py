@@ -24,7 +24,7 @@ from dormice.engine.runs.policy import RunPolicy
 from dormice.engine.runs.registry import Registry
 from dormice.engine.tasks import Tasks
 from dormice.store.automation import NewSchedule, NewTick, ScheduleStore
-from dormice.store.workflows import Project
+from dormice.store.projects import Project
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,9 @@ from dormice.engine.clock import Clock
 from dormice.engine.runs.lists import Lists
 from dormice.engine.runs.runs import Runs
 from dormice.store.lists import RunFilter, RunListStore
+from dormice.store.projects import Project
 from dormice.store.sessions import Memory, Message, SessionStore
-from dormice.store.workflows import EventStore, Project
+from dormice.store.workflows import EventStore
 
 MOST_EVENTS = 1_000
 MOST_CALLS = 1_000

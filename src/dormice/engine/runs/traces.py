@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from dormice.domain.errors import ForeignProject, NotFound
 from dormice.engine.clock import Clock
 from dormice.engine.runs.board import RunBoard
+from dormice.store.projects import Project
 from dormice.store.traces import Span, Trace, TraceFilter, TraceStore
-from dormice.store.workflows import Project, RunStore
+from dormice.store.workflows import RunStore
 
 _PREVIOUS = ".previous_span_id"
 MOST_SPANS = 10_000

@@ -22,7 +22,8 @@ from dormice.engine.runs.policy import RunPolicy
 from dormice.engine.runs.registry import Registry
 from dormice.engine.tasks import Tasks
 from dormice.store.automation import NewTrigger, TriggerStore
-from dormice.store.workflows import NewRun, Project
+from dormice.store.projects import Project
+from dormice.store.workflows import NewRun
 
 TOGETHER = 16
 """Triggers that act at the same time, at most."""

@@ -17,7 +17,7 @@ from dormice.engine.runs.dispatcher import RunDispatcher
 from dormice.engine.runs.orders import WorkerOrder
 from dormice.engine.runs.policy import RunPolicy
 from dormice.engine.runs.registry import Registry
-from dormice.store.workflows import Project, ProjectStore, Worker
+from dormice.store.projects import Project, ProjectStore, Worker
 
 log = logging.getLogger(__name__)
 

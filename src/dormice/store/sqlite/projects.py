@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 import apsw
 
 from dormice.domain.execution import Micros
+from dormice.store.projects import Definition, Deployment, Project, Queue, Worker
 from dormice.store.sqlite import run_rows, statements
 from dormice.store.sqlite.reader import Reader
 from dormice.store.sqlite.writer import Writer
-from dormice.store.workflows import Definition, Deployment, Project, Queue, Worker
 
 _SQL = statements.load("projects.sql")
 T = TypeVar("T")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dormice.domain.run import CancelledBy, Event, Run, RunState, Step
-from dormice.store.workflows import Definition, Deployment, Project, Queue, Worker
+from dormice.store.projects import Definition, Deployment, Project, Queue, Worker
 
 # Looking a word up is several times faster than calling its enum.
 _STATES = {state.value: state for state in RunState}

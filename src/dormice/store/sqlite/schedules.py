@@ -13,10 +13,10 @@ from dormice.domain.automation import CatchUp, Schedule, ScheduleStatus, Tick, T
 from dormice.domain.execution import Micros
 from dormice.domain.run import Run
 from dormice.store.automation import NewSchedule, NewTick, StoredSchedule, Ticked
+from dormice.store.projects import Queue
 from dormice.store.sqlite import run_submits, statements
 from dormice.store.sqlite.reader import SHORT_ROWS, Reader
 from dormice.store.sqlite.writer import Writer
-from dormice.store.workflows import Queue
 
 _SQL = statements.load("schedules.sql")
 _PROJECTS = statements.load("projects.sql")

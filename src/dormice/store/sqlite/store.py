@@ -21,6 +21,7 @@ from dormice.store.interface import (
     StoreUnavailable,
 )
 from dormice.store.lists import RunListStore
+from dormice.store.projects import ProjectStore
 from dormice.store.sealing import Sealer
 from dormice.store.sessions import SessionStore
 from dormice.store.sqlite import idempotency, retention, run_retention, statements
@@ -41,7 +42,7 @@ from dormice.store.sqlite.traces import SqliteTraces
 from dormice.store.sqlite.triggers import SqliteTriggers
 from dormice.store.sqlite.writer import Writer
 from dormice.store.traces import TraceStore
-from dormice.store.workflows import EventStore, ProjectStore, RunStore
+from dormice.store.workflows import EventStore, RunStore
 
 _SQL = statements.load("store.sql")
 
