@@ -16,8 +16,12 @@ WHOLE = "body_is_whole"
 """Set in the scope's state by the connection once the whole body has come: nobody then needs to watch the time."""
 
 
+class Incomplete(Invalid):
+    """The body did not come as a whole. That says nothing of what it would have been: it may be sent again."""
+
+
 async def read_body(scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
-    """Return the whole body. Raises Invalid: 413 beyond `limit` (by Content-Length before reading), 408 when slow."""
+    """Return the whole body. Raises Invalid: 413 beyond `limit` (by Content-Length before reading); Incomplete: 408 when slow."""
     announced = headers.get(b"content-length", b"")
     if announced.isdigit() and int(announced[:20]) > limit:
         raise _too_large(limit)
@@ -27,7 +31,7 @@ async def read_body(scope: Scope, headers: Mapping[bytes, bytes], receive: Recei
         async with asyncio.timeout(READ_SECONDS):
             return await _collect(receive, limit)
     except TimeoutError:
-        raise Invalid(f"the body did not arrive within {READ_SECONDS:.0f} s", location="body", status=408) from None
+        raise Incomplete(f"the body did not arrive within {READ_SECONDS:.0f} s", location="body", status=408) from None
 
 
 async def _collect(receive: Receive, limit: int) -> bytes:
@@ -36,7 +40,7 @@ async def _collect(receive: Receive, limit: int) -> bytes:
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            raise Invalid("the client went away before the body was whole", location="body", status=400)
+            raise Incomplete("the client went away before the body was whole", location="body", status=400)
         piece = message.get("body", b"")
         size += len(piece)
         if size > limit:

@@ -7,6 +7,7 @@ from urllib.parse import unquote_to_bytes
 
 from litestar.types import ASGIApp
 
+from dormice.api.http.bodies import Incomplete
 from dormice.api.http.call import Call
 from dormice.api.http.decoding import BodyDecoder
 from dormice.api.http.operation import Operation
@@ -52,6 +53,8 @@ class AttemptRoutes:
         run_id = call.path["execution_id"]
         try:
             body = _COMPLETE.decode(call.header("Content-Type"), await self._body(call))
+        except Incomplete:  # its worker died, or will send it again
+            raise
         except Invalid as error:
             # The SDK sends it again some times and then forgets the run, which would run for ever.
             reason = f"its result could not be taken: {error.message}"
