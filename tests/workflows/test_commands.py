@@ -33,7 +33,12 @@ def test_commands_are_steps(workflows: Workflows, api: Api, start_worker: StartW
     *results, execution_id = workflows.run(flows.commands, machine_id, timeout=SECONDS)
     assert results == [True, 4, 3, 9]
     assert api.get(f"/v1/machines/{machine_id}/executions/{execution_id}/output/stdout").content == b"x\nyz"
-    assert len(api.get(f"/v1/machines/{machine_id}/executions").json()["items"]) == 3
+    items = api.get(f"/v1/machines/{machine_id}/executions").json()["items"]
+    assert len(items) == 3
+    [run] = api.get("/api/v1/executions?workflow_id=commands&limit=1").json()["executions"]
+    shown = api.get(f"/api/v1/executions/{run['id']}/children").json()["commands"]
+    assert {one["execution_id"] for one in shown} == {item["execution_id"] for item in items}
+    assert {one["machine_id"] for one in shown} == {machine_id}
 
 
 def test_a_command_that_cannot_be_begun_is_a_step_that_failed(workflows: Workflows, start_worker: StartWorker) -> None:

@@ -24,6 +24,7 @@ from dormice.engine.orders import Caller
 from dormice.engine.runs.registry import KINDS
 from dormice.store.lists import RunDocuments, RunFilter
 from dormice.store.projects import Project
+from dormice.store.workflows import Command
 
 _PAGE = 50
 _STATES = {state.value: state for state in RunState}
@@ -61,6 +62,23 @@ class ExecutionPage(Struct, kw_only=True):
 
     executions: list[ExecutionSummary]
     next_cursor: str | None
+
+
+class CommandRecord(Struct, kw_only=True):
+    """A command on a machine that is a step of a run: an execution of the machine surface."""
+
+    step_key: str
+    execution_id: str
+    machine_id: str
+    status: str
+    created_at: str
+    completed_at: str | None
+
+
+class ChildrenPage(ExecutionPage, kw_only=True):
+    """The runs that a run has asked for, the newest first, and with the first page its commands."""
+
+    commands: list[CommandRecord]
 
 
 class QueueRecord(Struct, kw_only=True):
@@ -131,13 +149,18 @@ class RunListRoutes:
     async def children(self, call: Call, _caller: Caller, project: Project) -> ASGIApp:
         """GET /api/v1/executions/{execution_id}/children."""
         run = await self._runs.find(project, call.path["execution_id"])
-        return await self._page(call, project, RunFilter(parent_id=run.id))
+        page = await self._found(call, project, RunFilter(parent_id=run.id))
+        commands = [] if list_cursor(call) is not None else [_command(one) for one in await self._runs.commands(run)]
+        return json_reply(ChildrenPage(executions=page.executions, next_cursor=page.next_cursor, commands=commands))
 
     async def _page(self, call: Call, project: Project, which: RunFilter) -> ASGIApp:
+        return json_reply(await self._found(call, project, which))
+
+    async def _found(self, call: Call, project: Project, which: RunFilter) -> ExecutionPage:
         limit = parameters.page_size(call, _PAGE)
         found = await self._lists.page(project, which, before=list_cursor(call), limit=limit)
         cursor = None if found.before is None else f"b{found.before}"
-        return json_reply(ExecutionPage(executions=[summary(run) for run in found.runs], next_cursor=cursor))
+        return ExecutionPage(executions=[summary(run) for run in found.runs], next_cursor=cursor)
 
     async def steps(self, call: Call, _caller: Caller, project: Project) -> ASGIApp:
         """GET /api/v1/executions/{execution_id}/steps."""
@@ -221,7 +244,7 @@ class RunListRoutes:
                 f"{one}/children",
                 "List the runs that a run has asked for",
                 self.children,
-                ExecutionPage,
+                ChildrenPage,
                 parameters=[parameters.LIMIT, parameters.CURSOR],
             ),
             route(
@@ -317,3 +340,15 @@ def _uuid(call: Call, name: str) -> str | None:
     if given is not None and uuid_or_none(given) is None:
         raise bad(f"{name} must be a UUID", f"query.{name}")
     return uuid_or_none(given)
+
+
+def _command(command: Command) -> CommandRecord:
+    execution = command.execution
+    return CommandRecord(
+        step_key=command.step_key,
+        execution_id=execution.id,
+        machine_id=execution.machine_id,
+        status=execution.state.value,
+        created_at=rfc3339(execution.created_at),
+        completed_at=wire.time(execution.completed_at),
+    )

@@ -22,7 +22,7 @@ from dormice.engine.runs.registry import Registry
 from dormice.engine.tasks import Tasks
 from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed
 from dormice.store.projects import Project, Queue
-from dormice.store.workflows import Moved, NewRun, ParentWait, Refused, RunInput, RunResult, RunStore
+from dormice.store.workflows import Command, Moved, NewRun, ParentWait, Refused, RunInput, RunResult, RunStore
 
 _NO_SUCH_RUN = "no such execution"
 
@@ -187,6 +187,10 @@ class Runs:
                 raise NotFound(_NO_SUCH_RUN)
             case _:
                 raise Conflict("the execution has ended")
+
+    async def commands(self, run: Run) -> list[Command]:
+        """Return the commands on machines that are steps of a run, by their keys."""
+        return await self._store.commands(run)
 
     async def find(self, project: Project, run_id: str) -> Run:
         """Return a run as it is. Raises NotFound."""
