@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,9 +55,9 @@ class Share:
 def share() -> Iterator[Share]:
     """Have a share for as long as the block lasts. After a failure it is kept while this process lives: its user may have left something."""
     for number in range(SHARES):
-        fd = _opened(str(number))
-        if try_lock(fd):
-            yield Share(number)
+        fd, ours = _opened(str(number)), Share(number)
+        if try_lock(fd) and _is_free(ours.port):
+            yield ours
             os.close(fd)
             return
         os.close(fd)
@@ -72,6 +73,15 @@ def one_at_a_time(what: str) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def _is_free(port: int) -> bool:
+    """Whether nobody listens there: a Dormice outlives the tests that were interrupted, and their locks."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def _opened(name: str) -> int:
