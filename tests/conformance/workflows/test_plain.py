@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.conformance.workflows.world import Client, Refused, World
-from tests.wait import wait_until
 
 FIELDS = {
     "id", "workflow_id", "status", "payload", "result", "error", "created_at", "started_at", "completed_at",
@@ -232,15 +231,3 @@ def test_an_unknown_run_is_not_found(world: World, client: Client) -> None:
     with pytest.raises(Refused, match="400"):
         client("execution", run="not-a-uuid")
     assert client("cancel", run=str(uuid4())) is False
-
-
-def test_the_spans_of_a_run_can_be_read(world: World, client: Client) -> None:
-    """The worker sends them in batches, some seconds later; a trace has the id of its root run."""
-    run = client.start("receipt", ORDER)
-    world.ended(run)
-    path = f"/api/v1/traces/{run.replace('-', '')}"
-    with world.http() as http:
-        wait_until(lambda: http.get(path).status_code == 200, 20, "the trace of a run")
-        trace = http.get(path).json()
-    assert trace["root_span_name"] == "workflow.receipt"
-    assert {"workflow.receipt", "step.fee"} <= {span["name"] for span in trace["spans"]}
