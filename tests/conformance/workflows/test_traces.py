@@ -1,4 +1,8 @@
-"""What the foreign SDK tells of its work, read back. A worker of its own: one that has had all the runs of other modules is not waited for."""
+"""What the foreign SDK tells of its work, read back.
+
+With a worker of its own: FastAPI traces requests itself by now, and from a worker's second run on the SDK lets its spans fall into the trace of the
+request that brought the run, under an id that nobody knows.
+"""
 
 from __future__ import annotations
 
