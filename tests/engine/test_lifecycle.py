@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from dormice.domain.machine import DesiredState, Machine, Phase
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
 from dormice.protocol import node as wire
 from tests.engine.scripted_node import MovedClock, ScriptedNode, Server, asleep, ended, phase, serving
-from tests.wait import wait_until_async
+from tests.wait import others_run, wait_until_async
 
 TRUE = ExecutionOrder(command=("true",), cwd="/root")
 
@@ -432,3 +433,25 @@ async def test_a_guest_that_sends_more_than_is_kept_fills_no_store(tmp_path: Pat
         done = await server.engine.executions.get(server.caller, machine.id, execution_id, wait_ms=5_000)
         assert (done.stdout_kept, done.stdout_bytes) == (4, 9)
         assert await server.engine.executions.output(done, Stream.STDOUT, start=0, end=100) == b"abcd"
+
+
+async def test_what_waits_while_the_machine_goes_is_answered_well(server: Server) -> None:
+    node = await server.node()
+    machine, _ = await server.machine(node)
+    live = server.engine._board.get(machine.id)
+    assert live is not None
+    machines, caller = server.engine.machines, server.caller
+    async with live.lock:
+        asked = asyncio.gather(
+            *(
+                act(caller, machine.id, revision=None, idempotency=None)
+                for act in (machines.destroy, machines.sleep, machines.wake)
+            ),
+            return_exceptions=True,
+        )
+        await others_run()
+        live.machine = replace(live.machine, phase=Phase.DESTROYED, desired_state=DesiredState.DESTROYED)
+    destroyed, *others = await asked
+    assert isinstance(destroyed, Machine)
+    assert destroyed.phase is Phase.DESTROYED
+    assert all(isinstance(other, Conflict) for other in others), others

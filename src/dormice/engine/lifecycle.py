@@ -34,6 +34,7 @@ from dormice.store.interface import (
 )
 
 STEADY = "DesiredStateReached"
+_GOING = (Phase.DESTROYING, Phase.DESTROYED)
 _STARTABLE = frozenset({Phase.ACCEPTED, Phase.PLACEMENT_PENDING, Phase.SLEEPING, Phase.FAILED})
 _UNSTARTED = frozenset({Phase.ACCEPTED, Phase.PLACEMENT_PENDING})
 
@@ -93,7 +94,7 @@ class Lifecycle:
         """Start the machine if it is not up or on its way."""
         machine = live.machine
         _match(machine, guard)
-        if machine.phase is Phase.DESTROYING:
+        if machine.phase in _GOING:
             raise illegal(machine, DesiredState.RUNNING)
         if machine.phase is Phase.STOPPING:
             return await self._advance(live, None, MachineChange(desired_state=DesiredState.RUNNING), guard.claim)
@@ -150,7 +151,7 @@ class Lifecycle:
         """Stop the machine; executions that wait for it or run on it end."""
         machine = live.machine
         _match(machine, guard)
-        if machine.phase in (Phase.FAILED, Phase.DESTROYING):
+        if machine.phase is Phase.FAILED or machine.phase in _GOING:
             raise illegal(machine, DesiredState.SLEEPING)
         if machine.phase is Phase.SLEEPING:
             return machine
@@ -195,6 +196,8 @@ class Lifecycle:
         """Kill the machine and delete its disk."""
         machine = live.machine
         _match(machine, guard)
+        if machine.phase is Phase.DESTROYED:  # by an earlier request, while this one waited for its turn
+            raise AlreadyDone
         if machine.phase is not Phase.DESTROYING:
             change = MachineChange(desired_state=DesiredState.DESTROYED, reason="DeleteRequested", retryable=False)
             machine = await self._advance(live, MachineEvent.DESTROY, change, guard.claim)
@@ -211,7 +214,7 @@ class Lifecycle:
         """Change what the machine is promised."""
         machine = live.machine
         _match(machine, guard)
-        if machine.phase is Phase.DESTROYING:
+        if machine.phase in _GOING:
             raise illegal(machine)
         if patch == MachinePatch():
             return machine
