@@ -6,8 +6,9 @@ gone on already with another worker, so the attempt looks first whether the run 
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -144,6 +145,13 @@ class Attempt:
             await self._wait(
                 f"{self._own}/wait", {"step_key": key, "wait_type": "time", "wait_until": until.isoformat()}
             )
+
+    async def together(self, *waits: Awaitable[Any]) -> list[Any]:
+        found = await asyncio.gather(*waits, return_exceptions=True)
+        for error in found:
+            if isinstance(error, BaseException):
+                raise error
+        return found
 
     async def hear(self, key: str, topic: str) -> Any:
         known, outputs = await self._known(key)

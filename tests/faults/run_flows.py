@@ -40,6 +40,10 @@ class Steps(Protocol):
         """Wait for a moment."""
         ...
 
+    async def together(self, *waits: Awaitable[Any]) -> list[Any]:
+        """Wait for several things at the same time."""
+        ...
+
     async def hear(self, key: str, topic: str) -> Any:
         """Wait for an event."""
         ...
@@ -97,6 +101,12 @@ async def _sleeper(steps: Steps, payload: Payload) -> Any:
     return await steps.step("after", payload["token"])
 
 
+async def _fork(steps: Steps, payload: Payload) -> Any:
+    child = steps.child("invoke", "child", {"token": f"{payload['token']}.c"})
+    _, result = await steps.together(steps.nap("nap", 2 * NAP_SECONDS), child)
+    return await steps.step("after", result)
+
+
 async def _listener(steps: Steps, payload: Payload) -> Any:
     return await steps.hear("heard", f"{TOPIC}/{payload['token']}")
 
@@ -150,6 +160,7 @@ FLOWS = {
     "batch": Flow(_batch, _members, ()),
     "tree": Flow(_tree, lambda token: [_family(f"{token}.l"), _members(f"{token}.r")], ()),
     "sleeper": Flow(_sleeper, lambda token: token, ("before", "after")),
+    "fork": Flow(_fork, lambda token: f"{token}.c", ("after",)),
     "listener": Flow(_listener, lambda token: {"heard": token}, ()),
     "suspended": Flow(_suspended, lambda token: [token, {"answer": token}], ("before",)),
     "single": Flow(_single, lambda token: token, ("stay",), limit=1),

@@ -24,6 +24,7 @@ WEIGHTS = {
     "batch": 2,
     "tree": 2,
     "sleeper": 3,
+    "fork": 2,
     "listener": 2,
     "suspended": 3,
     "single": 1,
