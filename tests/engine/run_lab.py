@@ -73,15 +73,17 @@ class RunLab:
         self.project = project
         self.other = other
         """Another project of the same organization."""
+        self._settling = asyncio.Lock()
 
     async def settle(self) -> None:
         """Let the agenda do all that is due, and what follows from it at this moment."""
-        quiet = 0
-        while quiet < 2:  # once: what had begun before has ended; twice: and nothing followed from it
-            agenda, now = self.engine._agenda, self.clock.steady()
-            due = any(entry[0] <= now and agenda._is_current(entry) for entry in agenda._heap)
-            quiet = 0 if due or self.engine.triggers._dirty else quiet + 1
-            await self._turn()
+        async with self._settling:  # a hundred that look again and again leave the store no time to get on
+            quiet = 0
+            while quiet < 2:  # once: what had begun before has ended; twice: and nothing followed from it
+                agenda, now = self.engine._agenda, self.clock.steady()
+                due = any(entry[0] <= now and agenda._is_current(entry) for entry in agenda._heap)
+                quiet = 0 if due or self.engine.triggers._dirty else quiet + 1
+                await self._turn()
 
     async def _turn(self) -> None:
         done = asyncio.Event()
