@@ -266,6 +266,16 @@ async def test_a_node_that_was_killed_leaves_nothing_that_its_successor_keeps(
         assert owners(tmp_path) == []
 
 
+async def test_the_gateway_that_a_node_of_another_name_left_becomes_its_own(
+    internet: lab.Namespace, tmp_path: Path
+) -> None:
+    lab.ip("address add 10.213.0.1/32 dev lo label lo:other")
+    async with opened(tmp_path) as networks:
+        assert networks.gateway == IPv4Address("10.213.0.1")
+        assert uplink.address_labelled("lo:dormice") == networks.gateway
+    assert uplink.address_labelled("lo:other") is None
+
+
 async def test_two_nodes_cannot_hold_one_name(networks: Networks, tmp_path: Path) -> None:
     with pytest.raises(RuntimeFailure, match="another process of this host"):
         await Networks(tmp_path / "other").open()

@@ -6,12 +6,10 @@ Asked only while no node of the instance runs. Its machines may: each has a reco
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
 import socket
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +26,6 @@ from dormice.node.records import Record
 from dormice.node.slots import cgroup_name
 
 _MACHINE_ID = re.compile(r"dm-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_SIOCGIFADDR = 0x8915
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +164,7 @@ def _networks(owners: Path, name: str, network: IPv4Network, alive: dict[str, Re
     if nftables.loaded(name):
         yield Leftover("packet rules", f"table inet {name}", partial(_remove_rules, name))
     gateway = network.network_address + 1
-    if _address_of(f"lo:{name}") == gateway:
+    if uplink.address_labelled(f"lo:{name}") == gateway:
         yield Leftover("address", f"{gateway} on lo", partial(_remove_gateway, gateway))
     if ("*", network) in uplink.routes():
         yield Leftover("route", f"unreachable {network}", partial(_remove_route, network))
@@ -199,15 +196,6 @@ def _remove_route(network: IPv4Network) -> None:
 def _stop_forwarding() -> None:
     uplink.set_forwarding(on=False)
     nftables.unload(nftables.GUARD)
-
-
-def _address_of(label: str) -> IPv4Address | None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        try:
-            answer = fcntl.ioctl(asking, _SIOCGIFADDR, struct.pack("16s24x", label.encode()))
-        except OSError:
-            return None
-    return IPv4Address(answer[20:24])
 
 
 def _of_processes(run: Path) -> Iterator[Leftover]:

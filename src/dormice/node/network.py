@@ -293,9 +293,13 @@ class Networks:
             self._holder = None
 
     def _add_gateway(self) -> None:
+        label = f"lo:{self._name}"
         with RouteSocket() as host:
+            if uplink.address_labelled(label) != self.gateway:
+                # An address keeps the label it was made with. One that a node of another name left would never be ours.
+                host.delete_address(LOOPBACK_INDEX, self.gateway)
             # On the loopback interface: every kernel has it, and errors the host sends machines then come from here.
-            host.add_address(LOOPBACK_INDEX, self.gateway, label=f"lo:{self._name}")
+            host.add_address(LOOPBACK_INDEX, self.gateway, label=label)
             host.add_unreachable(self.network)
 
     def _leave_host(self) -> None:

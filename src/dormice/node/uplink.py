@@ -12,6 +12,7 @@ _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 _INTERFACES = Path("/sys/class/net")
 _ETHERNET_MTU = 1500
 _SIOCGIFMTU = 0x8921
+_SIOCGIFADDR = 0x8915
 
 
 def routes() -> list[tuple[str, IPv4Network]]:
@@ -46,6 +47,16 @@ def mtu() -> int:
 def _mtu_of(interface: str, asking: socket.socket) -> int:
     answer = fcntl.ioctl(asking, _SIOCGIFMTU, struct.pack("16sI12x", interface.encode(), 0))
     return int(struct.unpack_from("16xI", answer)[0])
+
+
+def address_labelled(label: str) -> IPv4Address | None:
+    """The first address with this label, which begins with an interface's name; None if there is none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            answer = fcntl.ioctl(asking, _SIOCGIFADDR, struct.pack("16s24x", label.encode()))
+        except OSError:
+            return None
+    return IPv4Address(answer[20:24])
 
 
 def physical_interfaces() -> list[str]:
