@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from ipaddress import IPv4Network, ip_address
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TypeVar
 
@@ -183,14 +183,6 @@ def _check(settings: Settings) -> None:
     for name in ("pool_size", "storage_reserve_gib", "disk_mib_per_second"):
         if getattr(settings, name) < 0:
             raise SettingsError(f"{name} is {getattr(settings, name)}, must be 0 or more")
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only programs of this host can reach an address."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def check_key(secret: str, bounds: Limits, source: str) -> None:

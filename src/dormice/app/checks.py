@@ -6,6 +6,7 @@ import os
 
 from dormice import config, privileges
 from dormice.config import Settings, SettingsError
+from dormice.domain.addresses import is_loopback
 from dormice.domain.limits import Limits, MachineDefaults
 
 
@@ -14,7 +15,7 @@ def check_server(settings: Settings) -> tuple[Limits, MachineDefaults]:
     limits, defaults = config.limits(), config.machine_defaults()
     if settings.api_key:
         config.check_key(settings.api_key, limits, "DORMICE_API_KEY")
-    if settings.local_mode and not config.is_loopback(settings.address()[0]):
+    if settings.local_mode and not is_loopback(settings.address()[0]):
         raise SettingsError(
             f"local_mode needs no keys, so listen must be an address of this host only, not {settings.listen}"
         )

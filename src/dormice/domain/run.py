@@ -169,13 +169,21 @@ class Run(Struct, frozen=True, kw_only=True):
         return self.state in TERMINAL
 
     @property
+    def closed(self) -> bool:
+        """Whether it has ended, or its end was asked for: nothing is begun or done for it any more."""
+        return self.terminal or self.state is RunState.PENDING_CANCEL
+
+    @property
     def topic(self) -> str:
         """The topic on which a run, and all below it, publish their events."""
         return f"workflow/{self.root_workflow_id or self.workflow_id}/{self.root_id or self.id}"
 
-    def on(self, event: RunEvent) -> RunState:
-        """Return the state that `event` leads to. Raises IllegalTransition."""
-        return follow(TRANSITIONS, self.state, event)
+    def on(self, *events: RunEvent) -> RunState:
+        """Return the state that events, one after the other, lead to. Raises IllegalTransition."""
+        state = self.state
+        for event in events:
+            state = follow(TRANSITIONS, state, event)
+        return state
 
 
 class Step(Struct, frozen=True, kw_only=True):

@@ -67,6 +67,11 @@ def new_execution_id(clock: Clock) -> str:
     return ids.execution_id(clock.now() // 1000, clock.random(10))
 
 
+def new_id(clock: Clock) -> str:
+    """Mint the id of a run, a batch, a session, a schedule or a trigger: a UUIDv7."""
+    return str(ids.uuid7(clock.now() // 1000, clock.random(10)))
+
+
 def new_boot_id(clock: Clock) -> UUID:
     """Mint the id of one start of a machine."""
     return UUID(bytes=clock.random(16), version=4)

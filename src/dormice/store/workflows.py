@@ -15,7 +15,7 @@ from dormice.domain.execution import Execution, Micros
 from dormice.domain.run import NULL, CancelledBy, Event, Json, Run, Step, WaitKind
 from dormice.store.interface import IdempotencyClaim, KeyReused, NewExecution, Replayed, Store
 from dormice.store.lists import RunListStore
-from dormice.store.projects import ProjectStore
+from dormice.store.projects import ProjectStore, Queue
 from dormice.store.sessions import SessionStore
 from dormice.store.traces import TraceStore
 
@@ -48,6 +48,16 @@ class NewRun(Struct, frozen=True, kw_only=True):
     channel_context: Json | None = None
     traceparent: str | None = None
     now: Micros
+
+    @property
+    def queue(self) -> Queue:
+        """Its queue, as it is made with the run if it does not exist yet."""
+        return Queue(
+            project_id=self.project_id,
+            deployment_id=self.deployment_id,
+            name=self.queue_name,
+            concurrency_limit=self.queue_limit,
+        )
 
 
 class ParentWait(Struct, frozen=True, kw_only=True):

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec import Raw, Struct
 
+from dormice.domain import documents
 from dormice.domain.moments import rfc3339
 from dormice.domain.run import Json, Run, Step
 
 _encode = msgspec.json.Encoder().encode
-_NULL = Raw(b"null")
 KEEP_ALIVE = b"\n"
 """Sent when there is nothing else to say."""
 
@@ -83,7 +83,7 @@ def run_line(run: Run, *, payload: Json, initial_state: Json | None, steps: Sequ
         session_id=run.session_id,
         user_id=run.user_id,
         run_timeout_seconds=run.run_timeout_seconds,
-        initial_state=_NULL if initial_state is None else Raw(initial_state),
+        initial_state=documents.raw(initial_state),
         steps=[_step(step) for step in steps],
     )
     return _one_line(_encode(line))
@@ -95,7 +95,7 @@ def cancel_line(run: Run) -> bytes:
 
 
 def _step(step: Step) -> StepLine:
-    error = _NULL if step.error is None else Raw(step.error)
+    error = documents.raw(step.error)
     if step.error is None and not step.success:
         error = Raw(b'{"message":"the step failed"}')
     return StepLine(step_key=step.step_key, outputs=Raw(step.outputs), error=error, source_run_id=step.source_run_id)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw, Struct
 
+from dormice.domain import documents
 from dormice.domain.moments import rfc3339
 from dormice.domain.run import Json, Run
 
 _encode = msgspec.json.Encoder().encode
-_NULL = Raw(b"null")
 
 
 class ExecuteRequest(Struct, kw_only=True):
@@ -62,8 +62,8 @@ def execute_body(
             user_id=run.user_id,
             otel_traceparent=traceparent,
             otel_span_id=span_id,
-            initial_state=_NULL if initial_state is None else Raw(initial_state),
+            initial_state=documents.raw(initial_state),
             run_timeout_seconds=run.run_timeout_seconds,
-            channel_context=_NULL if channel_context is None else Raw(channel_context),
+            channel_context=documents.raw(channel_context),
         )
     )

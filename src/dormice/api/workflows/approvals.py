@@ -15,14 +15,15 @@ from dormice.api.http.decoding import BodyDecoder
 from dormice.api.http.operation import Handler, Operation
 from dormice.api.http.replies import json_reply
 from dormice.api.services import WorkflowServices
-from dormice.api.workflows import approval_page, wire
+from dormice.api.workflows import approval_page
 from dormice.api.workflows.approval_form import Form, FormFaults, form_of, read_answer
 from dormice.api.workflows.door import Door, answered, bad, empty, operation, refusal
-from dormice.api.workflows.runs import check_step_key
+from dormice.domain import documents
 from dormice.domain.errors import Conflict, DormiceError, NotFound
 from dormice.domain.limits import Limits
 from dormice.domain.run import Run
 from dormice.engine.runs.approvals import Asked
+from dormice.engine.runs.checks import check_step_key
 
 _SUBMIT = "/submit"
 _MOST_FIELDS = 1_000
@@ -65,7 +66,7 @@ class ApprovalRoutes:
                 execution_id=asked.run.id,
                 step_key=step_key,
                 status=asked.run.state.value,
-                data=wire.raw(None if event is None else event.data),
+                data=documents.raw(None if event is None else event.data),
             )
         )
 

@@ -16,12 +16,13 @@ from dormice.api.machines.orders import execution_order
 from dormice.api.services import WorkflowServices
 from dormice.api.workflows import wire
 from dormice.api.workflows.door import Door, bad, empty
-from dormice.api.workflows.runs import check_step_key
+from dormice.domain import documents
 from dormice.domain.errors import Invalid
 from dormice.domain.limits import Limits
 from dormice.domain.moments import micros
 from dormice.domain.run import NULL, Step, WaitKind
 from dormice.engine.orders import Caller
+from dormice.engine.runs.checks import check_step_key
 from dormice.store.projects import Project
 from dormice.store.workflows import Attempt, NewWait, RunResult
 
@@ -63,7 +64,7 @@ class AttemptRoutes:
         result = RunResult(
             result=bytes(body.result),
             output_schema_name=body.output_schema_name,
-            final_state=wire.json(body.final_state),
+            final_state=documents.json(body.final_state),
         )
         attempt = Attempt(worker_id=body.worker_id)
         await self._attempts.complete(project, run_id, attempt, result)
@@ -78,7 +79,7 @@ class AttemptRoutes:
             Attempt(worker_id=body.worker_id),
             body.error,
             retryable=body.retryable,
-            final_state=wire.json(body.final_state),
+            final_state=documents.json(body.final_state),
         )
         return empty()
 
@@ -94,9 +95,9 @@ class AttemptRoutes:
         check_step_key(body.step_key, self._limits)
         step = Step(
             step_key=body.step_key,
-            outputs=wire.json(body.outputs) or NULL,
-            error=wire.json(body.error),
-            success=wire.json(body.error) is None if body.success is None else body.success,
+            outputs=documents.json(body.outputs) or NULL,
+            error=documents.json(body.error),
+            success=documents.json(body.error) is None if body.success is None else body.success,
             source_run_id=body.source_execution_id,
             output_schema_name=body.output_schema_name,
             completed_at=self._services.now(),

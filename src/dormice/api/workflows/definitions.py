@@ -13,12 +13,13 @@ from dormice.api.http.decoding import BodyDecoder
 from dormice.api.http.operation import Operation, Parameter
 from dormice.api.http.replies import json_reply, list_reply
 from dormice.api.services import WorkflowServices
-from dormice.api.workflows.door import Door, bad
-from dormice.api.workflows.wire import nothing
+from dormice.api.workflows.door import Door
+from dormice.domain import documents
 from dormice.domain.errors import NotFound
 from dormice.domain.limits import Limits
 from dormice.domain.moments import rfc3339
 from dormice.engine.orders import Caller
+from dormice.engine.runs.checks import check_given
 from dormice.store.projects import Definition, Project
 
 
@@ -28,11 +29,11 @@ class AgentSpec(Struct, kw_only=True):
     provider: str
     model: str
     system_prompt: str | None = None
-    tools: Raw = field(default_factory=nothing)
+    tools: Raw = field(default_factory=documents.nothing)
     temperature: float | None = None
     max_output_tokens: int | None = None
-    config: Raw = field(default_factory=nothing)
-    metadata: Raw = field(default_factory=nothing)
+    config: Raw = field(default_factory=documents.nothing)
+    metadata: Raw = field(default_factory=documents.nothing)
 
 
 class AgentRequest(AgentSpec, kw_only=True):
@@ -56,8 +57,8 @@ class ToolSpec(Struct, kw_only=True):
 
     tool_type: str = "default"
     description: str | None = None
-    parameters: Raw = field(default_factory=nothing)
-    metadata: Raw = field(default_factory=nothing)
+    parameters: Raw = field(default_factory=documents.nothing)
+    metadata: Raw = field(default_factory=documents.nothing)
 
 
 class ToolRequest(ToolSpec, kw_only=True):
@@ -128,8 +129,7 @@ class DefinitionRoutes:
     async def _register(
         self, project: Project, kind: str, body: AgentRequest | ToolRequest, spec: type[Struct]
     ) -> ASGIApp:
-        if not body.id:
-            raise bad("id must not be empty", "body.id")
+        check_given(body.id, "body.id")
         deployment = self._registry.deployment(project, body.deployment_id)
         fields = {name: getattr(body, name) for name in spec.__struct_fields__}
         definition = Definition(

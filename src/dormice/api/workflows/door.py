@@ -7,7 +7,6 @@ neither another host by a name of its own (DNS rebinding), nor a page of a brows
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,6 +19,7 @@ from dormice.api.http.errors import Fault, InvalidRequest
 from dormice.api.http.operation import Answer, Handler, Operation, Parameter
 from dormice.api.http.replies import Reply
 from dormice.api.services import WorkflowServices
+from dormice.domain.addresses import is_loopback
 from dormice.domain.errors import (
     Conflict,
     DormiceError,
@@ -171,19 +171,10 @@ def operation(
 def check_local(call: Call) -> None:
     """Raise Forbidden unless a program of this host calls us by a name of this host."""
     host, origin = call.header("Host") or "", call.header("Origin")
-    if not _is_loopback(urlsplit(f"//{host}").hostname):
+    if not is_loopback(urlsplit(f"//{host}").hostname):
         raise Forbidden("local mode answers to localhost only: the Host header names something else")
-    if origin is not None and not _is_loopback(urlsplit(origin).hostname):
+    if origin is not None and not is_loopback(urlsplit(origin).hostname):
         raise Forbidden("local mode answers to programs of this host only: the Origin header names another place")
-
-
-def _is_loopback(host: str | None) -> bool:
-    if host is None or host == "localhost":
-        return host is not None
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def answered(handle: Handler) -> Handler:

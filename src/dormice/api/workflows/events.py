@@ -13,14 +13,15 @@ from dormice.api.http.decoding import BodyDecoder
 from dormice.api.http.operation import Operation, Parameter
 from dormice.api.http.replies import json_reply
 from dormice.api.services import WorkflowServices
-from dormice.api.workflows import wire
+from dormice.api.workflows import parameters, wire
 from dormice.api.workflows.door import Door, bad
 from dormice.api.workflows.runs import uuid_or_none
 from dormice.domain.errors import NotFound
 from dormice.domain.limits import Limits
-from dormice.domain.moments import micros, rfc3339
+from dormice.domain.moments import rfc3339
 from dormice.domain.run import Event, RunState
 from dormice.engine.orders import Caller
+from dormice.engine.runs.checks import check_topic
 from dormice.engine.runs.events import EventOrder
 from dormice.store.projects import Project
 
@@ -50,7 +51,7 @@ class EventRoutes:
     async def publish(self, call: Call, _caller: Caller, project: Project) -> ASGIApp:
         """POST /api/v1/events/publish."""
         body = _PUBLISH.decode(call.header("Content-Type"), await call.body(self._limits.workflow_body_bytes))
-        self._check_topic(body.topic, "body.topic")
+        check_topic(body.topic, self._limits, "body.topic")
         if not 0 < len(body.events) <= self._limits.events_per_request:
             raise bad(
                 f"events must have from 1 to {self._limits.events_per_request} entries (events_per_request)",
@@ -75,13 +76,13 @@ class EventRoutes:
     async def page(self, call: Call, _caller: Caller, project: Project) -> ASGIApp:
         """GET /api/v1/events."""
         topic = call.query.get("topic", "")
-        self._check_topic(topic, "query.topic")
+        check_topic(topic, self._limits, "query.topic")
         limit = call.integer("limit", default=_AT_ONCE, maximum=self._limits.page_max) or _AT_ONCE
         found = await self._events.page(
             project,
             topic,
             after=call.integer("last_sequence_id", default=0),
-            since=_moment(call),
+            since=parameters.moment(call, "last_timestamp"),
             limit=limit,
             newest_first=call.query.get("sort") == "desc",
         )
@@ -95,14 +96,14 @@ class EventRoutes:
         after: int | None = call.integer("last_sequence_id", default=0) if call.query.get("last_sequence_id") else None
         if after is None and (resumed := call.header("Last-Event-ID")) is not None and resumed.isdecimal():
             after = int(resumed)
-        since = None if after is not None else _moment(call)
+        since = None if after is not None else parameters.moment(call, "last_timestamp")
         if run_id is not None:
             if not workflow_id:
                 raise bad("workflow_id is required with workflow_run_id", "query.workflow_id")
             topic = f"workflow/{workflow_id}/{run_id}"
         else:
             topic = call.query.get("topic", "")
-        self._check_topic(topic, "query.topic")
+        check_topic(topic, self._limits, "query.topic")
         return sse.event_stream(self._follow(project, topic, run_id, after or 0, since))
 
     async def _follow(
@@ -137,10 +138,6 @@ class EventRoutes:
             return (await self._services.runs.find(project, run_id)).state
         except NotFound:
             return None
-
-    def _check_topic(self, topic: str, location: str) -> None:
-        if not 0 < len(topic) <= self._limits.topic_chars:
-            raise bad(f"topic must have from 1 to {self._limits.topic_chars} characters (topic_chars)", location)
 
     def operations(self) -> list[Operation]:
         """Return the routes."""
@@ -210,13 +207,3 @@ def _one_line(record: bytes) -> bytes:
     for end, instead in _LINE_ENDS.items():
         record = record.replace(end, instead)
     return record
-
-
-def _moment(call: Call) -> int | None:
-    text = call.query.get("last_timestamp")
-    if not text:
-        return None
-    try:
-        return micros(text.replace(" ", "+"))  # a plus sign that was not quoted
-    except (ValueError, OverflowError):
-        raise bad("last_timestamp must be a moment as RFC 3339 writes it", "query.last_timestamp") from None

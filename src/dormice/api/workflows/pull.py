@@ -15,11 +15,12 @@ from dormice.api.http.replies import Stream, json_reply
 from dormice.api.services import WorkflowServices
 from dormice.api.workflows import wire
 from dormice.api.workflows.door import Door, bad
-from dormice.api.workflows.runs import MAX_INT32
+from dormice.domain import documents
 from dormice.domain.limits import Limits
 from dormice.domain.run import Run, RunState
 from dormice.engine.orders import Caller
 from dormice.engine.runs.board import LiveWorker
+from dormice.engine.runs.checks import check_given, check_positive
 from dormice.engine.runs.pull import ConnectOrder, Offering, Presence
 from dormice.engine.runs.reports import Answer, Report
 from dormice.store.projects import Project
@@ -40,9 +41,9 @@ class OfferEntry(Struct, kw_only=True):
     workflow_id: str
     queue_name: str | None = None
     concurrency_limit: int | None = None
-    input_schema: Raw = field(default_factory=wire.nothing)
-    output_schema: Raw = field(default_factory=wire.nothing)
-    retry_policy: Raw = field(default_factory=wire.nothing)
+    input_schema: Raw = field(default_factory=documents.nothing)
+    output_schema: Raw = field(default_factory=documents.nothing)
+    retry_policy: Raw = field(default_factory=documents.nothing)
     scheduled: bool = False
     """Whether it may be put on a schedule."""
     trigger_on_event: bool = False
@@ -89,10 +90,8 @@ class PullRoutes:
     async def connect(self, call: Call, _caller: Caller, project: Project) -> ASGIApp:
         """POST /api/v1/workers/connect."""
         body = _CONNECT.decode(call.header("Content-Type"), await call.body(self._limits.workflow_body_bytes))
-        if not body.deployment_id:
-            raise bad("deployment_id must not be empty", "body.deployment_id")
-        if not 0 < body.max_concurrent <= MAX_INT32:
-            raise bad("max_concurrent must be a positive 32-bit integer", "body.max_concurrent")
+        check_given(body.deployment_id, "body.deployment_id")
+        check_positive(body.max_concurrent, "body.max_concurrent")
         most = self._limits.workflows_per_worker
         if not 0 < len(body.workflows) <= most:
             raise bad(f"workflows must have from 1 to {most} entries (workflows_per_worker)", "body.workflows")
@@ -175,17 +174,11 @@ class PullRoutes:
 
 
 def _offer(entry: OfferEntry) -> Offering:
-    if not entry.workflow_id:
-        raise bad("workflow_id must not be empty", "body.workflows.workflow_id")
-    if entry.queue_name == "":
-        raise bad("queue_name must not be empty", "body.workflows.queue_name")
-    if entry.concurrency_limit is not None and not 0 < entry.concurrency_limit <= MAX_INT32:
-        raise bad("concurrency_limit must be a positive 32-bit integer", "body.workflows.concurrency_limit")
-    spec: dict[str, Raw | str] = {
-        name: msgspec.Raw(document)
-        for name in ("input_schema", "output_schema", "retry_policy")
-        if (document := wire.json(getattr(entry, name))) is not None
-    }
+    check_given(entry.workflow_id, "body.workflows.workflow_id")
+    if entry.queue_name is not None:
+        check_given(entry.queue_name, "body.workflows.queue_name")
+    check_positive(entry.concurrency_limit, "body.workflows.concurrency_limit")
+    spec: dict[str, Raw | str] = {**wire.offered(entry)}
     if entry.queue_name is not None:
         spec["queue_name"] = entry.queue_name
     return Offering(

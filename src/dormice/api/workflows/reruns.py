@@ -16,10 +16,11 @@ from dormice.api.services import WorkflowServices
 from dormice.api.workflows import wire
 from dormice.api.workflows.door import Door
 from dormice.api.workflows.run_lists import ExecutionSummary, summary
-from dormice.api.workflows.runs import check_step_key
+from dormice.domain import documents
 from dormice.domain.limits import Limits
 from dormice.domain.moments import rfc3339
 from dormice.engine.orders import Caller
+from dormice.engine.runs.checks import check_step_key
 from dormice.engine.runs.reruns import RerunOrder
 from dormice.store.projects import Project
 
@@ -40,7 +41,7 @@ class ResumeRequest(Struct, kw_only=True):
     """What a run is suspended for."""
 
     step_key: str
-    data: Raw = field(default_factory=wire.nothing)
+    data: Raw = field(default_factory=documents.nothing)
 
 
 _RERUN = BodyDecoder(RerunRequest)

@@ -16,11 +16,12 @@ from dormice.api.http.replies import json_reply, list_reply
 from dormice.api.services import WorkflowServices
 from dormice.api.workflows import parameters, wire
 from dormice.api.workflows.door import Door, bad
-from dormice.api.workflows.runs import uuid_or_none
+from dormice.domain import documents
 from dormice.domain.limits import Limits
 from dormice.domain.moments import rfc3339
 from dormice.domain.run import Run, RunState
 from dormice.engine.orders import Caller
+from dormice.engine.runs.checks import uuid_of
 from dormice.engine.runs.registry import KINDS
 from dormice.store.lists import RunDocuments, RunFilter
 from dormice.store.projects import Project
@@ -308,7 +309,7 @@ def summary(run: Run) -> ExecutionSummary:
     )
 
 
-def _record(run: Run, documents: RunDocuments) -> RunRecord:
+def _record(run: Run, given: RunDocuments) -> RunRecord:
     return RunRecord(
         id=run.id,
         execution_id=run.id,
@@ -318,10 +319,10 @@ def _record(run: Run, documents: RunDocuments) -> RunRecord:
         created_at=rfc3339(run.created_at),
         status=run.state.value,
         completed_at=wire.time(run.completed_at),
-        payload=wire.raw(documents.payload),
-        result=wire.raw(documents.result),
+        payload=documents.raw(given.payload),
+        result=documents.raw(given.result),
         error=run.error,
-        documents_omitted=documents.omitted,
+        documents_omitted=given.omitted,
     )
 
 
@@ -337,9 +338,7 @@ def _states(call: Call) -> frozenset[RunState] | None:
 
 def _uuid(call: Call, name: str) -> str | None:
     given = parameters.text(call, name)
-    if given is not None and uuid_or_none(given) is None:
-        raise bad(f"{name} must be a UUID", f"query.{name}")
-    return uuid_or_none(given)
+    return None if given is None else uuid_of(given, f"query.{name}")
 
 
 def _command(command: Command) -> CommandRecord:

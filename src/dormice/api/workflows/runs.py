@@ -13,17 +13,18 @@ from dormice.api.http.replies import json_reply
 from dormice.api.services import WorkflowServices
 from dormice.api.workflows import wire
 from dormice.api.workflows.door import Door, bad
+from dormice.domain import documents
 from dormice.domain.errors import Conflict
 from dormice.domain.limits import Limits
 from dormice.domain.moments import rfc3339
 from dormice.domain.run import Run
 from dormice.engine.orders import Caller
+from dormice.engine.runs.checks import check_order, check_step_key
 from dormice.engine.runs.orders import RunOrder, Submission
 from dormice.store.projects import Project
 
 _RUN = BodyDecoder(wire.RunRequest)
 _BATCH = BodyDecoder(wire.BatchRequest)
-MAX_INT32 = (1 << 31) - 1
 
 
 class RunRoutes:
@@ -45,7 +46,7 @@ class RunRoutes:
             wait=bool(body.wait_for_subworkflow),
             session_id=body.session_id,
             user_id=body.user_id,
-            channel_context=wire.json(body.channel_context),
+            channel_context=documents.json(body.channel_context),
             traceparent=body.otel_traceparent,
         )
         self._check(submission)
@@ -66,7 +67,7 @@ class RunRoutes:
             wait=bool(body.wait_for_subworkflow),
             session_id=body.session_id,
             user_id=body.user_id,
-            channel_context=wire.json(body.channel_context),
+            channel_context=documents.json(body.channel_context),
             traceparent=body.otel_traceparent,
         )
         self._check(submission)
@@ -97,14 +98,7 @@ class RunRoutes:
         if submission.step_key is not None:
             check_step_key(submission.step_key, self._limits)
         for order in submission.runs:
-            if not order.workflow_id:
-                raise bad("workflow_id must not be empty", "body.workflow_id")
-            if order.queue_limit is not None and not 0 < order.queue_limit <= MAX_INT32:
-                raise bad("queue_concurrency_limit must be a positive 32-bit integer", "body.queue_concurrency_limit")
-            if order.run_timeout_seconds is not None and not 0 < order.run_timeout_seconds <= MAX_INT32:
-                raise bad("run_timeout_seconds must be a positive 32-bit integer", "body.run_timeout_seconds")
-            if not -MAX_INT32 <= order.priority <= MAX_INT32:
-                raise bad("priority must be a 32-bit integer", "body.priority")
+            check_order(order)
 
     def operations(self) -> list[Operation]:
         """Return the routes."""
@@ -152,12 +146,6 @@ class RunRoutes:
         ]
 
 
-def check_step_key(step_key: str, limits: Limits) -> None:
-    """Raise Invalid for a step key that is none."""
-    if not 0 < len(step_key) <= limits.step_key_chars:
-        raise bad(f"step_key must have from 1 to {limits.step_key_chars} characters (step_key_chars)", "body.step_key")
-
-
 def uuid_or_none(text: str | None) -> str | None:
     """A run's id as it is stored; None when it is none: the contract takes what cannot be read for absent."""
     try:
@@ -174,7 +162,7 @@ def _order(workflow_id: str, body: wire.RunRequest | wire.BatchEntry) -> RunOrde
         queue_limit=body.queue_concurrency_limit,
         concurrency_key=body.concurrency_key,
         priority=body.priority,
-        initial_state=wire.json(body.initial_state),
+        initial_state=documents.json(body.initial_state),
         run_timeout_seconds=body.run_timeout_seconds,
     )
 

@@ -10,11 +10,12 @@ from dormice.api.http.operation import Operation, Parameter
 from dormice.api.http.replies import json_reply
 from dormice.api.services import WorkflowServices
 from dormice.api.workflows import automation_wire as wire
+from dormice.api.workflows import parameters
 from dormice.api.workflows.door import Door, bad, empty
 from dormice.domain.automation import CatchUp, Schedule
 from dormice.domain.limits import Limits
-from dormice.domain.moments import micros
 from dormice.engine.orders import Caller
+from dormice.engine.runs.checks import check_given
 from dormice.engine.runs.orders import ScheduleOrder
 from dormice.store.projects import Project
 
@@ -34,8 +35,7 @@ class ScheduleRoutes:
     async def put(self, call: Call, _caller: Caller, project: Project) -> ASGIApp:
         """POST /api/v1/schedules."""
         body = _SCHEDULE.decode(call.header("Content-Type"), await call.body())
-        if not body.workflow_id:
-            raise bad("workflow_id must not be empty", "body.workflow_id")
+        check_given(body.workflow_id, "body.workflow_id")
         if not 0 < len(body.key) <= self._limits.schedule_key_chars:
             most = self._limits.schedule_key_chars
             raise bad(f"key must have from 1 to {most} characters (schedule_key_chars)", "body.key")
@@ -80,7 +80,9 @@ class ScheduleRoutes:
     async def ticks(self, call: Call, _caller: Caller, project: Project) -> ASGIApp:
         """GET /api/v1/schedules/{schedule_id}/ticks."""
         limit = call.integer("limit", default=self._limits.page_default, maximum=self._limits.page_max)
-        found = await self._schedules.ticks(project, call.path["schedule_id"], before=_before(call), limit=limit)
+        found = await self._schedules.ticks(
+            project, call.path["schedule_id"], before=parameters.moment(call, "before"), limit=limit
+        )
         return json_reply(wire.TickList(ticks=[wire.tick(one) for one in found]))
 
     async def pause(self, call: Call, _caller: Caller, project: Project) -> ASGIApp:
@@ -206,13 +208,3 @@ _UPCOMING = [
         "How many of the next ticks are told.",
     )
 ]
-
-
-def _before(call: Call) -> int | None:
-    text = call.query.get("before")
-    if not text:
-        return None
-    try:
-        return micros(text.replace(" ", "+"))  # a plus sign that was not quoted
-    except (ValueError, OverflowError):
-        raise bad("before must be a moment as RFC 3339 writes it", "query.before") from None

@@ -15,6 +15,7 @@ from dormice.api.http.replies import json_reply
 from dormice.api.services import WorkflowServices
 from dormice.api.workflows import parameters, wire
 from dormice.api.workflows.door import Door, bad
+from dormice.domain import documents
 from dormice.domain.limits import Limits
 from dormice.domain.moments import rfc3339
 from dormice.domain.run import Event, RunState
@@ -185,8 +186,8 @@ def _detail(one: SessionSummary) -> SessionDetail:
         completed_at=wire.time(ends),
         duration_ms=None if ends is None or run.started_at is None else (ends - run.started_at) / 1000,
         error=run.error,
-        payload=wire.raw(one.payload),
-        result=wire.raw(one.result),
+        payload=documents.raw(one.payload),
+        result=documents.raw(one.result),
         total_input_tokens=one.usage.input_tokens,
         total_output_tokens=one.usage.output_tokens,
         total_tokens=one.usage.total_tokens,

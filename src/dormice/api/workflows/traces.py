@@ -15,7 +15,7 @@ from dormice.api.http.replies import json_reply
 from dormice.api.services import WorkflowServices
 from dormice.api.workflows import parameters, wire
 from dormice.api.workflows.door import Door, bad, empty
-from dormice.api.workflows.wire import nothing
+from dormice.domain import documents
 from dormice.domain.limits import Limits
 from dormice.domain.moments import rfc3339
 from dormice.engine.orders import Caller
@@ -36,13 +36,13 @@ class SpanReport(Struct, kw_only=True):
     started_at: str
     ended_at: str | None = None
     parent_span_id: str | None = None
-    attributes: Raw = field(default_factory=nothing)
-    events: Raw = field(default_factory=nothing)
-    input: Raw = field(default_factory=nothing)
-    output: Raw = field(default_factory=nothing)
-    error: Raw = field(default_factory=nothing)
-    initial_state: Raw = field(default_factory=nothing)
-    final_state: Raw = field(default_factory=nothing)
+    attributes: Raw = field(default_factory=documents.nothing)
+    events: Raw = field(default_factory=documents.nothing)
+    input: Raw = field(default_factory=documents.nothing)
+    output: Raw = field(default_factory=documents.nothing)
+    error: Raw = field(default_factory=documents.nothing)
+    initial_state: Raw = field(default_factory=documents.nothing)
+    final_state: Raw = field(default_factory=documents.nothing)
 
 
 class SpanBatch(Struct, kw_only=True):
@@ -195,13 +195,13 @@ def _span(report: SpanReport) -> Span:
         span_type=report.span_type,
         started_at=parameters.moment_of(report.started_at, "body.spans.started_at"),
         ended_at=None if report.ended_at is None else parameters.moment_of(report.ended_at, "body.spans.ended_at"),
-        attributes=wire.json(report.attributes),
-        events=wire.json(report.events),
-        input=wire.json(report.input),
-        output=wire.json(report.output),
-        error=wire.json(report.error),
-        initial_state=wire.json(report.initial_state),
-        final_state=wire.json(report.final_state),
+        attributes=documents.json(report.attributes),
+        events=documents.json(report.events),
+        input=documents.json(report.input),
+        output=documents.json(report.output),
+        error=documents.json(report.error),
+        initial_state=documents.json(report.initial_state),
+        final_state=documents.json(report.final_state),
     )
 
 
@@ -215,13 +215,13 @@ def _record(span: Span) -> SpanRecord:
         started_at=rfc3339(span.started_at),
         ended_at=wire.time(span.ended_at),
         duration_ms=_duration(span.started_at, span.ended_at),
-        attributes=wire.raw(span.attributes),
-        events=wire.raw(span.events),
-        input=wire.raw(span.input),
-        output=wire.raw(span.output),
-        error=wire.raw(span.error),
-        initial_state=wire.raw(span.initial_state),
-        final_state=wire.raw(span.final_state),
+        attributes=documents.raw(span.attributes),
+        events=documents.raw(span.events),
+        input=documents.raw(span.input),
+        output=documents.raw(span.output),
+        error=documents.raw(span.error),
+        initial_state=documents.raw(span.initial_state),
+        final_state=documents.raw(span.final_state),
     )
 
 
@@ -234,9 +234,9 @@ def _trace(trace: Trace, status: str) -> TraceRecord:
         started_at=rfc3339(first.started_at),
         ended_at=wire.time(last.ended_at),
         duration_ms=_duration(first.started_at, last.ended_at),
-        input=wire.raw(first.input),
-        output=wire.raw(last.output),
-        root_error=wire.raw(last.error),
+        input=documents.raw(first.input),
+        output=documents.raw(last.output),
+        root_error=documents.raw(last.error),
         status=status,
     )
 

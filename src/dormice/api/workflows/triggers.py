@@ -11,9 +11,9 @@ from dormice.api.http.replies import json_reply
 from dormice.api.services import WorkflowServices
 from dormice.api.workflows import automation_wire as wire
 from dormice.api.workflows.door import Door, bad, empty
-from dormice.api.workflows.runs import MAX_INT32
 from dormice.domain.limits import Limits
 from dormice.engine.orders import Caller
+from dormice.engine.runs.checks import check_positive, check_topic
 from dormice.engine.runs.orders import TriggerOrder
 from dormice.store.projects import Project
 
@@ -45,13 +45,11 @@ class TriggerRoutes:
         return empty()
 
     def _check(self, body: wire.TriggerRequest) -> None:
-        topic_chars, events = self._limits.topic_chars, self._limits.trigger_batch_events
-        if not 0 < len(body.event_topic) <= topic_chars:
-            raise bad(f"event_topic must have from 1 to {topic_chars} characters (topic_chars)", "body.event_topic")
+        check_topic(body.event_topic, self._limits, "body.event_topic")
+        events = self._limits.trigger_batch_events
         if not 0 < body.batch_size <= events:
             raise bad(f"batch_size must be from 1 to {events} (trigger_batch_events)", "body.batch_size")
-        if body.batch_timeout_seconds is not None and not 0 < body.batch_timeout_seconds <= MAX_INT32:
-            raise bad("batch_timeout_seconds must be a positive 32-bit integer", "body.batch_timeout_seconds")
+        check_positive(body.batch_timeout_seconds, "body.batch_timeout_seconds")
 
     async def all(self, _call: Call, _caller: Caller, project: Project) -> ASGIApp:
         """GET /api/v1/event-triggers."""

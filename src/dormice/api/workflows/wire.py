@@ -5,27 +5,10 @@ from __future__ import annotations
 from msgspec import Raw, Struct, field
 
 from dormice.api.machines.orders import CreateExecutionRequest
+from dormice.domain import documents
 from dormice.domain.moments import rfc3339
-from dormice.domain.run import Json, Run, Step
+from dormice.domain.run import Run, Step
 from dormice.store.workflows import RunInput, RunResult
-
-NOTHING = Raw(b"null")
-
-
-def nothing() -> Raw:
-    """The document of a field that is absent. (A factory: a default itself would have to be told in the OpenAPI document.)"""
-    return NOTHING
-
-
-def raw(document: Json | None) -> Raw:
-    """A document as it came, to be put into an answer."""
-    return NOTHING if document is None else Raw(document)
-
-
-def json(document: Raw) -> Json | None:
-    """A document of a body, as it came; None when it is absent or null."""
-    text = bytes(document)
-    return None if text == b"null" else text
 
 
 def time(moment: int | None) -> str | None:
@@ -69,7 +52,7 @@ def execution(run: Run, given: RunInput, came: RunResult) -> ExecutionRecord:
         workflow_id=run.workflow_id,
         status=run.state.value,
         payload=Raw(given.payload),
-        result=raw(came.result),
+        result=documents.raw(came.result),
         error=run.error,
         created_at=rfc3339(run.created_at),
         started_at=time(run.started_at),
@@ -107,9 +90,9 @@ class RunRequest(Struct, kw_only=True):
     session_id: str | None = None
     user_id: str | None = None
     otel_traceparent: str | None = None
-    initial_state: Raw = field(default_factory=nothing)
+    initial_state: Raw = field(default_factory=documents.nothing)
     run_timeout_seconds: int | None = None
-    channel_context: Raw = field(default_factory=nothing)
+    channel_context: Raw = field(default_factory=documents.nothing)
     priority: int = 0
 
 
@@ -128,7 +111,7 @@ class BatchEntry(Struct, kw_only=True):
     queue_name: str | None = None
     concurrency_key: str | None = None
     queue_concurrency_limit: int | None = None
-    initial_state: Raw = field(default_factory=nothing)
+    initial_state: Raw = field(default_factory=documents.nothing)
     run_timeout_seconds: int | None = None
     priority: int = 0
 
@@ -145,7 +128,7 @@ class BatchRequest(Struct, kw_only=True):
     user_id: str | None = None
     wait_for_subworkflow: bool | None = None
     otel_traceparent: str | None = None
-    channel_context: Raw = field(default_factory=nothing)
+    channel_context: Raw = field(default_factory=documents.nothing)
 
 
 class BatchSubmitted(Struct, kw_only=True):
@@ -168,7 +151,7 @@ class CompleteRequest(Struct, kw_only=True):
     result: Raw
     worker_id: str
     output_schema_name: str | None = None
-    final_state: Raw = field(default_factory=nothing)
+    final_state: Raw = field(default_factory=documents.nothing)
 
 
 class FailRequest(Struct, kw_only=True):
@@ -178,7 +161,7 @@ class FailRequest(Struct, kw_only=True):
     worker_id: str
     stack: str | None = None
     retryable: bool = True
-    final_state: Raw = field(default_factory=nothing)
+    final_state: Raw = field(default_factory=documents.nothing)
 
 
 class WorkerReference(Struct, kw_only=True):
@@ -191,8 +174,8 @@ class StepRequest(Struct, kw_only=True):
     """A step that has been run."""
 
     step_key: str
-    outputs: Raw = field(default_factory=nothing)
-    error: Raw = field(default_factory=nothing)
+    outputs: Raw = field(default_factory=documents.nothing)
+    error: Raw = field(default_factory=documents.nothing)
     success: bool | None = None
     source_execution_id: str | None = None
     output_schema_name: str | None = None
@@ -215,7 +198,7 @@ def step(found: Step) -> StepRecord:
     return StepRecord(
         step_key=found.step_key,
         outputs=Raw(found.outputs),
-        error=raw(found.error),
+        error=documents.raw(found.error),
         success=found.success,
         source_execution_id=found.source_run_id,
         output_schema_name=found.output_schema_name,
@@ -259,7 +242,7 @@ class RegisterRequest(Struct, kw_only=True):
     mode: str | None = None
     push_endpoint_url: str | None = None
     max_concurrent_executions: int | None = None
-    capabilities: Raw = field(default_factory=nothing)
+    capabilities: Raw = field(default_factory=documents.nothing)
 
 
 class Registered(Struct, kw_only=True):
@@ -281,9 +264,15 @@ class DefinitionRequest(Struct, kw_only=True):
     workflow_type: str
     trigger_on_event: bool | None = None
     scheduled: bool | None = None
-    input_schema: Raw = field(default_factory=nothing)
-    output_schema: Raw = field(default_factory=nothing)
-    retry_policy: Raw = field(default_factory=nothing)
+    input_schema: Raw = field(default_factory=documents.nothing)
+    output_schema: Raw = field(default_factory=documents.nothing)
+    retry_policy: Raw = field(default_factory=documents.nothing)
+
+
+def offered(definition: Struct) -> dict[str, Raw]:
+    """Return what is said of a workflow, agent or tool in documents, without those that are absent or null."""
+    fields = ((name, getattr(definition, name)) for name in ("input_schema", "output_schema", "retry_policy"))
+    return {name: document for name, document in fields if documents.json(document) is not None}
 
 
 class QueueEntry(Struct, kw_only=True):

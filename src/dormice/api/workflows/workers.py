@@ -12,10 +12,11 @@ from dormice.api.http.replies import json_reply
 from dormice.api.services import WorkflowServices
 from dormice.api.workflows import wire
 from dormice.api.workflows.door import Door, bad, empty
-from dormice.api.workflows.runs import MAX_INT32
+from dormice.domain import documents
 from dormice.domain.limits import Limits
 from dormice.domain.run import NULL
 from dormice.engine.orders import Caller
+from dormice.engine.runs.checks import check_positive
 from dormice.engine.runs.orders import WorkerOrder
 from dormice.engine.runs.registry import KINDS
 from dormice.store.projects import Definition, Project
@@ -46,14 +47,13 @@ class WorkerRoutes:
             raise bad("push_endpoint_url is required", "body.push_endpoint_url")
         self._services.check_push_url(body.push_endpoint_url)
         most = _DEFAULT_CONCURRENT if body.max_concurrent_executions is None else body.max_concurrent_executions
-        if not 0 < most <= MAX_INT32:
-            raise bad("max_concurrent_executions must be a positive 32-bit integer", "body.max_concurrent_executions")
+        check_positive(most, "body.max_concurrent_executions")
         order = WorkerOrder(
             deployment_id=body.deployment_id,
             mode="push",
             url=body.push_endpoint_url.rstrip("/"),
             max_concurrent=most,
-            capabilities=wire.json(body.capabilities) or NULL,
+            capabilities=documents.json(body.capabilities) or NULL,
         )
         return json_reply(wire.Registered(worker_id=(await self._services.workers.register(project, order)).id))
 
@@ -69,11 +69,6 @@ class WorkerRoutes:
         if body.workflow_type not in KINDS:
             raise bad(f"workflow_type must be one of {', '.join(KINDS)}", "body.workflow_type")
         deployment = self._services.registry.deployment(project, call.path["deployment_id"])
-        spec = {
-            name: msgspec.Raw(document)
-            for name in ("input_schema", "output_schema", "retry_policy")
-            if (document := wire.json(getattr(body, name))) is not None
-        }
         await self._services.registry.define(
             Definition(
                 project_id=project.id,
@@ -82,7 +77,7 @@ class WorkerRoutes:
                 id=body.workflow_id,
                 trigger_on_event=bool(body.trigger_on_event),
                 scheduled=bool(body.scheduled),
-                spec=msgspec.json.encode(spec),
+                spec=msgspec.json.encode(wire.offered(body)),
                 created_at=0,
                 updated_at=0,
             )
@@ -93,8 +88,7 @@ class WorkerRoutes:
         """POST /api/v1/workers/queues."""
         body = _QUEUES.decode(call.header("Content-Type"), await self._body(call))
         for entry in body.queues:
-            if entry.concurrency_limit is not None and not 0 < entry.concurrency_limit <= MAX_INT32:
-                raise bad("concurrency_limit must be a positive 32-bit integer", "body.queues.concurrency_limit")
+            check_positive(entry.concurrency_limit, "body.queues.concurrency_limit")
         limits = [(entry.name, entry.concurrency_limit) for entry in body.queues]
         await self._services.registry.set_queues(project, body.deployment_id, limits)
         return empty()

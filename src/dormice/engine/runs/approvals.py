@@ -12,13 +12,10 @@ from msgspec import Struct
 from dormice.domain.errors import Conflict, NotFound
 from dormice.domain.run import Json, Run
 from dormice.engine.clock import Clock
-from dormice.engine.feed import Feed
 from dormice.engine.runs.board import RunBoard
-from dormice.engine.runs.events import topic_key
-from dormice.engine.runs.ledger import Ledger
+from dormice.engine.runs.checks import uuid_of
+from dormice.engine.runs.events import Events
 from dormice.engine.runs.registry import Registry
-from dormice.engine.runs.runs import run_uuid
-from dormice.engine.runs.triggers import Triggers
 from dormice.engine.tasks import Tasks
 from dormice.store.projects import Project
 from dormice.store.workflows import EventStore, NewEvent, Question, RunStore
@@ -41,9 +38,7 @@ class Approvals:
         runs: RunStore,
         board: RunBoard,
         registry: Registry,
-        ledger: Ledger,
-        triggers: Triggers,
-        feed: Feed,
+        events: Events,
         tasks: Tasks,
         clock: Clock,
     ) -> None:
@@ -51,9 +46,7 @@ class Approvals:
         self._runs = runs
         self._board = board
         self._registry = registry
-        self._ledger = ledger
-        self._triggers = triggers
-        self._feed = feed
+        self._events = events
         self._tasks = tasks
         self._clock = clock
 
@@ -78,12 +71,10 @@ class Approvals:
             if done.answered:
                 raise Conflict("it has been answered already: the first answer counts")
             raise Conflict("no answer is waited for at this step: it was never asked for, or its time is over")
-        self._ledger.apply(done.changed)
-        self._feed.notify(topic_key(project, run.topic))
-        self._triggers.published(project.id, run.topic, 1)
+        self._events.published(project, run.topic, done)
 
     async def _root(self, root_id: str) -> tuple[Run, Project]:
-        identity = run_uuid(root_id)
+        identity = uuid_of(root_id, "path.execution_id")
         run = self._board.runs.get(identity) or await self._runs.find(identity)
         project = None if run is None else self._registry.known(run.project_id)
         if run is None or project is None or run.root_id is not None:

@@ -7,7 +7,6 @@ from dormice.domain.errors import Conflict, Invalid, NotFound
 from dormice.domain.run import HELD, CancelledBy, Json, Run, RunState, Step
 from dormice.engine.clock import Clock
 from dormice.engine.orders import Caller, ExecutionOrder
-from dormice.engine.runs.board import RunBoard
 from dormice.engine.runs.commands import Commands
 from dormice.engine.runs.dispatcher import RunDispatcher
 from dormice.engine.runs.ledger import Ledger
@@ -30,7 +29,6 @@ class Attempts:
         self,
         *,
         store: RunStore,
-        board: RunBoard,
         ledger: Ledger,
         dispatcher: RunDispatcher,
         registry: Registry,
@@ -41,7 +39,6 @@ class Attempts:
         clock: Clock,
     ) -> None:
         self._store = store
-        self._board = board
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._registry = registry
@@ -177,6 +174,6 @@ class Attempts:
 def _conflict(run: Run | None) -> Exception:
     if run is None:
         return NotFound("no such execution")
-    if run.terminal or run.state is RunState.PENDING_CANCEL:
+    if run.closed:
         return Conflict(f"the execution is {run.state.value}: what is reported of it does not count any more")
     return Conflict("another worker has the execution: what this one reports does not count")

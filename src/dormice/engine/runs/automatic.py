@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dormice.domain.ids import uuid7
 from dormice.domain.run import Json, Run
-from dormice.engine.clock import Clock
+from dormice.engine.clock import Clock, new_id
 from dormice.engine.runs.board import RunBoard
 from dormice.engine.runs.ledger import Ledger
 from dormice.engine.runs.registry import Registry
@@ -23,10 +22,6 @@ class AutomaticRuns:
         self._registry = registry
         self._clock = clock
 
-    def new_id(self) -> str:
-        """Mint an id that sorts after all before it."""
-        return str(uuid7(self._clock.now() // 1000, self._clock.random(10)))
-
     def new(
         self,
         project_id: str,
@@ -40,7 +35,7 @@ class AutomaticRuns:
     ) -> NewRun:
         """Return a run to be made. Its queue is made with it, if it does not exist yet: no run is where nobody claims it."""
         return NewRun(
-            id=self.new_id(),
+            id=new_id(self._clock),
             project_id=project_id,
             workflow_id=workflow_id,
             payload=payload,
@@ -61,15 +56,7 @@ class AutomaticRuns:
         made = {run.id for run in changed}
         for new in news:
             if new.id in made:
-                self.set_queue(
-                    Queue(
-                        project_id=new.project_id,
-                        deployment_id=new.deployment_id,
-                        name=new.queue_name,
-                        concurrency_limit=new.queue_limit,
-                    ),
-                    new=True,
-                )
+                self.set_queue(new.queue, new=True)
         self._ledger.apply(changed)
 
     def set_queue(self, queue: Queue, *, new: bool = False) -> None:

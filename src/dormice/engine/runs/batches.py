@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from msgspec import Raw
-
+from dormice.domain import documents
 from dormice.domain.errors import Conflict, Invalid, NotFound
 from dormice.domain.limits import Limits
-from dormice.domain.run import Json, Run, RunState, Step, WaitKind
+from dormice.domain.run import Run, RunState, Step, WaitKind
 from dormice.engine.clock import Clock
 from dormice.engine.runs import reports
 from dormice.engine.runs.attempts import Attempts
 from dormice.engine.runs.board import RunBoard
+from dormice.engine.runs.checks import check_order, check_step_key, check_topic
 from dormice.engine.runs.dispatcher import RunDispatcher
 from dormice.engine.runs.ledger import Ledger
 from dormice.engine.runs.orders import RunOrder, Submission
@@ -27,7 +27,6 @@ from dormice.store.projects import Project
 from dormice.store.workflows import Attempt, Moved, NewRun, NewWait, Refused, RunResult, RunStore
 
 _KINDS = {kind.value: kind for kind in (WaitKind.TIME, WaitKind.EVENT, WaitKind.SUSPEND)}
-_MAX_INT32 = (1 << 31) - 1
 _MOST_DELAY_MS = 100 * 366 * 24 * 3600 * 1000
 
 
@@ -93,7 +92,7 @@ class Batches:
                 case reports.SuspendReport():
                     return await self._suspend(project, run, attempt, item)
                 case reports.FailReport():
-                    final = _document(item.final_state)
+                    final = documents.json(item.final_state)
                     await self._attempts.fail(
                         project, run.id, attempt, item.error, retryable=item.retryable, final_state=final
                     )
@@ -108,8 +107,8 @@ class Batches:
         return OK
 
     async def _step(self, run: Run, attempt: Attempt, item: reports.StepReport) -> Answer:
-        self._check_key(item.step_key)
-        error = _document(item.error)
+        check_step_key(item.step_key, self._limits)
+        error = documents.json(item.error)
         step = Step(
             step_key=item.step_key,
             outputs=bytes(item.outputs),
@@ -121,7 +120,7 @@ class Batches:
         return OK if isinstance(put, Moved) else _refused(put, attempt)
 
     async def _complete(self, run: Run, attempt: Attempt, item: reports.CompleteReport) -> Answer:
-        result = RunResult(result=bytes(item.result), final_state=_document(item.final_state))
+        result = RunResult(result=bytes(item.result), final_state=documents.json(item.final_state))
         done = await self._store.complete(run.id, attempt, result, now=self._clock.now())
         self._ledger.apply(done.changed)
         return OK if isinstance(done, Moved) else _refused(done, attempt)
@@ -143,15 +142,7 @@ class Batches:
         return OK
 
     async def _children(self, project: Project, run: Run, order: reports.ChildOrder) -> Sequence[NewRun]:
-        self._check_key(order.step_key)
-        if not order.workflow_id:
-            raise Invalid("workflow_id must not be empty")
-        for name in ("queue_concurrency_limit", "run_timeout_seconds"):
-            value = getattr(order, name)
-            if value is not None and not 0 < value <= _MAX_INT32:
-                raise Invalid(f"{name} must be a positive 32-bit integer")
-        if abs(order.priority) > _MAX_INT32:
-            raise Invalid("priority must be a 32-bit integer")
+        check_step_key(order.step_key, self._limits)
         child = RunOrder(
             workflow_id=order.workflow_id,
             payload=bytes(order.payload),
@@ -159,21 +150,22 @@ class Batches:
             queue_limit=order.queue_concurrency_limit,
             concurrency_key=order.concurrency_key,
             priority=order.priority,
-            initial_state=_document(order.initial_state),
+            initial_state=documents.json(order.initial_state),
             run_timeout_seconds=order.run_timeout_seconds,
         )
+        check_order(child)
         submission = Submission(runs=[child], parent_id=run.id, step_key=order.step_key)
         return await self._runs.new_runs(project, submission)
 
     def _wait(self, order: reports.WaitOrder) -> NewWait:
-        self._check_key(order.step_key)
+        check_step_key(order.step_key, self._limits)
         kind = _KINDS.get(order.wait_type)
         if kind is None:
             raise Invalid("wait_type must be time, event or suspend")
         if (kind is WaitKind.TIME) != (order.topic is None):
             raise Invalid("topic is required for an event, and for nothing else")
-        if order.topic is not None and not 0 < len(order.topic) <= self._limits.topic_chars:
-            raise Invalid(f"topic must have from 1 to {self._limits.topic_chars} characters (topic_chars)")
+        if order.topic is not None:
+            check_topic(order.topic, self._limits, "body.topic")
         if order.delay_ms is None and kind is WaitKind.TIME:
             raise Invalid("delay_ms is required for a wait for time")
         if order.delay_ms is not None and not 0 <= order.delay_ms <= _MOST_DELAY_MS:
@@ -185,15 +177,6 @@ class Batches:
             topic=order.topic,
             event_type=f"resume_{order.step_key}" if kind is WaitKind.SUSPEND else None,
         )
-
-    def _check_key(self, step_key: str) -> None:
-        if not 0 < len(step_key) <= self._limits.step_key_chars:
-            raise Invalid(f"step_key must have from 1 to {self._limits.step_key_chars} characters (step_key_chars)")
-
-
-def _document(raw: Raw) -> Json | None:
-    text = bytes(raw)
-    return None if text == b"null" else text
 
 
 def _refused(refused: Refused, attempt: Attempt) -> Answer:

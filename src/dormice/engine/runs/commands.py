@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from dormice.crash_points import CrashPoint, reached
-from dormice.domain.errors import Conflict, NotFound
+from dormice.domain.errors import NotFound
 from dormice.domain.execution import Execution
 from dormice.domain.run import Run
 from dormice.engine.clock import Clock
@@ -17,6 +17,7 @@ from dormice.engine.executions import Executions
 from dormice.engine.observer import Observer
 from dormice.engine.orders import Caller, ExecutionOrder
 from dormice.engine.runs.ledger import Ledger
+from dormice.engine.runs.waits import cannot_wait
 from dormice.engine.tasks import Tasks
 from dormice.store.interface import NewExecution
 from dormice.store.workflows import Attempt, Command, Refused, RunStore
@@ -65,9 +66,7 @@ class Commands:
         async def commit(new: NewExecution) -> Execution | None:
             begun = await self._store.begin_command(run.id, attempt, step_key, new)
             if isinstance(begun, Refused):
-                if begun.run is None:
-                    raise NotFound("no such execution")
-                raise Conflict(f"the execution is {begun.run.state.value}, or another worker's: it cannot wait")
+                raise cannot_wait(begun)
             reached(CrashPoint.COMMAND_BEGUN)
             if begun.execution is not None:
                 self._open[begun.execution.id] = Command(run_id=run.id, step_key=step_key, execution=begun.execution)
@@ -100,7 +99,3 @@ class Commands:
             await self._executions.cancel(caller, execution.machine_id, execution.id)
         except NotFound:  # it has ended long ago, and was deleted
             await self._tell(execution.id)
-
-    async def of(self, run: Run) -> list[Command]:
-        """Return the commands of a run."""
-        return await self._store.commands(run)

@@ -116,7 +116,6 @@ class RunEngine:
         self._waits = waits = Waits(store=store.runs, ledger=ledger, agenda=agenda, clock=clock)
         self.attempts = Attempts(
             store=store.runs,
-            board=board,
             ledger=ledger,
             dispatcher=dispatcher,
             registry=registry,
@@ -173,9 +172,7 @@ class RunEngine:
             runs=store.runs,
             board=board,
             registry=registry,
-            ledger=ledger,
-            triggers=triggers,
-            feed=feed,
+            events=self.events,
             tasks=tasks,
             clock=clock,
         )

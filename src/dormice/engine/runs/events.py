@@ -16,7 +16,7 @@ from dormice.engine.runs.ledger import Ledger
 from dormice.engine.runs.triggers import Triggers
 from dormice.engine.tasks import Tasks
 from dormice.store.projects import Project
-from dormice.store.workflows import EventStore, NewEvent
+from dormice.store.workflows import EventStore, NewEvent, Published
 
 
 class EventOrder(Struct, frozen=True, kw_only=True):
@@ -58,10 +58,14 @@ class Events:
         ]
         published = await self._store.publish(project.id, topic, news, now=self._clock.now())
         reached(CrashPoint.EVENT_PUBLISHED)
+        self.published(project, topic, published)
+        return published.events
+
+    def published(self, project: Project, topic: str, published: Published) -> None:
+        """Let go on who waits for what has been committed."""
         self._ledger.apply(published.changed)
         self._feed.notify(topic_key(project, topic))
-        self._triggers.published(project.id, topic, len(news))
-        return published.events
+        self._triggers.published(project.id, topic, len(published.events))
 
     async def page(
         self,

@@ -63,6 +63,8 @@ class Ledger:
         if not self._board.place(run):
             return
         self._feed.notify(run.id)
+        if run.state is not RunState.RUNNING:
+            self._agenda.drop(("timeout", run.id))
         match run.state:
             case RunState.QUEUED:
                 self._queue(run)
@@ -93,12 +95,8 @@ class Ledger:
 
     def unwound(self, run_id: str) -> None:
         """It has let go."""
-        if self._unwinding.pop(run_id, None) is None:
-            return
-        run = self._board.runs.get(run_id)
-        if run is not None and run.state is RunState.QUEUED:
-            self._queue(run)
-            self.work.set()
+        if self._unwinding.pop(run_id, None) is not None:
+            self._ready(run_id)
 
     def _queue(self, run: Run) -> None:
         now = self._clock.steady()
@@ -108,9 +106,12 @@ class Ledger:
             self._agenda.drop(("ready", run.id))
             self._board.queue(run)
         else:
-            self._agenda.put(due, ("ready", run.id), lambda: self._ready(run.id))
+            self._agenda.put(due, ("ready", run.id), lambda: self._due(run.id))
 
-    async def _ready(self, run_id: str) -> None:
+    async def _due(self, run_id: str) -> None:
+        self._ready(run_id)
+
+    def _ready(self, run_id: str) -> None:
         run = self._board.runs.get(run_id)
         if run is not None and run.state is RunState.QUEUED:
             self._queue(run)

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from dormice.domain.errors import Invalid
 from dormice.domain.execution import Micros
-from dormice.domain.run import Json
+from dormice.domain.run import NULL, Json
 from dormice.store.projects import Definition
 
 SCHEMA_BYTES = 256 * 1024
@@ -39,8 +39,8 @@ class Offer(Struct, frozen=True, kw_only=True):
     retry_policy: RetryPolicy = RetryPolicy()
     queue_name: str | None = None
     """Where its runs wait, unless whoever asks for one says otherwise; None: in a queue of its own."""
-    input_schema: msgspec.Raw = msgspec.Raw(b"null")
-    output_schema: msgspec.Raw = msgspec.Raw(b"null")
+    input_schema: msgspec.Raw = msgspec.Raw(NULL)
+    output_schema: msgspec.Raw = msgspec.Raw(NULL)
 
 
 DEFAULT = Offer()

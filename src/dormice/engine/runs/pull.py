@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from dormice.domain.run import Json, Run, RunState, Step
+from dormice.domain.run import NULL, Json, Run, RunState, Step
 from dormice.engine.clock import Clock
 from dormice.engine.runs.board import LiveWorker, RunBoard
 from dormice.engine.runs.channel import WorkChannel
@@ -99,7 +99,7 @@ class Pull:
                 mode="pull",
                 url=None,
                 max_concurrent=order.max_concurrent,
-                capabilities=b"null",
+                capabilities=NULL,
             ),
         )
         return self._board.workers[worker.id]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from msgspec.structs import replace
 
@@ -11,6 +11,7 @@ from dormice.domain.errors import ForeignProject, Invalid, NotFound
 from dormice.engine.clock import Clock
 from dormice.engine.orders import Caller
 from dormice.engine.runs.board import RunBoard
+from dormice.engine.runs.checks import uuid_of
 from dormice.engine.runs.offers import DEFAULT, Offer, check_offer, offer_of
 from dormice.store.projects import Definition, Deployment, Project, ProjectStore, Queue
 
@@ -51,7 +52,7 @@ class Registry:
         if wanted is None:
             own = caller.project_id
             return self._projects[own] if own is not None else await self._default(caller)
-        project_id = _uuid(wanted)
+        project_id = uuid_of(wanted, "header.X-Project-ID")
         project = self._projects.get(project_id)
         if project is None and make and caller.project_id is None:
             project = await self._make(caller.organization_id, project_id, f"project {project_id[:8]}")
@@ -193,13 +194,6 @@ class Registry:
         self._projects[project.id] = project
         if project.is_default:
             self._defaults[project.organization_id] = project
-
-
-def _uuid(text: str) -> str:
-    try:
-        return str(UUID(text))
-    except ValueError:
-        raise Invalid("X-Project-ID must be a UUID", location="header.X-Project-ID", status=400) from None
 
 
 def _key(definition: Definition) -> tuple[str, str, str, str]:

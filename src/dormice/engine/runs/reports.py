@@ -7,10 +7,7 @@ from enum import StrEnum
 
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
-
-def nothing() -> Raw:
-    """What is not said. (A value would be shown as a default in the documents, where a document cannot stand.)"""
-    return Raw(b"null")
+from dormice.domain import documents
 
 
 class StepReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="step"):
@@ -19,8 +16,8 @@ class StepReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="step"
     run_id: str
     fence: int
     step_key: str
-    outputs: Raw = field(default_factory=nothing)
-    error: Raw = field(default_factory=nothing)
+    outputs: Raw = field(default_factory=documents.nothing)
+    error: Raw = field(default_factory=documents.nothing)
     """What went wrong, if it failed for good."""
 
 
@@ -29,13 +26,13 @@ class ChildOrder(Struct, frozen=True, kw_only=True):
 
     step_key: str
     workflow_id: str
-    payload: Raw = field(default_factory=nothing)
+    payload: Raw = field(default_factory=documents.nothing)
     queue_name: str | None = None
     queue_concurrency_limit: int | None = None
     concurrency_key: str | None = None
     priority: int = 0
     run_timeout_seconds: int | None = None
-    initial_state: Raw = field(default_factory=nothing)
+    initial_state: Raw = field(default_factory=documents.nothing)
 
 
 class WaitOrder(Struct, frozen=True, kw_only=True):
@@ -63,8 +60,8 @@ class CompleteReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="c
 
     run_id: str
     fence: int
-    result: Raw = field(default_factory=nothing)
-    final_state: Raw = field(default_factory=nothing)
+    result: Raw = field(default_factory=documents.nothing)
+    final_state: Raw = field(default_factory=documents.nothing)
 
 
 class FailReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="fail"):
@@ -74,7 +71,7 @@ class FailReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="fail"
     fence: int
     error: str
     retryable: bool = True
-    final_state: Raw = field(default_factory=nothing)
+    final_state: Raw = field(default_factory=documents.nothing)
 
 
 class EndedReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="ended"):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from msgspec import Struct
 
 from dormice.domain.errors import Invalid
-from dormice.domain.ids import uuid7
 from dormice.domain.run import Run
-from dormice.engine.clock import Clock
+from dormice.engine.clock import Clock, new_id
 from dormice.engine.idempotency import InFlight, reused
 from dormice.engine.orders import Caller, Idempotency
 from dormice.engine.runs.ledger import Ledger
@@ -86,9 +85,8 @@ class Reruns:
         deployment = self._registry.deployment(project, order.deployment_id or source.deployment_id)
         offer = self._registry.offer(project.id, deployment.id, source.workflow_id)
         check_payload(offer, given.payload)
-        now = self._clock.now()
         return NewRun(
-            id=str(uuid7(now // 1000, self._clock.random(10))),
+            id=new_id(self._clock),
             project_id=project.id,
             workflow_id=source.workflow_id,
             payload=given.payload,
@@ -102,5 +100,5 @@ class Reruns:
             run_timeout_seconds=source.run_timeout_seconds,
             initial_state=given.initial_state,
             channel_context=given.channel_context,
-            now=now,
+            now=self._clock.now(),
         )

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from uuid import UUID
 
 from dormice.crash_points import CrashPoint, reached
-from dormice.domain.errors import Conflict, Invalid, NotFound
-from dormice.domain.execution import Micros
-from dormice.domain.ids import uuid7
+from dormice.domain.errors import Conflict, NotFound
 from dormice.domain.run import CancelledBy, Run, Step, WaitKind
-from dormice.engine.clock import Clock
+from dormice.engine.clock import Clock, new_id
 from dormice.engine.feed import Feed
 from dormice.engine.idempotency import InFlight, reused
 from dormice.engine.orders import Caller, Idempotency
 from dormice.engine.runs.board import RunBoard
+from dormice.engine.runs.checks import uuid_of
 from dormice.engine.runs.ledger import Ledger
 from dormice.engine.runs.offers import check_payload
 from dormice.engine.runs.orders import Submission, in_project
 from dormice.engine.runs.registry import Registry
 from dormice.engine.tasks import Tasks
 from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed
-from dormice.store.projects import Project, Queue
+from dormice.store.projects import Project
 from dormice.store.workflows import Command, Moved, NewRun, ParentWait, Refused, RunInput, RunResult, RunStore
 
 _NO_SUCH_RUN = "no such execution"
@@ -87,7 +85,7 @@ class Runs:
     def know_queues(self, news: Iterable[NewRun]) -> None:
         """Know the queues that runs have made."""
         for new in news:
-            self._board.set_limit(_queue(new), new=True)
+            self._board.set_limit(new.queue, new=True)
 
     async def new_runs(self, project: Project, submission: Submission) -> list[NewRun]:
         """Return the runs to be recorded. Raises NotFound, Invalid."""
@@ -101,14 +99,14 @@ class Runs:
         wanted = submission.deployment_id or (parent.deployment_id if parent is not None else None)
         deployment = self._registry.deployment(project, wanted)
         now = self._clock.now()
-        session_id = submission.session_id or (parent.session_id if parent is not None else self._uuid(now))
-        batch_id = self._uuid(now) if submission.batch else None
+        session_id = submission.session_id or (parent.session_id if parent is not None else new_id(self._clock))
+        batch_id = new_id(self._clock) if submission.batch else None
         offers = [self._registry.offer(project.id, deployment.id, order.workflow_id) for order in submission.runs]
         for offer, order in zip(offers, submission.runs, strict=True):
             check_payload(offer, order.payload)
         return [
             NewRun(
-                id=self._uuid(now),
+                id=new_id(self._clock),
                 project_id=project.id,
                 workflow_id=order.workflow_id,
                 payload=order.payload,
@@ -134,28 +132,24 @@ class Runs:
             for offer, order in zip(offers, submission.runs, strict=True)
         ]
 
-    def _uuid(self, now: Micros) -> str:
-        return str(uuid7(now // 1000, self._clock.random(10)))
-
-    async def get(self, project: Project | None, run_id: str, *, wait_ms: int = 0) -> Run:
+    async def get(self, project: Project, run_id: str, *, wait_ms: int = 0) -> Run:
         """Return a run of a project; with wait_ms, once it has ended or that time is over. Raises NotFound."""
-        run = await self._find(project, run_id)
+        run = await self.find(project, run_id)
         deadline = self._clock.steady() + wait_ms * 1000
         while not (run.terminal or self._feed.closing) and (left := deadline - self._clock.steady()) > 0:
             with self._feed.listen(run.id) as hint:
-                run = await self._find(project, run_id)
+                run = await self.find(project, run_id)
                 if run.terminal:
                     break
                 await hint.wait(left / 1_000_000)
-            run = await self._find(project, run_id)
+            run = await self.find(project, run_id)
         return run
 
-    async def _find(self, project: Project | None, run_id: str) -> Run:
-        identity = run_uuid(run_id)
-        run = self._board.runs.get(identity)
-        if run is None and project is not None:
-            run = await self._store.get(project.id, identity)
-        if run is None or (project is not None and run.project_id != project.id):
+    async def find(self, project: Project, run_id: str) -> Run:
+        """Return a run as it is. Raises NotFound."""
+        identity = uuid_of(run_id, "path.execution_id")
+        run = self._board.runs.get(identity) or await self._store.get(project.id, identity)
+        if run is None or run.project_id != project.id:
             raise NotFound(_NO_SUCH_RUN)
         return run
 
@@ -173,7 +167,7 @@ class Runs:
 
     async def cancel(self, project: Project, run_id: str) -> Run:
         """Ask for the end of a run and of all below it. Raises Conflict when it has ended."""
-        run = await self._find(project, run_id)
+        run = await self.find(project, run_id)
         return await self._tasks.finish(self._cancel(run))
 
     async def _cancel(self, run: Run) -> Run:
@@ -191,24 +185,3 @@ class Runs:
     async def commands(self, run: Run) -> list[Command]:
         """Return the commands on machines that are steps of a run, by their keys."""
         return await self._store.commands(run)
-
-    async def find(self, project: Project, run_id: str) -> Run:
-        """Return a run as it is. Raises NotFound."""
-        return await self._find(project, run_id)
-
-
-def run_uuid(text: str) -> str:
-    """Return a run's id as it is stored. Raises Invalid."""
-    try:
-        return str(UUID(text))
-    except ValueError:
-        raise Invalid("execution_id must be a UUID", location="path.execution_id", status=400) from None
-
-
-def _queue(new: NewRun) -> Queue:
-    return Queue(
-        project_id=new.project_id,
-        deployment_id=new.deployment_id,
-        name=new.queue_name,
-        concurrency_limit=new.queue_limit,
-    )

@@ -16,7 +16,7 @@ from dormice.domain.errors import Invalid, NotFound
 from dormice.domain.execution import Micros
 from dormice.domain.moments import rfc3339
 from dormice.domain.run import Json
-from dormice.engine.clock import Clock
+from dormice.engine.clock import Clock, new_id
 from dormice.engine.runs.agenda import Agenda
 from dormice.engine.runs.automatic import AutomaticRuns
 from dormice.engine.runs.orders import ScheduleOrder
@@ -91,7 +91,7 @@ class Schedules:
             )
         self._check_room(project, order)
         new = NewSchedule(
-            id=self._runs.new_id(),
+            id=new_id(self._clock),
             project_id=project.id,
             workflow_id=order.workflow_id,
             key=order.key,

@@ -14,7 +14,7 @@ from itertools import count, islice
 from dormice.domain.automation import Trigger
 from dormice.domain.errors import Invalid, NotFound
 from dormice.domain.run import Event
-from dormice.engine.clock import Clock
+from dormice.engine.clock import Clock, new_id
 from dormice.engine.runs.agenda import Agenda
 from dormice.engine.runs.automatic import AutomaticRuns
 from dormice.engine.runs.orders import TriggerOrder
@@ -85,7 +85,7 @@ class Triggers:
             )
         self._check_room(project, order)
         new = NewTrigger(
-            id=self._runs.new_id(),
+            id=new_id(self._clock),
             project_id=project.id,
             workflow_id=order.workflow_id,
             topic=order.topic,

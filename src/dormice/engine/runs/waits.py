@@ -29,9 +29,7 @@ class Waits:
         """Have a run wait. Raises NotFound, Conflict."""
         done = await self._store.wait(run.id, attempt, wait, now=self._clock.now())
         if isinstance(done, Refused):
-            if done.run is None:
-                raise NotFound("no such execution")
-            raise Conflict(f"the execution is {done.run.state.value}, or another worker's: it cannot wait")
+            raise cannot_wait(done)
         reached(CrashPoint.WAIT_COMMITTED)
         self._ledger.unwinds(run.id, done.changed)
         self._ledger.apply(done.changed)
@@ -51,3 +49,10 @@ class Waits:
         done = await self._store.expire(due.run_id, due.step_key, now=self._clock.now())
         reached(CrashPoint.TIMER_FIRED)
         self._ledger.apply(done.changed)
+
+
+def cannot_wait(refused: Refused) -> Exception:
+    """Return the error for a run that was to wait, and may not."""
+    if refused.run is None:
+        return NotFound("no such execution")
+    return Conflict(f"the execution is {refused.run.state.value}, or another worker's: it cannot wait")

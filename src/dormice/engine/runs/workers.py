@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from dormice.crash_points import CrashPoint, reached
-from dormice.domain.errors import Invalid, NotFound
+from dormice.domain.errors import NotFound
 from dormice.domain.run import RunState
 from dormice.engine.clock import Clock
 from dormice.engine.runs.agenda import Agenda
 from dormice.engine.runs.board import LiveWorker, RunBoard
 from dormice.engine.runs.cancels import Cancels
+from dormice.engine.runs.checks import uuid_of
 from dormice.engine.runs.dispatcher import RunDispatcher
 from dormice.engine.runs.orders import WorkerOrder
 from dormice.engine.runs.policy import RunPolicy
@@ -85,19 +85,19 @@ class Workers:
 
     def online(self, project: Project, worker_id: str) -> None:
         """Let a worker be given runs. Raises NotFound."""
-        live = self._known(project, worker_id)
+        live = self.find(project, worker_id)
         if live is None:
             raise NotFound("no such worker: register again")
-        self._heard(live)
+        self.heard_of(live)
         live.online = True
         self._dispatcher.look(live)
 
     def heartbeat(self, project: Project, worker_id: str) -> bool:
         """Hear of a worker; return whether it is known. One that was given up for failing pushes gets work again."""
-        live = self._known(project, worker_id)
+        live = self.find(project, worker_id)
         if live is None:
             return False
-        self._heard(live)
+        self.heard_of(live)
         live.failures = 0
         live.online = True
         self._dispatcher.look(live)
@@ -121,36 +121,20 @@ class Workers:
         """Return every worker that is not forgotten."""
         return [live for live in self._board.workers.values() if live.worker.project_id == project.id]
 
-    def counts(self) -> Mapping[str, int]:
-        """Count workers by mode."""
-        found: dict[str, int] = {}
-        for live in self._board.workers.values():
-            found[live.worker.mode] = found.get(live.worker.mode, 0) + 1
-        return found
-
     def find(self, project: Project, worker_id: str) -> LiveWorker | None:
         """Return a worker that is not forgotten. Raises Invalid."""
-        return self._known(project, worker_id)
+        live = self._board.workers.get(uuid_of(worker_id, "path.worker_id"))
+        return live if live is not None and live.worker.project_id == project.id else None
 
     def heard_of(self, live: LiveWorker) -> None:
         """Hear of a worker."""
-        self._heard(live)
+        live.heard_at = self._clock.steady()
+        self._watch(live)
 
     async def lose(self, live: LiveWorker, reason: str) -> None:
         """Forget a worker, and put back what it has."""
         if live.worker.id in self._board.workers:
             await self._lose(live, reason)
-
-    def _known(self, project: Project, worker_id: str) -> LiveWorker | None:
-        try:
-            live = self._board.workers.get(str(UUID(worker_id)))
-        except ValueError:
-            raise Invalid("worker_id must be a UUID", location="path.worker_id", status=400) from None
-        return live if live is not None and live.worker.project_id == project.id else None
-
-    def _heard(self, live: LiveWorker) -> None:
-        live.heard_at = self._clock.steady()
-        self._watch(live)
 
     def _watch(self, live: LiveWorker) -> None:
         pull = live.worker.mode == "pull"

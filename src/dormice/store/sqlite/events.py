@@ -9,7 +9,7 @@ from typing import Any
 import apsw
 
 from dormice.domain.execution import Micros
-from dormice.domain.run import Event, RunState, WaitKind
+from dormice.domain.run import Event, WaitKind
 from dormice.store.sqlite import questions, run_rows, run_waits, statements
 from dormice.store.sqlite.reader import SHORT_BYTES, SHORT_ROWS, Reader
 from dormice.store.sqlite.run_unit import RunUnit
@@ -66,7 +66,7 @@ def publish(db: apsw.Connection, project_id: str, topic: str, events: Sequence[N
     for run_id, step_key, kind, wanted in waiting:
         fitting = made if kind == WaitKind.EVENT else [event for event in made if event.event_type == wanted]
         run = unit.load(run_id)
-        if fitting and run is not None and not run.terminal and run.state is not RunState.PENDING_CANCEL:
+        if fitting and run is not None and not run.closed:
             run_waits.deliver(unit, run, step_key, fitting[-1])
     return Published(events=made, changed=unit.changed)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import apsw
 
-from dormice.domain.run import Event, RunState
+from dormice.domain.run import Event
 from dormice.store.sqlite import run_rows, statements
 from dormice.store.sqlite.run_unit import RunUnit
 from dormice.store.workflows import Question
@@ -37,6 +37,6 @@ def _on_its_way(db: apsw.Connection, project_id: str, step_key: str, run_id: str
         return False
     unit = RunUnit(db, asked.created_at)
     run = unit.load(asked.run_id)
-    if run is None or run.project_id != project_id or run.terminal or run.state is RunState.PENDING_CANCEL:
+    if run is None or run.project_id != project_id or run.closed:
         return False
     return not unit.has_step(run, step_key)

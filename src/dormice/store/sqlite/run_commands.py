@@ -25,7 +25,7 @@ def begin(
     """Record the command, unless the step has one, and have the run wait for it."""
     unit = RunUnit(db, new.now)
     run = unit.load(run_id)
-    if run is None or run.terminal or run.state is RunState.PENDING_CANCEL or not attempt.holds(run):
+    if run is None or run.closed or not attempt.holds(run):
         return Refused(run=run)
     if unit.has_step(run, step_key):
         run = unit.wait(run)

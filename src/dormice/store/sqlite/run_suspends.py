@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import apsw
 
 from dormice.domain.execution import Micros
-from dormice.domain.run import Event, Run, RunState, WaitKind
+from dormice.domain.run import Event, Run, WaitKind
 from dormice.store.sqlite import run_rows, run_submits, run_waits, statements
 from dormice.store.sqlite.run_unit import RunUnit
 from dormice.store.workflows import Attempt, Due, NewRun, NewWait, Refused, Suspended
@@ -28,7 +28,7 @@ def suspend(
     """Record the children and all waits."""
     unit = RunUnit(db, now)
     run = unit.load(run_id)
-    if run is None or run.terminal or run.state is RunState.PENDING_CANCEL or not attempt.holds(run):
+    if run is None or run.closed or not attempt.holds(run):
         return Refused(run=run)
     run = unit.wait(run)
     made = [child for new in children if (child := _child(unit, run, new)) is not None]

@@ -39,9 +39,9 @@ class RunUnit:
         row = self.db.execute(_SQL["load"], (run_id,)).get
         return None if row is None else run_rows.run(row)
 
-    def move(self, run: Run, event: RunEvent, **fields: Any) -> Run:
-        """Move the state and set fields; an end is told to the parent. Raises IllegalTransition."""
-        moved = self.set(run, state=run.on(event), **fields)
+    def move(self, run: Run, *events: RunEvent, **fields: Any) -> Run:
+        """Move the state by events and set fields, in one write; an end is told to the parent. Raises IllegalTransition."""
+        moved = self.set(run, state=run.on(*events), **fields)
         if moved.terminal:
             self.db.execute(_WAITS["delete_all"], (moved.number,))
             self.db.execute(_WAITS["delete_cursors"], (moved.number,))
@@ -139,7 +139,7 @@ class RunUnit:
         if run.parent_id is None or run.step_key is None:
             return
         parent = self.load(run.parent_id)
-        if parent is None or parent.terminal or parent.state is RunState.PENDING_CANCEL:
+        if parent is None or parent.closed:
             return
         wait = self.db.execute(_WAITS["find"], (parent.number, run.step_key)).get
         kind = None if wait is None else wait[0]

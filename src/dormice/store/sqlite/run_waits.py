@@ -7,7 +7,7 @@ import msgspec
 
 from dormice.domain.execution import Micros
 from dormice.domain.moments import rfc3339
-from dormice.domain.run import Event, Run, RunState, Step, WaitKind
+from dormice.domain.run import Event, Run, Step, WaitKind
 from dormice.store.sqlite import run_rows, statements
 from dormice.store.sqlite.run_unit import RunUnit
 from dormice.store.workflows import Attempt, Moved, NewWait, Refused, Waited
@@ -21,7 +21,7 @@ def wait(db: apsw.Connection, run_id: str, attempt: Attempt, new: NewWait, now: 
     """Have a run wait."""
     unit = RunUnit(db, now)
     run = unit.load(run_id)
-    if run is None or run.terminal or run.state is RunState.PENDING_CANCEL or not attempt.holds(run):
+    if run is None or run.closed or not attempt.holds(run):
         return Refused(run=run)
     if unit.has_step(run, new.step_key):
         return Waited(run=unit.resume(unit.wait(run)), changed=unit.changed)

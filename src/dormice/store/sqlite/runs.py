@@ -238,10 +238,11 @@ def _claim(
     run = unit.load(run_id)
     if run is None or run.state is not RunState.QUEUED:
         return Refused(run=run)
-    claimed = unit.move(run, RunEvent.CLAIMED, worker_id=worker_id, fence=run.fence + 1, not_before=0)
-    if accepted_at is not None:
-        started_at = claimed.started_at or now
-        claimed = unit.move(claimed, RunEvent.ACCEPTED, started_at=started_at, running_since=accepted_at)
+    claim = {"worker_id": worker_id, "fence": run.fence + 1, "not_before": 0}
+    if accepted_at is None:
+        claimed = unit.move(run, RunEvent.CLAIMED, **claim)
+    else:
+        claimed = unit.move(run, RunEvent.CLAIMED, RunEvent.ACCEPTED, **claim, **_taken(run, now, accepted_at))
     return Moved(run=claimed, changed=unit.changed)
 
 
@@ -250,9 +251,12 @@ def _accept(db: apsw.Connection, run_id: str, fence: int, now: Micros, accepted_
     run = unit.load(run_id)
     if run is None or run.state is not RunState.CLAIMED or run.fence != fence:
         return Refused(run=run)
-    started_at = run.started_at or now
-    accepted = unit.move(run, RunEvent.ACCEPTED, started_at=started_at, running_since=accepted_at)
+    accepted = unit.move(run, RunEvent.ACCEPTED, **_taken(run, now, accepted_at))
     return Moved(run=accepted, changed=unit.changed)
+
+
+def _taken(run: Run, now: Micros, accepted_at: Micros) -> dict[str, Micros]:
+    return {"started_at": run.started_at or now, "running_since": accepted_at}
 
 
 def _put_step(db: apsw.Connection, project_id: str, run_id: str, attempt: Attempt, step: Step) -> Moved | Refused:
@@ -260,7 +264,7 @@ def _put_step(db: apsw.Connection, project_id: str, run_id: str, attempt: Attemp
     run = unit.load(run_id)
     if run is None or run.project_id != project_id:
         return Refused()
-    if run.terminal or run.state is RunState.PENDING_CANCEL or not attempt.holds(run):
+    if run.closed or not attempt.holds(run):
         return Refused(run=run)
     unit.put_step(run, step)
     return Moved(run=run)

@@ -11,8 +11,8 @@ import apsw
 import msgspec
 from msgspec import Raw, Struct
 
+from dormice.domain import documents
 from dormice.domain.execution import Micros
-from dormice.domain.run import NULL, Json
 from dormice.store.sqlite import statements
 from dormice.store.sqlite.reader import SHORT_BYTES, Reader
 from dormice.store.sqlite.writer import Writer
@@ -20,7 +20,7 @@ from dormice.store.traces import Span, Trace, TraceFilter
 
 _SQL = statements.load("traces.sql")
 _SHORT_SPANS = 8
-_NOTHING = Raw(NULL)
+_NOTHING = documents.nothing()
 
 
 class _Document(Struct, omit_defaults=True, kw_only=True):
@@ -134,17 +134,9 @@ def _span(trace_id: str, row: tuple[Any, ...]) -> Span:
         span_type=span_type,
         started_at=started_at,
         ended_at=ended_at,
-        **{field: _json(getattr(rest, field)) for field in _Document.__struct_fields__},
+        **{field: documents.json(getattr(rest, field)) for field in _Document.__struct_fields__},
     )
 
 
-def _json(document: Raw) -> Json | None:
-    return None if (text := bytes(document)) == NULL else text
-
-
 def _document(span: Span) -> bytes:
-    return _encode(_Document(**{field: _raw(getattr(span, field)) for field in _Document.__struct_fields__}))
-
-
-def _raw(document: Json | None) -> Raw:
-    return _NOTHING if document is None else Raw(document)
+    return _encode(_Document(**{field: documents.raw(getattr(span, field)) for field in _Document.__struct_fields__}))
