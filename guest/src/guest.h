@@ -189,7 +189,7 @@ bool spare_take(struct execution *execution, const struct order *order); /* fals
 bool spare_idle(struct execution *execution);                            /* whether it has not read its plan */
 bool spare_again(struct execution *execution); /* another process for the plan of one that died before it read it */
 void spare_want(void);
-void spare_turn(void);
+void spare_turn(uint64_t *next);
 bool spare_ended(pid_t pid); /* whether that was the spare */
 void spare_discard(void);
 

@@ -315,7 +315,7 @@ static int turn(void)
     retry_removals(&next);
     collect_garbage();
     if (!more)
-        spare_turn();
+        spare_turn(&next);
     return more ? 0 : until(next);
 }
 

@@ -27,6 +27,7 @@ static uint64_t cgroup, leftover;
 static int plan_fds[2] = {-1, -1};
 static struct pipes pipes;
 static bool wanted;
+static uint64_t rest_at; /* 0 while something is to be done */
 
 void spare_want(void)
 {
@@ -84,12 +85,21 @@ static bool make(void)
     return true;
 }
 
-void spare_turn(void)
+void spare_turn(uint64_t *next)
 {
     /* While something runs, which may want this processor, starts are common or the gain is small. */
-    if (!wanted || spare || guest.stopping || !list_empty(&lives) || (leftover && !cgroup_unmake(leftover, false)))
+    if (!wanted || spare || guest.stopping || !list_empty(&lives) || (leftover && !cgroup_unmake(leftover, false))) {
+        rest_at = 0;
         return;
+    }
     leftover = 0;
+    if (!rest_at) {
+        /* Those who have just been told of an end want this processor too, and a client waits for them. */
+        rest_at = after_ms(1);
+        sooner(next, rest_at);
+        return;
+    }
+    rest_at = 0;
     wanted = false;
     if (!make())
         leftover = cgroup;
