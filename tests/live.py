@@ -193,7 +193,8 @@ class Live:
         """Kill everything of every machine, as a crash of the host would. Nothing else of it may be alive."""
         assert self.process is None
         for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it died with its process 1
+                os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not self.processes(), 10, "every machine is dead")
 
     def abandon(self) -> None:
