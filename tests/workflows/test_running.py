@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
-from dormice.client import BadRequestError
+from dormice.client import BadRequestError, WaitTimeoutError
+from dormice.client._sync.httpx_transport import HttpxResponse, HttpxTransport
+from dormice.client.transport import Request
 from dormice.workflows import RunFailed, Workflows
 from tests.live import Live
 from tests.workflows import flows
@@ -24,6 +27,41 @@ def _worker(start_worker: StartWorker) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_steps_are_run_and_the_result_is_typed(workflows: Workflows) -> None:
     assert workflows.run(flows.three_steps, 1, timeout=SECONDS) == 4
+
+
+class _Counting(HttpxTransport):
+    """Remembers what was asked for."""
+
+    def __init__(self, base_url: str) -> None:
+        super().__init__(base_url)
+        self.asked: list[str] = []
+
+    def send(self, request: Request) -> HttpxResponse:
+        self.asked.append(f"{request.method} {request.url.partition('/api/')[2]}")
+        return super().send(request)
+
+
+def test_a_run_and_its_result_take_one_request(workflows: Workflows, live: Live) -> None:
+    counting = _Counting(live.base_url)
+    with Workflows(transport=counting) as client:
+        assert client.run(flows.three_steps, 1) == 4
+    assert counting.asked == ["POST v1/workflows/three_steps/run?wait_ms=30000"]
+
+
+def test_a_run_that_lasts_longer_than_the_wait_is_told_as_it_is(workflows: Workflows, place: Place, live: Live) -> None:
+    path = "/api/v1/workflows/held/run"
+    body = {"payload": msgspec.to_builtins(place)}
+    with live.client() as api:
+        for wait_ms, known in ((0, False), (1, True)):
+            submitted = api.post(path, params={"wait_ms": wait_ms}, json=body).raise_for_status().json()
+            assert ("execution" in submitted) is known
+            if known:
+                assert submitted["execution"]["id"] == submitted["execution_id"]
+                assert submitted["execution"]["completed_at"] is None
+        assert api.post(path, params={"wait_ms": -1}, json=body).status_code == 422
+    with pytest.raises(WaitTimeoutError):
+        workflows.run(flows.held, place, timeout=0.05)
+    open_up(place)
 
 
 def test_a_run_waits_for_time_events_and_children_and_is_replayed(workflows: Workflows, place: Place) -> None:

@@ -87,6 +87,8 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
 
     execution_id: str
     created_at: datetime
+    execution: WorkflowRun | None = None
+    """As it is after the wait that was asked for, too."""
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from dormice.api.http.call import Call
 from dormice.api.http.decoding import BodyDecoder
 from dormice.api.http.operation import Operation
 from dormice.api.http.replies import json_reply
+from dormice.api.machines.parameters import idempotency_key, wait_ms
 from dormice.api.services import WorkflowServices
 from dormice.api.workflows import wire
 from dormice.api.workflows.door import Door, bad
@@ -50,8 +51,13 @@ class RunRoutes:
             traceparent=body.otel_traceparent,
         )
         self._check(submission)
+        patience = call.wait_ms()
         [run] = await self._services.runs.submit(caller, project, submission, call.idempotency(body))
-        return json_reply(_submitted(run))
+        submitted = _submitted(run)
+        if patience:
+            run = await self._services.runs.get(project, run.id, wait_ms=patience)
+            submitted.execution = await self._record(run)
+        return json_reply(submitted)
 
     async def submit_batch(self, call: Call, caller: Caller, project: Project) -> ASGIApp:
         """POST /api/v1/workflows/batch_run."""
@@ -103,6 +109,8 @@ class RunRoutes:
     def operations(self) -> list[Operation]:
         """Return the routes."""
         route = self._door.route
+        key = idempotency_key(self._limits, required=False)
+        wait = wait_ms(self._limits, "the run has ended")
         return [
             route(
                 "runs",
@@ -113,7 +121,11 @@ class RunRoutes:
                 self.submit,
                 wire.Submitted,
                 body=wire.RunRequest,
-                description="The workflow need not be registered: an unknown one fails at the worker.",
+                description=(
+                    "The workflow need not be registered: an unknown one fails at the worker. With `wait_ms` the answer has "
+                    "the run's record, too, as `execution`."
+                ),
+                parameters=(key, wait),
             ),
             route(
                 "runs",
@@ -124,6 +136,7 @@ class RunRoutes:
                 self.submit_batch,
                 wire.BatchSubmitted,
                 body=wire.BatchRequest,
+                parameters=(key,),
             ),
             route(
                 "runs",
@@ -133,6 +146,7 @@ class RunRoutes:
                 "Read a run",
                 self.get,
                 wire.ExecutionRecord,
+                parameters=(wait,),
             ),
             route(
                 "runs",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import Raw, Struct, field
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from dormice.api.machines.orders import CreateExecutionRequest
 from dormice.domain import documents
@@ -101,6 +101,8 @@ class Submitted(Struct, kw_only=True):
 
     execution_id: str
     created_at: str
+    execution: ExecutionRecord | UnsetType = UNSET
+    """The run as it is when the answer comes, where `wait_ms` was given."""
 
 
 class BatchEntry(Struct, kw_only=True):

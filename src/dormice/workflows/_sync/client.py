@@ -95,23 +95,19 @@ class Workflows:
             APIError: As other requests do.
 
         """
-        body: dict[str, Any] = {
-            "payload": documents.encode(payload, "the payload"),
-            "deployment_id": deployment_id,
-            "concurrency_key": concurrency_key,
-            "priority": priority,
-            "session_id": session_id,
-            "user_id": user_id,
-        }
-        workflow_id = workflow
-        if isinstance(workflow, Workflow):
-            workflow_id = workflow.id
-            if workflow.queue is not None:
-                body |= {"queue_name": workflow.queue.name, "queue_concurrency_limit": workflow.queue.limit}
-            if workflow.timeout is not None:
-                body["run_timeout_seconds"] = round(workflow.timeout)
-        path = f"/api/v1/workflows/{quote(str(workflow_id), safe='')}/run"
-        return decode(self._post(path, body, idempotency_key), Started).execution_id
+        started = self._submit(
+            workflow,
+            payload,
+            {
+                "deployment_id": deployment_id,
+                "concurrency_key": concurrency_key,
+                "priority": priority,
+                "session_id": session_id,
+                "user_id": user_id,
+            },
+            idempotency_key=idempotency_key,
+        )
+        return started.execution_id
 
     def get(self, run_id: str, *, wait_ms: int = 0) -> WorkflowRun:
         """The run as it is, or once it has ended if that is within `wait_ms` (0 to 55,000)."""
@@ -124,14 +120,7 @@ class Workflows:
 
         Raises WaitTimeoutError if that takes more than `timeout` seconds (default: any time); it goes on then.
         """
-        until = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = LONGEST_POLL_MS if until is None else max(0, int((until - time.monotonic()) * 1000))
-            run = self.get(run_id, wait_ms=min(left, LONGEST_POLL_MS))
-            if run.finished:
-                return run
-            if left == 0:
-                raise WaitTimeoutError(f"{run_id} is still {run.status} after {timeout} s")
+        return self._wait(run_id, None if timeout is None else time.monotonic() + timeout, timeout)
 
     @overload
     def run(self, workflow: Workflow[None, R], *, timeout: float | None = ...) -> R: ...
@@ -144,7 +133,11 @@ class Workflows:
 
         Raises RunFailed if it fails or is cancelled, and WaitTimeoutError as `wait` does.
         """
-        run = self.wait(self.start(workflow, payload), timeout=timeout)
+        until = None if timeout is None else time.monotonic() + timeout
+        started = self._submit(workflow, payload, {}, wait_ms=_left_ms(until))
+        run = started.execution
+        if run is None or not run.finished:
+            run = self._wait(started.execution_id, until, timeout)
         if run.status != "completed":
             raise RunFailed(run.id, run.error or f"it was {run.status}")
         wanted = workflow.result_type if isinstance(workflow, Workflow) else Any
@@ -201,12 +194,48 @@ class Workflows:
     ) -> None:
         self.close()
 
-    def _post(self, path: str, body: dict[str, Any], idempotency_key: str | None) -> bytes:
+    def _submit(
+        self,
+        workflow: Workflow[Any, Any] | str,
+        payload: object,
+        options: dict[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        wait_ms: int = 0,
+    ) -> Started:
+        body = {"payload": documents.encode(payload, "the payload"), **options}
+        workflow_id = workflow
+        if isinstance(workflow, Workflow):
+            workflow_id = workflow.id
+            if workflow.queue is not None:
+                body |= {"queue_name": workflow.queue.name, "queue_concurrency_limit": workflow.queue.limit}
+            if workflow.timeout is not None:
+                body["run_timeout_seconds"] = round(workflow.timeout)
+        path = f"/api/v1/workflows/{quote(str(workflow_id), safe='')}/run"
+        return decode(self._post(path, body, idempotency_key, wait_ms), Started)
+
+    def _wait(self, run_id: str, until: float | None, timeout: float | None) -> WorkflowRun:
+        while True:
+            left = _left_ms(until)
+            run = self.get(run_id, wait_ms=left)
+            if run.finished:
+                return run
+            if left == 0:
+                raise WaitTimeoutError(f"{run_id} is still {run.status} after {timeout} s")
+
+    def _post(self, path: str, body: dict[str, Any], idempotency_key: str | None, wait_ms: int = 0) -> bytes:
         reply = self._connection.call(
             "POST",
             path,
+            query={"wait_ms": wait_ms or None},
             content=msgspec.json.encode(body),
             headers={**self._headers, "content-type": "application/json"},
             idempotency_key=idempotency_key,
         )
         return reply.content
+
+
+def _left_ms(until: float | None) -> int:
+    """How long one request may wait for the end of a run."""
+    left = LONGEST_POLL_MS if until is None else max(0, int((until - time.monotonic()) * 1000))
+    return min(left, LONGEST_POLL_MS)
