@@ -1,4 +1,4 @@
-"""A real store behind a seam: chosen operations fail, before or after their commit, or are answered late."""
+"""A real store behind a seam: chosen operations fail, before or after their commit, come late, or are answered late."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Faults:
         self._down: Callable[[], bool] = lambda: False
         self._gates: dict[str, asyncio.Event] = {}
         self._reached: dict[str, asyncio.Event] = {}
+        self._held: dict[str, asyncio.Event] = {}
         self.calls: Counter[str] = Counter()
 
     def fail(self, name: str, times: int = 1) -> None:
@@ -44,6 +45,17 @@ class Faults:
             del self._gates[name]
             gate.set()
 
+    @asynccontextmanager
+    async def held(self, name: str) -> AsyncIterator[asyncio.Event]:
+        """Hold an operation, which is not committed, until the block ends. Yields: one is being held."""
+        gate = self._held[name] = asyncio.Event()
+        reached = self._reached[name] = asyncio.Event()
+        try:
+            yield reached
+        finally:
+            del self._held[name]
+            gate.set()
+
     def wrap(self, store: Store) -> Store:
         """Return the store with these faults."""
         return cast("Store", _Faulty(store, self))
@@ -56,6 +68,9 @@ class Faults:
         if self._failing[name]:
             self._failing[name] -= 1
             raise StoreUnavailable(f"{name} fails, says the test")
+        if (gate := self._held.get(name)) is not None:
+            self._reached[name].set()
+            await gate.wait()
         answer = await work()
         if (gate := self._gates.get(name)) is not None:
             self._reached[name].set()

@@ -19,7 +19,7 @@ from dormice.protocol import node as wire
 from dormice.store.interface import StoreUnavailable
 from tests.engine.faulty_store import Faults
 from tests.engine.scripted_node import MovedClock, ScriptedNode, Server, asleep, ended, phase, serving, wire_id
-from tests.wait import others_run
+from tests.wait import others_run, wait_until_async
 
 TRUE = ExecutionOrder(command=("true",), cwd="/root")
 
@@ -80,6 +80,31 @@ async def test_a_request_that_is_cancelled_has_its_execution_started_all_the_sam
             await request
     node.exited(await node.hear(wire.StartExecution))
     assert (await node.hear(wire.Forget)).machine_id == machine.id
+
+
+async def test_a_claim_that_comes_after_its_boot_has_ended_is_told_of_a_start_that_fails(
+    tmp_path: Path, clock: MovedClock, faults: Faults
+) -> None:
+    async with serving(tmp_path, clock, Limits(running_per_machine=1), faults.wrap) as server:
+        node = await server.node()
+        machine, up = await server.machine(node)
+        await server.execute(machine)
+        second = await server.execute(machine)
+        async with faults.held("claim") as claiming:
+            node.exited(await node.hear(wire.StartExecution))
+            await claiming.wait()
+            node.say(wire.MachineEnded(machine.id, up.boot_id, clean=False, reason="killed"))
+            again = await node.hear(wire.StartMachine)
+        await wait_until_async(
+            lambda: _claimed(server, machine.id, second), 5, "it is claimed by the boot that has ended"
+        )
+        node.say(wire.MachineFailed(machine.id, again.boot_id, "STORAGE_EXHAUSTED", "full", retryable=True))
+        done = await server.engine.executions.get(server.caller, machine.id, second, wait_ms=5_000)
+        assert (done.state, done.error_code) == (ExecutionState.FAILED, ErrorCode.WAKE_FAILED)
+
+
+async def _claimed(server: Server, machine_id: str, execution_id: str) -> bool:
+    return (await server.engine.executions.get(server.caller, machine_id, execution_id)).boot_id is not None
 
 
 # An unavailable store

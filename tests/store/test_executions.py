@@ -270,23 +270,21 @@ async def test_the_end_of_a_boot_ends_what_it_had_claimed(world: World) -> None:
         await world.ended(),
     ]
     lost = outcome(E.FAILED, world.tick())
-    ended = await world.store.executions.end_boot(world.machine.id, world.boot, lost, unclaimed=False)
+    ended = await world.store.executions.end_boot(world.machine.id, world.boot, lost)
     assert [one.id for one in ended] == [mine[0].id, mine[1].id, asked.id]
     assert [one.error_code for one in ended] == [ErrorCode.MACHINE_LOST, ErrorCode.MACHINE_LOST, ErrorCode.CANCELLED]
     assert [one.state for one in ended] == [S.FAILED, S.FAILED, S.CANCELLED]
     for one in (*ended, *spared):
         assert await world.stored(one) == one
-    rest = await world.store.executions.end_boot(world.machine.id, None, lost, unclaimed=True)
-    assert [one.id for one in rest] == [spared[0].id, spared[1].id]
-    assert await world.store.executions.end_boot(world.machine.id, None, lost, unclaimed=False) == []
+    rest = await world.store.executions.end_boot(world.machine.id, None, lost)
+    assert [one.id for one in rest] == [one.id for one in spared[:3]]
+    assert await world.store.executions.end_boot(world.machine.id, None, lost) == []
 
 
 async def test_an_illegal_end_of_a_boot_changes_nothing_at_all(world: World) -> None:
     before = [await world.claimed(), await world.running()]
     with pytest.raises(IllegalTransition):
-        await world.store.executions.end_boot(
-            world.machine.id, world.boot, outcome(E.EXPIRED, world.tick()), unclaimed=True
-        )
+        await world.store.executions.end_boot(world.machine.id, None, outcome(E.EXPIRED, world.tick()))
     assert await world.store.executions.open() == before
 
 

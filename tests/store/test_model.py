@@ -270,16 +270,16 @@ class StoreMachine(RuleBasedStateMachine):
             with pytest.raises(IllegalTransition):
                 self.do(ending)
 
-    @rule(machine=st.integers(0, 1), boot=st.none() | BOOTS, unclaimed=st.booleans())
-    def end_boot(self, machine: int, *, boot: int | None, unclaimed: bool) -> None:
+    @rule(machine=st.integers(0, 1), boot=st.none() | BOOTS)
+    def end_boot(self, machine: int, *, boot: int | None) -> None:
         machine_id = self.machines[machine].id
         boot_id = None if boot is None else self.boots[boot]
         lost = outcome(E.FAILED, self.world.tick())
-        ended = self.do(self.store.executions.end_boot(machine_id, boot_id, lost, unclaimed=unclaimed))
+        ended = self.do(self.store.executions.end_boot(machine_id, boot_id, lost))
         affected = [
             one for one, expected in self.expected.items()
             if self.records[one].machine_id == machine_id and not expected.terminal
-            and (unclaimed if expected.boot is None else expected.boot == boot_id)
+            and (boot_id is None or expected.boot == boot_id)
         ]  # fmt: skip
         assert [one.id for one in ended] == affected
         for one in ended:

@@ -283,7 +283,8 @@ class Lifecycle:
         if live.machine.phase is Phase.STARTING:
             change = MachineChange(reason="RuntimeWakeFailed", retryable=retryable, last_error=f"{code}: {message}")
             await self._advance(live, MachineEvent.START_FAILED, change)
-        await self._end_all(live, outcomes.wake_failed(code, message, self._clock.now()), unclaimed=True)
+        # A claim that was committed after its boot had ended is not of this boot, and waits for it all the same.
+        await self._end_all(live, None, outcomes.wake_failed(code, message, self._clock.now()))
 
     async def down(self, live: LiveMachine, why: str, *, died: bool) -> None:
         """Record that the present boot is over. `died`: nobody asked for it, and its executions are lost."""
@@ -298,7 +299,8 @@ class Lifecycle:
             outcome = outcomes.interrupted("ended because its machine was stopped", now)
             change, event = MachineChange(reason=STEADY, retryable=False, last_error=""), MachineEvent.STOPPED
         live.attached = False
-        await self._end_all(live, outcome, unclaimed=False)
+        if live.machine.boot_id is not None:
+            await self._end_all(live, live.machine.boot_id, outcome)
         reached(CrashPoint.BOOT_ENDED)
         change = replace(change, desired_state=DesiredState.RUNNING if live.open_executions else change.desired_state)
         await self._advance(live, event, change)
@@ -309,7 +311,7 @@ class Lifecycle:
     async def gone(self, live: LiveMachine) -> None:
         """Record that nothing of the machine is left."""
         outcome = outcomes.interrupted("ended because its machine was deleted", self._clock.now())
-        await self._end_all(live, outcome, unclaimed=True)
+        await self._end_all(live, None, outcome)
         await self._advance(live, MachineEvent.DESTROYED, MachineChange(reason=STEADY, last_error=""))
         self._board.remove(live.machine.id)
 
@@ -356,11 +358,8 @@ class Lifecycle:
             if isinstance(ended, Execution):
                 self._ended(live, ended)
 
-    async def _end_all(self, live: LiveMachine, outcome: Outcome, *, unclaimed: bool) -> None:
-        boot_id = live.machine.boot_id
-        if boot_id is None and not unclaimed:
-            return
-        for ended in await self._executions.end_boot(live.machine.id, boot_id, outcome, unclaimed=unclaimed):
+    async def _end_all(self, live: LiveMachine, boot_id: UUID | None, outcome: Outcome) -> None:
+        for ended in await self._executions.end_boot(live.machine.id, boot_id, outcome):
             self._ended(live, ended)
 
     def _ended(self, live: LiveMachine, execution: Execution) -> None:

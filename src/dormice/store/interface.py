@@ -260,10 +260,8 @@ class ExecutionStore(Protocol):
         """End an execution that is unclaimed and not running (expired, cancelled, wake failed)."""
         ...
 
-    async def end_boot(
-        self, machine_id: str, boot_id: UUID | None, outcome: Outcome, *, unclaimed: bool
-    ) -> list[Execution]:
-        """End every unfinished execution that is claimed by `boot_id`, and with `unclaimed` the unclaimed ones too.
+    async def end_boot(self, machine_id: str, boot_id: UUID | None, outcome: Outcome) -> list[Execution]:
+        """End every unfinished execution of a machine that is claimed by `boot_id`; with None all, whoever has claimed them.
 
         A cancel-requested one ends `cancelled` (error code `cancelled`) in place of the outcome's event.
         """

@@ -98,11 +98,8 @@ class SqliteExecutions:
     async def end_unstarted(self, execution_id: str, outcome: Outcome) -> Execution | LostRace:
         return await self._writer.run(partial(_end_unstarted, execution_id=execution_id, outcome=outcome))
 
-    async def end_boot(
-        self, machine_id: str, boot_id: UUID | None, outcome: Outcome, *, unclaimed: bool
-    ) -> list[Execution]:
-        operation = partial(_end_boot, machine_id=machine_id, boot_id=boot_id, outcome=outcome, unclaimed=unclaimed)
-        return await self._writer.run(operation)
+    async def end_boot(self, machine_id: str, boot_id: UUID | None, outcome: Outcome) -> list[Execution]:
+        return await self._writer.run(partial(_end_boot, machine_id=machine_id, boot_id=boot_id, outcome=outcome))
 
     async def request_cancel(self, execution_id: str, now: Micros) -> Execution | None:
         return await self._writer.run(partial(_request_cancel, execution_id=execution_id, now=now))
@@ -242,12 +239,10 @@ def _end_unstarted(db: apsw.Connection, execution_id: str, outcome: Outcome) -> 
     return draft.write(db)
 
 
-def _end_boot(
-    db: apsw.Connection, machine_id: str, boot_id: UUID | None, outcome: Outcome, *, unclaimed: bool
-) -> list[Execution]:
+def _end_boot(db: apsw.Connection, machine_id: str, boot_id: UUID | None, outcome: Outcome) -> list[Execution]:
     ended: list[Execution] = []
     for execution in _open_of(db, machine_id):
-        if unclaimed if execution.boot_id is None else execution.boot_id == boot_id:
+        if boot_id is None or execution.boot_id == boot_id:
             draft = Draft(execution)
             draft.end(outcome)
             ended.append(draft.write(db))
