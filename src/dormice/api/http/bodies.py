@@ -20,21 +20,35 @@ class Incomplete(Invalid):
     """The body did not come as a whole. That says nothing of what it would have been: it may be sent again."""
 
 
-async def read_body(scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
-    """Return the whole body. Raises Invalid: 413 beyond `limit` (by Content-Length before reading); Incomplete: 408 when slow."""
+class TooLarge(Invalid):
+    """The body has more bytes than it may have."""
+
+    def __init__(self, limit: int, end: bytes = b"") -> None:
+        """`end`: its last bytes, if they were asked for."""
+        super().__init__(f"the body must have at most {limit} bytes", location="body", status=413)
+        self.end = end
+
+
+async def read_body(
+    scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, limit: int, *, end_bytes: int = 0
+) -> bytes:
+    """Return the whole body. Raises TooLarge (by Content-Length before reading), Incomplete (408) when it is slow.
+
+    With `end_bytes`, a body that is too large is read all the same, and TooLarge has so many of its last bytes.
+    """
     announced = headers.get(b"content-length", b"")
-    if announced.isdigit() and int(announced[:20]) > limit:
-        raise _too_large(limit)
+    if not end_bytes and announced.isdigit() and int(announced[:20]) > limit:
+        raise TooLarge(limit)
     if WHOLE in scope["state"]:
-        return await _collect(receive, limit)
+        return await _collect(receive, limit, end_bytes)
     try:
         async with asyncio.timeout(READ_SECONDS):
-            return await _collect(receive, limit)
+            return await _collect(receive, limit, end_bytes)
     except TimeoutError:
         raise Incomplete(f"the body did not arrive within {READ_SECONDS:.0f} s", location="body", status=408) from None
 
 
-async def _collect(receive: Receive, limit: int) -> bytes:
+async def _collect(receive: Receive, limit: int, end_bytes: int) -> bytes:
     pieces: list[bytes] = []
     size = 0
     while True:
@@ -43,12 +57,13 @@ async def _collect(receive: Receive, limit: int) -> bytes:
             raise Incomplete("the client went away before the body was whole", location="body", status=400)
         piece = message.get("body", b"")
         size += len(piece)
-        if size > limit:
-            raise _too_large(limit)
         pieces.append(piece)
+        if size > limit:
+            if not end_bytes:
+                raise TooLarge(limit)
+            pieces = [b"".join(pieces)[-end_bytes:]]
         if not message.get("more_body", False):
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def _too_large(limit: int) -> Invalid:
-    return Invalid(f"the body must have at most {limit} bytes", location="body", status=413)
+            break
+    if size > limit:
+        raise TooLarge(limit, pieces[0])
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

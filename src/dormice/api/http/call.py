@@ -94,11 +94,10 @@ class Call:
         """How long the answer may be held back."""
         return self.integer("wait_ms", default=0, maximum=self.limits.wait_ms)
 
-    async def body(self, limit: int | None = None) -> bytes:
-        """Read the body, at most `limit` bytes (default: request_body_bytes)."""
-        return await read_body(
-            self.scope, self.headers, self.receive, self.limits.request_body_bytes if limit is None else limit
-        )
+    async def body(self, limit: int | None = None, *, end_bytes: int = 0) -> bytes:
+        """Read the body, at most `limit` bytes (default: request_body_bytes). `end_bytes`: as `read_body` says."""
+        most = self.limits.request_body_bytes if limit is None else limit
+        return await read_body(self.scope, self.headers, self.receive, most, end_bytes=end_bytes)
 
     def idempotency(self, request: msgspec.Struct | None, *, required: bool = False) -> Idempotency | None:
         """Return the Idempotency-Key with its scope and the request in canonical bytes."""

@@ -7,7 +7,7 @@ from urllib.parse import unquote_to_bytes
 
 from litestar.types import ASGIApp
 
-from dormice.api.http.bodies import Incomplete
+from dormice.api.http.bodies import Incomplete, TooLarge
 from dormice.api.http.call import Call
 from dormice.api.http.decoding import BodyDecoder
 from dormice.api.http.operation import Operation
@@ -22,7 +22,7 @@ from dormice.domain.limits import Limits
 from dormice.domain.moments import micros
 from dormice.domain.run import NULL, Step, WaitKind
 from dormice.engine.orders import Caller
-from dormice.engine.runs.checks import check_step_key
+from dormice.engine.runs.checks import check_step_key, check_topic
 from dormice.store.projects import Project
 from dormice.store.workflows import Attempt, NewWait, RunResult
 
@@ -35,6 +35,9 @@ _SPAN = BodyDecoder(wire.SpanRequest)
 _WORKER = BodyDecoder(wire.WorkerReference)
 _ANYBODY = Attempt()
 _KINDS = {kind.value: kind for kind in (WaitKind.TIME, WaitKind.EVENT, WaitKind.SUSPEND)}
+_END_BYTES = 64 << 10
+_SENDER = re.compile(rb'"worker_id"\s*:\s*"([0-9a-f-]{36})"')
+"""Who has sent a document that cannot be read, or of which only the end is known: SDKs name the worker after the result."""
 _PREFIX = "/internal/executions/{execution_id}"
 _QUOTED = re.compile(rb"(?:%(?:2[02]|3[CE]|60|7[BD]|[89A-F][0-9A-F]))+")
 """What the foreign SDK's HTTP library quotes: spaces, `"<>{}`, the backquote, and all beyond ASCII."""
@@ -52,14 +55,19 @@ class AttemptRoutes:
     async def complete(self, call: Call, _caller: Caller, project: Project) -> ASGIApp:
         """POST …/complete."""
         run_id = call.path["execution_id"]
+        text = b""
         try:
-            body = _COMPLETE.decode(call.header("Content-Type"), await self._body(call))
+            text = await call.body(self._limits.workflow_body_bytes, end_bytes=_END_BYTES)
+            body = _COMPLETE.decode(call.header("Content-Type"), text)
         except Incomplete:  # its worker died, or will send it again
             raise
         except Invalid as error:
             # The SDK sends it again some times and then forgets the run, which would run for ever.
-            reason = f"its result could not be taken: {error.message}"
-            await self._attempts.fail(project, run_id, _ANYBODY, reason, retryable=False)
+            sender = _SENDER.findall(error.end if isinstance(error, TooLarge) else text)
+            if sender:
+                attempt = Attempt(worker_id=sender[-1].decode())
+                reason = f"its result could not be taken: {error.message}"
+                await self._attempts.fail(project, run_id, attempt, reason, retryable=False)
             raise
         result = RunResult(
             result=bytes(body.result),
@@ -124,6 +132,9 @@ class AttemptRoutes:
             raise bad("wait_type must be time, event or suspend", "body.wait_type")
         if kind is not WaitKind.TIME and not body.wait_topic:
             raise bad(f"wait_topic is required for a wait of type {kind.value}", "body.wait_topic")
+        topic = None if kind is WaitKind.TIME else body.wait_topic
+        if topic is not None:
+            check_topic(topic, self._limits, "body.wait_topic")
         due = body.wait_until if kind is WaitKind.TIME else body.expires_at
         if kind is WaitKind.TIME and due is None:
             raise bad("wait_until is required for a wait of type time", "body.wait_until")
@@ -131,7 +142,7 @@ class AttemptRoutes:
             step_key=body.step_key,
             kind=kind,
             due_at=None if due is None else _moment(due, "wait_until" if kind is WaitKind.TIME else "expires_at"),
-            topic=None if kind is WaitKind.TIME else body.wait_topic,
+            topic=topic,
             event_type=f"resume_{body.step_key}" if kind is WaitKind.SUSPEND else None,
         )
         await self._attempts.wait(project, call.path["execution_id"], _ANYBODY, wait)

@@ -50,7 +50,7 @@ class Attempts:
 
     async def put_step(self, project: Project, run_id: str, attempt: Attempt, step: Step) -> None:
         """Record a step. Raises Conflict when the run has ended or its end was asked for."""
-        run = await self._heard(project, run_id)
+        run = await self._heard(project, run_id, attempt)
         put = await self._store.put_step(project.id, run.id, attempt, step)
         if isinstance(put, Refused):
             raise _conflict(put.run)
@@ -58,31 +58,31 @@ class Attempts:
 
     async def step(self, project: Project, run_id: str, step_key: str) -> Step:
         """Return a step. Raises NotFound."""
-        step = await self._store.step(await self._heard(project, run_id), step_key)
+        step = await self._store.step(await self._heard(project, run_id, Attempt()), step_key)
         if step is None:
             raise NotFound("no such step: it has not been run yet")
         return step
 
     async def steps(self, project: Project, run_id: str) -> list[Step]:
         """Return all steps, by key."""
-        return await self._store.steps(await self._heard(project, run_id))
+        return await self._store.steps(await self._heard(project, run_id, Attempt()))
 
     async def wait(self, project: Project, run_id: str, attempt: Attempt, wait: NewWait) -> None:
         """Have a run wait. Raises Conflict."""
-        run = await self._heard(project, run_id)
+        run = await self._heard(project, run_id, attempt)
         await self._tasks.finish(self._waits.begin(run, attempt, wait))
 
     async def begin_command(
         self, project: Project, run_id: str, attempt: Attempt, step_key: str, machine_id: str, order: ExecutionOrder
     ) -> None:
         """Run a command on a machine of the project's organization as a step; the run waits for its end."""
-        run = await self._heard(project, run_id)
+        run = await self._heard(project, run_id, attempt)
         caller = Caller(organization_id=project.organization_id, key_id="", admin=False)
         await self._tasks.finish(self._commands.begin(caller, run, attempt, step_key, machine_id, order))
 
     async def complete(self, project: Project, run_id: str, attempt: Attempt, result: RunResult) -> None:
         """End a run well. Raises Conflict when another worker has it, or its end was asked for."""
-        run = await self._heard(project, run_id)
+        run = await self._heard(project, run_id, attempt)
         await self._tasks.finish(self._complete(run, attempt, result))
 
     async def _complete(self, run: Run, attempt: Attempt, result: RunResult) -> None:
@@ -99,7 +99,7 @@ class Attempts:
         final_state: Json | None = None,
     ) -> None:
         """End an attempt badly. Raises Conflict when another worker has it, or its end was asked for."""
-        run = await self._heard(project, run_id)
+        run = await self._heard(project, run_id, attempt)
         await self._tasks.finish(self._fail(run, attempt, error, retryable=retryable, final_state=final_state))
 
     async def _fail(self, run: Run, attempt: Attempt, error: str, *, retryable: bool, final_state: Json | None) -> None:
@@ -156,9 +156,9 @@ class Attempts:
             await self._store.set_span(run, span_id)
         self._ledger.unwound(run.id)
 
-    async def _heard(self, project: Project, run_id: str) -> Run:
+    async def _heard(self, project: Project, run_id: str, attempt: Attempt) -> Run:
         run = await self._runs.find(project, run_id)
-        if run.state is RunState.CLAIMED:
+        if run.state is RunState.CLAIMED and attempt.holds(run):
             await self._dispatcher.heard_of(run)
         return run
 
