@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from dormice.engine.runs.policy import RunPolicy
 from dormice.store.projects import Project
 from dormice.store.sealing import Sealer
 from dormice.store.sqlite import SqliteStore
+from dormice.store.workflows import WholeStore
 from dormice.workers.interface import Pusher
 
 
@@ -39,7 +40,11 @@ class RunServer:
 
 @contextlib.asynccontextmanager
 async def serving_runs(
-    directory: Path, clock: SystemClock, pusher: Pusher, policy: RunPolicy | None = None
+    directory: Path,
+    clock: SystemClock,
+    pusher: Pusher,
+    policy: RunPolicy | None = None,
+    wrap: Callable[[WholeStore], WholeStore] = lambda store: store,
 ) -> AsyncIterator[RunServer]:
     """Run the engine on the store in `directory`; leaving the block ends it as a kill would, but for the store's lock."""
     sealer = Sealer.load(directory / "sealing-key")
@@ -49,7 +54,7 @@ async def serving_runs(
         async with asyncio.TaskGroup() as group:
             ends = EndsOfCommands()
             engine = Engine(
-                store=store,
+                store=wrap(store),
                 clock=clock,
                 limits=Limits(),
                 defaults=MachineDefaults(),
@@ -71,6 +76,7 @@ async def serving_runs(
             ends.bind(runs.commands)
             organization = await store.keys.ensure_organization("default", clock.now())
             caller = Caller(organization, "key-1", admin=True)
+            await engine.load()
             await runs.start()
             await engine.start()
             project = await runs.registry.project(caller, None)

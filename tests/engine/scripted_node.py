@@ -188,6 +188,7 @@ async def serving(
                 observer=observer,
             )
             organization = await store.keys.ensure_organization("default", clock.now())
+            await engine.load()
             await engine.start()
             nodes = await asyncio.get_running_loop().create_unix_server(engine.gateway.protocol, socket)
             server = Server(engine, socket, Caller(organization, "key-1", admin=True))

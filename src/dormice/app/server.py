@@ -163,7 +163,8 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 group=group,
             )
             ends.bind(runs.commands)
-            await runs.start()  # first: once machines are there, commands of runs may end
+            await engine.load()
+            await runs.start()  # now: it asks for the end of commands, and has to hear of those that end
             await engine.start()
             services = Services(
                 executions=engine.executions,

@@ -37,7 +37,7 @@ ENDS_LOOKED_AT = 10_000
 
 
 class Engine:
-    """The object graph of one server. `start` first, then the API may use its parts."""
+    """The object graph of one server. `load` and `start` first, then the API may use its parts."""
 
     def __init__(
         self,
@@ -139,8 +139,8 @@ class Engine:
         self.keys = Keys(store=store.keys, clock=clock, limits=limits)
         self.health = Health(store=store, gateway=gateway)
 
-    async def start(self) -> None:
-        """Rebuild memory from the store, then start the services. Before the node may connect."""
+    async def load(self) -> None:
+        """Rebuild memory from the store. Before anybody asks for anything: what was asked in the midst of it would be forgotten."""
         ends = await self._store.executions.last_ends(ENDS_LOOKED_AT)
         for machine in await self._store.machines.live():
             # Where the last use of a machine is not known, our own start counts, so that none falls asleep too soon.
@@ -154,6 +154,9 @@ class Engine:
                 waiting += 1
         reached(CrashPoint.ENGINE_LOADED)
         log.info("engine has %d machines and %d open executions", sum(1 for _ in self._board), waiting)
+
+    async def start(self) -> None:
+        """Start the services. Before the node may connect."""
         for name, turn in (
             ("dispatcher", self._dispatcher.turn),
             ("runner", self._runner.turn),
