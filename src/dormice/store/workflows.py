@@ -169,6 +169,8 @@ class Published(Struct, frozen=True, kw_only=True):
 
     events: Sequence[Event]
     changed: Sequence[Run]
+    ended: Sequence[tuple[str, str]]
+    """The waits that were for them: run and step key."""
 
 
 class CommandBegun(Struct, frozen=True, kw_only=True):

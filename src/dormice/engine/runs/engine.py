@@ -113,7 +113,7 @@ class RunEngine:
             tasks=tasks,
             clock=clock,
         )
-        self._waits = waits = Waits(store=store.runs, ledger=ledger, agenda=agenda, clock=clock)
+        self._waits = waits = Waits(store=store.runs, ledger=ledger, clock=clock)
         self.attempts = Attempts(
             store=store.runs,
             ledger=ledger,

@@ -63,6 +63,8 @@ class Events:
 
     def published(self, project: Project, topic: str, published: Published) -> None:
         """Let go on who waits for what has been committed."""
+        for run_id, step_key in published.ended:
+            self._ledger.over(run_id, step_key)
         self._ledger.apply(published.changed)
         self._feed.notify(topic_key(project, topic))
         self._triggers.published(project.id, topic, len(published.events))

@@ -6,7 +6,7 @@ Every change of a run goes through `apply`, in whatever order the commits are he
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 from dormice.domain.execution import Micros
@@ -44,6 +44,8 @@ class Ledger:
         self._clock = clock
         self._ender: Ender | None = None
         self._unwinding: dict[str, Micros] = {}
+        self._timed: dict[str, set[str]] = {}
+        """Step keys of waits that end at a moment, by run."""
         self.work = asyncio.Event()
         """Set when something may be given to a worker."""
 
@@ -65,6 +67,9 @@ class Ledger:
         self._feed.notify(run.id)
         if run.state is not RunState.RUNNING:
             self._agenda.drop(("timeout", run.id))
+        if run.closed:
+            for step_key in self._timed.pop(run.id, ()):
+                self._agenda.drop(("wait", run.id, step_key))
         match run.state:
             case RunState.QUEUED:
                 self._queue(run)
@@ -81,6 +86,21 @@ class Ledger:
         run = self._board.runs.get(run_id)
         if run is not None and run.state is RunState.PENDING_CANCEL and self._ender is not None:
             self._ender.begin(run)
+
+    def expect(self, due: Micros, run_id: str, step_key: str, action: Callable[[], Awaitable[None]]) -> None:
+        """Have something done at the moment of a wait, unless the wait, or its run, has ended before."""
+        run = self._board.runs.get(run_id)
+        if run is not None and not run.closed:
+            self._timed.setdefault(run_id, set()).add(step_key)
+            self._agenda.put(due, ("wait", run_id, step_key), action)
+
+    def over(self, run_id: str, step_key: str) -> None:
+        """A wait has ended."""
+        self._agenda.drop(("wait", run_id, step_key))
+        timed = self._timed.get(run_id, set())
+        timed.discard(step_key)
+        if not timed:
+            self._timed.pop(run_id, None)
 
     def unwinds(self, run_id: str, changed: Iterable[Run]) -> None:
         """A run was made to wait, as `changed` may show: a foreign worker that had it lets go of it now, and is not to be given it again

@@ -6,7 +6,6 @@ from dormice.crash_points import CrashPoint, reached
 from dormice.domain.errors import Conflict, NotFound
 from dormice.domain.run import Run
 from dormice.engine.clock import Clock
-from dormice.engine.runs.agenda import Agenda
 from dormice.engine.runs.ledger import Ledger
 from dormice.store.workflows import Attempt, Due, NewWait, Refused, RunStore
 
@@ -14,10 +13,9 @@ from dormice.store.workflows import Attempt, Due, NewWait, Refused, RunStore
 class Waits:
     """Begins waits, and ends those whose moment has come."""
 
-    def __init__(self, *, store: RunStore, ledger: Ledger, agenda: Agenda, clock: Clock) -> None:
+    def __init__(self, *, store: RunStore, ledger: Ledger, clock: Clock) -> None:
         self._store = store
         self._ledger = ledger
-        self._agenda = agenda
         self._clock = clock
 
     async def load(self) -> None:
@@ -40,7 +38,7 @@ class Waits:
     def expect(self, due: Due) -> None:
         """End a wait at its moment."""
         steady = self._clock.steady() + due.due_at - self._clock.now()
-        self._agenda.put(steady, ("wait", due.run_id, due.step_key), lambda: self._expire(due))
+        self._ledger.expect(steady, due.run_id, due.step_key, lambda: self._expire(due))
 
     async def _expire(self, due: Due) -> None:
         if self._clock.now() < due.due_at:  # the host's clock was put back
@@ -48,6 +46,7 @@ class Waits:
             return
         done = await self._store.expire(due.run_id, due.step_key, now=self._clock.now())
         reached(CrashPoint.TIMER_FIRED)
+        self._ledger.over(due.run_id, due.step_key)
         self._ledger.apply(done.changed)
 
 

@@ -63,12 +63,14 @@ def publish(db: apsw.Connection, project_id: str, topic: str, events: Sequence[N
     made = [_insert(db, project_id, topic, event, now) for event in events]
     unit = RunUnit(db, now)
     waiting: list[Any] = db.execute(_WAITS["for_topic"], (topic, project_id)).fetchall()
+    ended = []
     for run_id, step_key, kind, wanted in waiting:
         fitting = made if kind == WaitKind.EVENT else [event for event in made if event.event_type == wanted]
         run = unit.load(run_id)
         if fitting and run is not None and not run.closed:
             run_waits.deliver(unit, run, step_key, fitting[-1])
-    return Published(events=made, changed=unit.changed)
+            ended.append((run_id, step_key))
+    return Published(events=made, changed=unit.changed, ended=ended)
 
 
 def _insert(db: apsw.Connection, project_id: str, topic: str, new: NewEvent, now: Micros) -> Event:
