@@ -44,7 +44,7 @@ class LiveWorker:
     heard_at: Micros
     online: bool = False
     failures: int = 0
-    """Pushes in a row that failed."""
+    """Pushes in a row that failed; those that were under way together count once."""
     held: set[str] = field(default_factory=set)
     """Runs that it has, those included whose claim is being written."""
     rests_until: Micros = 0

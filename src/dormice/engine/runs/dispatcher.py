@@ -80,7 +80,7 @@ class RunDispatcher:
             where, _ = self._board.dirty.popitem()
             able = [worker for worker in self._board.workers_of(where) if self._able(worker, now)]
             while able:
-                worker = min(able, key=lambda one: (len(one.held), one.pushed_at, one.failures))
+                worker = min(able, key=lambda one: (one.failures, len(one.held), one.pushed_at))
                 run = self._board.pick(worker) if worker.free > 0 else None
                 if run is None:
                     able.remove(worker)
@@ -129,14 +129,14 @@ class RunDispatcher:
             traceparent=given.traceparent,
             span_id=given.span_id,
         )
-        offered = (run.id, run.fence)
+        offered, failures = (run.id, run.fence), worker.failures
         self._board.offered.add(offered)
         try:
             answer = await self._send(run, worker, body)
         finally:
             self._board.offered.discard(offered)
         self._ledger.end(run.id)
-        await attempt(f"answer for {run.id}", lambda: self._answered(run, worker, answer))
+        await attempt(f"answer for {run.id}", lambda: self._answered(run, worker, answer, failures))
 
     async def _send(self, run: Run, worker: LiveWorker, body: bytes) -> PushAnswer:
         answer = PushAnswer.REFUSED
@@ -149,20 +149,23 @@ class RunDispatcher:
             await asyncio.sleep(pause)
         return answer
 
-    async def _answered(self, run: Run, worker: LiveWorker, answer: PushAnswer) -> None:
+    async def _answered(self, run: Run, worker: LiveWorker, answer: PushAnswer, before: int) -> None:
+        """See what becomes of a push. `before`: the failures of the worker when it began."""
         if answer is PushAnswer.ACCEPTED:
             reached(CrashPoint.PUSH_ANSWERED)
             worker.failures = 0
             await self._accept(run)
         elif answer is PushAnswer.AMBIGUOUS:
-            worker.failures += 1
+            _count_failure(worker, before)
             self.ask_after(run, self._policy.silent_push_ms)
         else:
             if answer is PushAnswer.FULL:
                 self.rest(worker.worker.id, REST_US)
             else:
                 log.warning("worker %s did not take a run: %s", worker.worker.id, answer.value)
-                worker.failures = MOST_FAILURES if answer is PushAnswer.MISMATCH else worker.failures + 1
+                _count_failure(worker, before)
+                if answer is PushAnswer.MISMATCH:
+                    worker.failures = MOST_FAILURES
             await self.release(run, crashed=False)
 
     async def _accept(self, run: Run) -> None:
@@ -275,3 +278,9 @@ class RunDispatcher:
     def _still(self, run: Run) -> bool:
         current = self._board.runs.get(run.id)
         return current is not None and current.state is RunState.CLAIMED and current.fence == run.fence
+
+
+def _count_failure(worker: LiveWorker, before: int) -> None:
+    """Count a push that failed; one that was under way together with another one that did is the same failure."""
+    if worker.failures <= before:
+        worker.failures += 1
