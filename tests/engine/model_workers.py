@@ -103,6 +103,9 @@ class ModelWorkers:
         task.cancelled = True
         return CancelAnswer.REQUESTED
 
+    async def listens(self, url: str, worker_id: str) -> bool:
+        return bool(next(one for one in self.workers if one.url == url).id)
+
     async def held(self, url: str, worker_id: str) -> int | None:
         worker = next(one for one in self.workers if one.url == url)
         return None if worker.silent or worker.id != worker_id else len(worker.tasks)

@@ -58,6 +58,10 @@ class NoWorkers:
         """Reach nobody."""
         return CancelAnswer.FAILED
 
+    async def listens(self, url: str, worker_id: str) -> bool:
+        """Reach nobody."""
+        return True
+
     async def held(self, url: str, worker_id: str) -> int | None:
         """Reach nobody."""
         return None

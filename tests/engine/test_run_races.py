@@ -36,6 +36,8 @@ class HeldPushes:
         self.asked_to_cancel: list[str] = []
         self.rejected = 0
         """So many pushes are answered no, all at once."""
+        self.dead = False
+        self.searched_for = 0
 
     async def execute(self, url: str, worker_id: str, body: bytes) -> PushAnswer:
         order = json.loads(body)
@@ -51,7 +53,13 @@ class HeldPushes:
 
     async def cancel(self, url: str, worker_id: str, run_id: str) -> CancelAnswer:
         self.asked_to_cancel.append(run_id)
+        if self.dead:
+            return CancelAnswer.FAILED
         return CancelAnswer.REQUESTED if run_id in self.taken else CancelAnswer.UNKNOWN
+
+    async def listens(self, url: str, worker_id: str) -> bool:
+        self.searched_for += 1
+        return not self.dead
 
     async def held(self, url: str, worker_id: str) -> int | None:
         return len(self.taken)
@@ -167,13 +175,13 @@ async def test_a_run_is_not_cancelled_while_it_may_still_be_on_its_way_to_its_wo
     """The worker does not know a run that it has not yet read: that is no proof that it will not run it."""
     pushes.through.clear()
     run = await submit(serving)
-    await wait_until_async(lambda: _true(pushes.given), SECONDS, "it is on its way")
+    await wait_until_async(lambda: true(pushes.given), SECONDS, "it is on its way")
     await serving.runs.runs.cancel(serving.project, run.id)
     other = await submit(serving)  # by its commit, what was to follow the cancel has followed
     await in_state(serving, other, RunState.CLAIMED)
     assert (await serving.runs.runs.find(serving.project, run.id)).state is RunState.PENDING_CANCEL
     pushes.through.set()
-    await wait_until_async(lambda: _true(run.id in pushes.asked_to_cancel), SECONDS, "the worker is told")
+    await wait_until_async(lambda: true(run.id in pushes.asked_to_cancel), SECONDS, "the worker is told")
     held = await in_state(serving, run, RunState.PENDING_CANCEL)
     await serving.runs.attempts.ended(serving.project, run.id, Attempt(worker_id=held.worker_id))
     await in_state(serving, run, RunState.CANCELLED)
@@ -194,7 +202,7 @@ async def test_pushes_that_fail_one_after_the_other_are_failures_in_a_row(
     run = await submit(serving)
     [live] = serving.runs.workers.all(serving.project)
     pushes.through.set()
-    await wait_until_async(lambda: _true(live.failures == MOST_FAILURES), SECONDS, "it is given nothing more")
+    await wait_until_async(lambda: true(live.failures == MOST_FAILURES), SECONDS, "it is given nothing more")
     await in_state(serving, run, RunState.QUEUED)
     assert len(pushes.given) == MOST_FAILURES
 
@@ -219,7 +227,7 @@ async def test_nothing_is_remembered_of_a_wait_that_has_ended(
         serving.runs.wake()
         assert await wait_until_async(lambda: _step(serving, run), SECONDS, "the wait has ended")
     wanted = set() if end == "cancel" else {"deaf"}
-    await wait_until_async(lambda: _true(_remembered(serving) == wanted), SECONDS, f"only {wanted} is remembered")
+    await wait_until_async(lambda: true(_remembered(serving) == wanted), SECONDS, f"only {wanted} is remembered")
 
 
 def _remembered(server: RunServer) -> set[str]:
@@ -229,5 +237,5 @@ def _remembered(server: RunServer) -> set[str]:
     return keys
 
 
-async def _true(value: object) -> bool:
+async def true(value: object) -> bool:
     return bool(value)

@@ -156,6 +156,16 @@ async def test_a_redirect_is_not_followed(client: PushClient, worker: FakeWorker
 # Nothing was sent
 
 
+async def test_only_a_refused_connection_says_that_nobody_listens(client: PushClient, worker: FakeWorker) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        assert not await client.listens(f"http://127.0.0.1:{free.getsockname()[1]}", WORKER)
+    assert await client.listens(worker.url, WORKER)
+    assert await client.listens("http://no-such-worker.invalid:8000", WORKER)
+    assert await client.listens("nonsense", WORKER)
+    assert worker.received == []
+
+
 async def test_a_port_where_nobody_listens_is_refused(client: PushClient) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"

@@ -27,8 +27,8 @@ def _small(start_live: StartLive) -> Iterator[Worker]:
 
 BROKEN = [
     ('{"result": NaN, "worker_id": "%s"}', 400),
-    ('{"result": %s1%s, "worker_id": "%%s"}' % ("[" * 5_000, "]" * 5_000), 400),
-    ('{"result": "%s", "worker_id": "%%s", "output_schema_name": "m.C"}' % ("x" * BODY_BYTES), 413),
+    ('{"result": ' + "[" * 5_000 + "]" * 5_000 + ', "worker_id": "%s"}', 400),
+    ('{"result": "' + "x" * BODY_BYTES + '", "worker_id": "%s", "output_schema_name": "m.C"}', 413),
     ('{"worker_id": "%s"}', 422),
     ('{"result": 1, "worker_id": "%s", "output_schema_name": 7}', 422),
 ]
@@ -50,9 +50,7 @@ def test_a_result_that_cannot_be_taken_fails_the_run_of_its_worker(small: Worker
 
 
 @pytest.mark.parametrize(("body", "status"), BROKEN, ids=KINDS)
-def test_a_result_that_cannot_be_taken_of_another_worker_changes_nothing(
-    small: Worker, body: str, status: int
-) -> None:
+def test_a_result_that_cannot_be_taken_of_another_worker_changes_nothing(small: Worker, body: str, status: int) -> None:
     run = small.running()
     assert _complete(small, run, body % uuid4()) == 409
     assert _complete(small, run, body % "nobody") == status

@@ -36,6 +36,10 @@ class Pusher(Protocol):
         """Have a worker end a run."""
         ...
 
+    async def listens(self, url: str, worker_id: str) -> bool:
+        """Whether anybody may listen at the address of a worker: False only when its host says that nobody does."""
+        ...
+
     async def held(self, url: str, worker_id: str) -> int | None:
         """Ask a worker how many runs it has; None when it does not say."""
         ...

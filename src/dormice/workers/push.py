@@ -72,6 +72,17 @@ class PushClient:
             case _:
                 return CancelAnswer.FAILED
 
+    async def listens(self, url: str, worker_id: str) -> bool:
+        """Whether anybody may listen at the address of a worker: False only when its host says that nobody does."""
+        try:
+            async with asyncio.timeout(self._policy.timeout_seconds), self._connections.borrow(push_target(url)):
+                return True
+        except ConnectionRefusedError:
+            return False
+        except (OSError, Invalid) as error:
+            _log.info("whether worker %s listens is not known: %s", worker_id, error)
+            return True
+
     async def held(self, url: str, worker_id: str) -> int | None:
         """Ask a worker how many runs it has."""
         reply = await self._ask("GET", url, "/health", worker_id, b"", self._policy.timeout_seconds)

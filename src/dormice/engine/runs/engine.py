@@ -100,6 +100,8 @@ class RunEngine:
             agenda=agenda,
             dispatcher=dispatcher,
             registry=registry,
+            pusher=pusher,
+            tasks=tasks,
             clock=clock,
             policy=policy,
         )

@@ -16,7 +16,7 @@ class RunPolicy:
     restart_ms: int = 3_000
     """The same, after a start of the server."""
     worker_silent_ms: int = 60_000
-    """A worker that was not heard of for so long is given nothing more."""
+    """A worker that was not heard of for so long is given nothing more; if nobody listens at its address then, it is lost."""
     worker_lost_ms: int = 90_000
     """And after so long, it is lost, and its runs are put back."""
     late_tick_ms: int = 30_000

@@ -17,7 +17,9 @@ from dormice.engine.runs.dispatcher import RunDispatcher
 from dormice.engine.runs.orders import WorkerOrder
 from dormice.engine.runs.policy import RunPolicy
 from dormice.engine.runs.registry import Registry
+from dormice.engine.tasks import Tasks
 from dormice.store.projects import Project, ProjectStore, Worker
+from dormice.workers.interface import Pusher
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,8 @@ class Workers:
         agenda: Agenda,
         dispatcher: RunDispatcher,
         registry: Registry,
+        pusher: Pusher,
+        tasks: Tasks,
         clock: Clock,
         policy: RunPolicy,
     ) -> None:
@@ -43,6 +47,8 @@ class Workers:
         self._agenda = agenda
         self._dispatcher = dispatcher
         self._registry = registry
+        self._pusher = pusher
+        self._tasks = tasks
         self._clock = clock
         self._policy = policy
 
@@ -156,6 +162,14 @@ class Workers:
             await self._lose(live, "it was not heard of any more")
         else:
             self._agenda.put(lost, ("worker", live.worker.id), lambda: self._silent(live))
+            self._tasks.start(f"search for {live.worker.id}", lambda: self._search(live))
+
+    async def _search(self, live: LiveWorker) -> None:
+        """Lose a worker that fell silent, and at whose address nobody listens: it has died."""
+        if await self._pusher.listens(live.worker.url or "", live.worker.id):
+            return
+        if not live.online:  # not heard of meanwhile
+            await self.lose(live, "it was not heard of any more, and nobody listens at its address")
 
     async def _lose(self, live: LiveWorker, reason: str) -> None:
         log.warning("worker %s is lost: %s", live.worker.id, reason)
