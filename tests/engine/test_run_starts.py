@@ -7,13 +7,19 @@ import contextlib
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
+from dormice.domain.errors import Conflict
 from dormice.domain.execution import Execution, ExecutionState
-from dormice.domain.run import CancelledBy, RunState
+from dormice.domain.run import CancelledBy, Run, RunState
 from dormice.engine.orders import ExecutionOrder, MachineOrder
-from dormice.store.workflows import Attempt, WholeStore
+from dormice.engine.runs.dispatcher import REPEATS_US
+from dormice.engine.runs.policy import RunPolicy
+from dormice.store.workflows import Attempt, RunResult, WholeStore
 from tests.engine.run_serving import serving_runs
 from tests.engine.scripted_node import MovedClock
-from tests.engine.test_run_races import HeldPushes, in_state, submit, with_worker
+from tests.engine.test_run_races import SECONDS, HeldPushes, in_state, submit, true, with_worker
+from tests.wait import wait_until_async
 
 READ_SECONDS = 0.5
 
@@ -65,3 +71,64 @@ async def test_the_end_of_a_command_that_a_start_asks_for_is_not_forgotten(tmp_p
         await in_state(server, run, RunState.CANCELLED)
         found = await server.engine.executions.get(server.caller, machine.id, command.execution.id)
         assert found.state is ExecutionState.CANCELLED
+
+
+async def _left_with_a_push_under_way(directory: Path, clock: MovedClock) -> Run:
+    """Kill a server whose push of a run has reached a worker and was not answered."""
+    pushes = HeldPushes()
+    pushes.through.clear()
+    async with serving_runs(directory, clock, pushes) as server:
+        await with_worker(server)
+        run = await submit(server)
+        return await in_state(server, run, RunState.CLAIMED)
+
+
+async def test_a_run_whose_worker_died_with_the_server_is_taken_over_once_the_worker_has_missed_its_heartbeats(
+    tmp_path: Path, clock: MovedClock
+) -> None:
+    run = await _left_with_a_push_under_way(tmp_path, clock)
+    pushes = HeldPushes()
+    pushes.dead = True
+    async with serving_runs(tmp_path, clock, pushes) as server:
+        clock.forward(RunPolicy().worker_silent_ms / 1000)
+        server.runs.wake()
+        await in_state(server, run, RunState.QUEUED)
+        await wait_until_async(lambda: true(not server.runs.workers.all(server.project)), SECONDS, "it is forgotten")
+        late = Attempt(worker_id=run.worker_id)
+        with pytest.raises(Conflict):
+            await server.runs.attempts.complete(server.project, run.id, late, RunResult(result=b"1"))
+
+
+async def test_a_silent_worker_that_may_be_alive_has_more_time(tmp_path: Path, clock: MovedClock) -> None:
+    run = await _left_with_a_push_under_way(tmp_path, clock)
+    pushes, policy = HeldPushes(), RunPolicy()
+    pushes.taken.add(run.id)
+    async with serving_runs(tmp_path, clock, pushes) as server:
+        clock.forward(policy.worker_silent_ms / 1000)
+        server.runs.wake()
+        await wait_until_async(lambda: true(pushes.searched_for), SECONDS, "it is searched for")
+        [live] = server.runs.workers.all(server.project)
+        assert not live.online
+        clock.forward((policy.worker_lost_ms - policy.worker_silent_ms) / 1000)
+        server.runs.wake()
+        await in_state(server, run, RunState.QUEUED)
+
+
+async def test_a_failure_that_is_told_again_after_a_restart_does_not_count_for_the_next_attempt(
+    tmp_path: Path, clock: MovedClock
+) -> None:
+    """The answer to it was cut off, and the foreign SDK tells it up to four times more."""
+    async with serving_runs(tmp_path, clock, HeldPushes()) as server:
+        worker = Attempt(worker_id=(await with_worker(server)).id)
+        run = await submit(server)
+        await in_state(server, run, RunState.RUNNING)
+        await server.runs.attempts.fail(server.project, run.id, worker, "boom", retryable=True)
+    clock.forward(2)
+    async with serving_runs(tmp_path, clock, HeldPushes()) as server:
+        await in_state(server, await submit(server), RunState.RUNNING)  # whatever could be given was given
+        with pytest.raises(Conflict):
+            await server.runs.attempts.fail(server.project, run.id, worker, "boom", retryable=True)
+        assert (await server.runs.runs.find(server.project, run.id)).retry_count == 1
+        clock.forward(REPEATS_US / 1_000_000)
+        server.runs.wake()
+        await in_state(server, run, RunState.RUNNING)

@@ -34,6 +34,12 @@ REST_US = 250_000
 """How long a worker that says that it is full is left alone."""
 
 
+REPEATED_US = 15_000_000
+"""From a report of the foreign SDK that was not answered to its last repetition: after pauses of 1, 2, 4 and 8 s."""
+REPEATS_US = 9_000_000
+"""The longest of these pauses, and a little."""
+
+
 class RunDispatcher:
     """One service for all projects."""
 
@@ -194,13 +200,19 @@ class RunDispatcher:
         self._agenda.put(due, ("silent", run.id), lambda: self._ask(run))
 
     def find_again(self, run: Run) -> None:
-        """Take up a run as the store has it at a start of the server."""
+        """Take up a run as the store has it at a start of the server. Before the ledger knows it."""
+        now = self._clock.steady()
         if (
             run.state in HELD and run.worker_id not in self._board.workers
         ):  # the worker was forgotten, and a crash came then
             self._tasks.start(f"release of {run.id}", lambda: self.release(run, crashed=True))
         elif run.state is RunState.CLAIMED:  # whether its push arrived is not known
             self.ask_after(run, self._policy.restart_ms)
+        elif run.state is RunState.QUEUED and run.retry_count > 0 and run.not_before + REPEATED_US > now:
+            # The end of the server may have cut off the answer to its failure. Told again, that must not meet the next attempt.
+            where = (run.project_id, run.deployment_id)
+            if any(live.worker.mode == "push" for live in self._board.workers_of(where)):
+                self._ledger.hold(run.id, now + REPEATS_US)
 
     async def heard_of(self, run: Run) -> None:
         """A worker wrote of a run, so it has it, whatever became of the answer to its push."""

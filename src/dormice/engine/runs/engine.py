@@ -204,8 +204,8 @@ class RunEngine:
         await self.workers.load()
         await self.commands.load()
         for run in await self._store.runs.open():
-            self._ledger.apply([run])
             self._dispatcher.find_again(run)
+            self._ledger.apply([run])
         await self._waits.load()
         await self.schedules.load()
         await self.triggers.load()

@@ -44,6 +44,7 @@ class Ledger:
         self._clock = clock
         self._ender: Ender | None = None
         self._unwinding: dict[str, Micros] = {}
+        """Moments before which runs are given to nobody."""
         self._timed: dict[str, set[str]] = {}
         """Step keys of waits that end at a moment, by run."""
         self.work = asyncio.Event()
@@ -112,6 +113,10 @@ class Ledger:
         worker = self._board.workers.get(before.worker_id or "")
         if worker is not None and worker.worker.mode == "push":
             self._unwinding[run_id] = self._clock.steady() + UNWIND_US
+
+    def hold(self, run_id: str, until: Micros) -> None:
+        """Give a run that is not yet known to nobody before that moment."""
+        self._unwinding[run_id] = until
 
     def unwound(self, run_id: str) -> None:
         """It has let go."""
