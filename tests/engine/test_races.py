@@ -103,6 +103,25 @@ async def test_a_claim_that_comes_after_its_boot_has_ended_is_told_of_a_start_th
         assert (done.state, done.error_code) == (ExecutionState.FAILED, ErrorCode.WAKE_FAILED)
 
 
+async def test_what_is_heard_late_of_an_execution_that_has_ended_is_old(
+    tmp_path: Path, clock: MovedClock, faults: Faults
+) -> None:
+    async with serving(tmp_path, clock, Limits(running_per_machine=1), faults.wrap) as server:
+        node = await server.node()
+        machine, up = await server.machine(node)
+        await asleep(server, node, machine, up)
+        await server.execute(machine)
+        second = await server.execute(machine, start_timeout_ms=1_000)
+        async with faults.late("machine_ready") as committed:
+            await node.start_machine()
+            await committed.wait()
+            clock.forward(2)
+            await server.engine._reaper.reap()
+        assert (await node.hear(wire.StartExecution)).execution != wire_id(second)
+        now = await server.engine.executions.get(server.caller, machine.id, second)
+        assert now.state is ExecutionState.EXPIRED
+
+
 async def _claimed(server: Server, machine_id: str, execution_id: str) -> bool:
     return (await server.engine.executions.get(server.caller, machine_id, execution_id)).boot_id is not None
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from dormice.domain.execution import Execution, ExecutionState, Micros
 from dormice.domain.machine import Machine, Phase
+from dormice.engine.ended import Ended
 
 
 @dataclass(eq=False, slots=True)
@@ -39,6 +40,8 @@ class LiveMachine:
     """Its stop is being committed: whatever arrives now waits for the next wake."""
     arriving: int = 0
     """Executions that are being committed: they hold the machine awake already."""
+    ended: Ended = field(default_factory=Ended)
+    """Executions that ended last."""
 
     @property
     def awake(self) -> bool:
@@ -60,6 +63,11 @@ class LiveMachine:
 
     def place(self, execution: Execution) -> None:
         """Put an execution where its present state says; a terminal one is dropped. One in the queue keeps its turn."""
+        if execution.id in self.ended:
+            return
+        if execution.terminal:
+            self.drop(execution.id)
+            return
         execution = _newest(self.find(execution.id), execution)
         home = self._home(execution)
         for place in (self.claimed, self.queue, self.waking):
@@ -68,9 +76,7 @@ class LiveMachine:
             else:
                 place.pop(execution.id, None)
 
-    def _home(self, execution: Execution) -> dict[str, Execution] | None:
-        if execution.terminal:
-            return None
+    def _home(self, execution: Execution) -> dict[str, Execution]:
         if execution.boot_id is not None:
             return self.claimed
         return self.waking if execution.state is ExecutionState.WAKE_IN_PROGRESS else self.queue
@@ -82,7 +88,8 @@ class LiveMachine:
             self.place(execution)
 
     def drop(self, execution_id: str) -> None:
-        """Forget an execution."""
+        """Forget an execution that has ended, whatever is heard of it later."""
+        self.ended.add(execution_id)
         self.claimed.pop(execution_id, None)
         self.queue.pop(execution_id, None)
         self.waking.pop(execution_id, None)
@@ -108,6 +115,7 @@ class Board:
     """Every live machine, by id."""
 
     def __init__(self) -> None:
+        self._ended = Ended()
         self._machines: dict[str, LiveMachine] = {}
         self._of_organization: dict[str, int] = {}
 
@@ -118,7 +126,7 @@ class Board:
         """Take in a machine (again: its row is refreshed)."""
         live = self._machines.get(machine.id)
         if live is None:
-            live = self._machines[machine.id] = LiveMachine(machine, last_activity_at)
+            live = self._machines[machine.id] = LiveMachine(machine, last_activity_at, ended=self._ended)
             organization = machine.organization_id
             self._of_organization[organization] = self._of_organization.get(organization, 0) + 1
         live.machine = machine

@@ -226,6 +226,6 @@ class Dispatcher:
         if isinstance(ended, Execution):
             live.place(ended)
             self._observer.finished(ended)
-        else:
+        elif not isinstance(ended.current, Execution) or ended.current.terminal:
             live.drop(execution.id)
         self._feed.notify(execution.id)

@@ -164,7 +164,8 @@ class Runner:
             self._acknowledge(live, done, turn.chunks)
             self._observer.progressed(before, done)
         else:
-            live.drop(execution_id)
+            if not isinstance(done.current, Execution) or done.current.terminal:
+                live.drop(execution_id)
             self._dispatcher.disown(live, execution_id)
 
     def _acknowledge(self, live: LiveMachine, execution: Execution, chunks: list[Chunk]) -> None:

@@ -7,17 +7,15 @@ when the store says that no worker has it any more. Nothing else decides, so no 
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from dormice.domain.execution import Micros
 from dormice.domain.run import HELD, Run, RunState
+from dormice.engine.ended import Ended
 from dormice.store.projects import Queue, Worker
 
-REMEMBERED = 10_000
-"""Runs that have ended and are remembered, so that what is heard of them late is known to be old."""
 Place = tuple[str, str]
 """A deployment of a project."""
 Entry = tuple[int, int, str, int]
@@ -81,7 +79,7 @@ class RunBoard:
 
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._ended = Ended()
         self.workers: dict[str, LiveWorker] = {}
         self.limits: dict[tuple[str, str, str], int | None] = {}
         """By project, deployment and name of the queue."""
@@ -112,9 +110,7 @@ class RunBoard:
         self._give_back(run, before, lane)
         if run.terminal:
             self.runs.pop(run.id, None)
-            self._ended[run.id] = None
-            if len(self._ended) > REMEMBERED:
-                self._ended.popitem(last=False)
+            self._ended.add(run.id)
         else:
             self.runs[run.id] = run
         self._clean(lane)
