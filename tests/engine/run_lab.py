@@ -14,6 +14,7 @@ from dormice.domain.limits import Limits
 from dormice.domain.moments import rfc3339
 from dormice.domain.run import Run
 from dormice.engine.clock import SystemClock
+from dormice.engine.health import Health
 from dormice.engine.orders import Caller
 from dormice.engine.runs.engine import RunEngine
 from dormice.engine.runs.events import EventOrder
@@ -70,8 +71,11 @@ class NoWorkers:
 class RunLab:
     """Short ways to what tests of runs ask."""
 
-    def __init__(self, engine: RunEngine, store: Store, clock: StoppedClock, project: Project, other: Project) -> None:
+    def __init__(
+        self, engine: RunEngine, store: Store, clock: StoppedClock, project: Project, other: Project, health: Health
+    ) -> None:
         self.engine = engine
+        self.health = health
         self.store: Any = store
         self.clock = clock
         self.project = project
@@ -190,11 +194,12 @@ async def lab(
             in_flight=host.in_flight,
             tasks=host.tasks,
             group=host.tasks._group,
+            failing=host.health.failing,
         )
         await engine.start()
         project = await engine.registry.project(caller, None)
         other = await _other_project(engine, caller)
-        running = RunLab(engine, store, clock, project, other)
+        running = RunLab(engine, store, clock, project, other, host.health)
         await running.settle()
         yield running
 

@@ -72,6 +72,7 @@ async def serving_runs(
                 in_flight=engine.in_flight,
                 tasks=engine.tasks,
                 group=group,
+                failing=engine.health.failing,
             )
             ends.bind(runs.commands)
             organization = await store.keys.ensure_organization("default", clock.now())

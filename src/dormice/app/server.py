@@ -161,6 +161,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 in_flight=engine.in_flight,
                 tasks=engine.tasks,
                 group=group,
+                failing=engine.health.failing,
             )
             ends.bind(runs.commands)
             await engine.load()

@@ -60,9 +60,12 @@ class RunEngine:
         in_flight: InFlight,
         tasks: Tasks,
         group: asyncio.TaskGroup,
+        failing: set[str],
     ) -> None:
+        """`failing`: where the services whose last turn failed are named."""
         self._store = store
         self._group = group
+        self._failing = failing
         self._board = board = RunBoard()
         self._feed = feed = Feed()
         self._agenda = agenda = Agenda(clock)
@@ -210,9 +213,12 @@ class RunEngine:
         await self.schedules.load()
         await self.triggers.load()
         reached(CrashPoint.RUNS_LOADED)
-        self._group.create_task(serve("run dispatcher", self._dispatcher.turn, set()), name="run dispatcher")
-        self._group.create_task(serve("triggers", self.triggers.turn, set()), name="triggers")
-        self._group.create_task(serve("agenda", self._agenda.turn, set()), name="agenda")
+        for name, turn in (
+            ("run dispatcher", self._dispatcher.turn),
+            ("triggers", self.triggers.turn),
+            ("agenda", self._agenda.turn),
+        ):
+            self._group.create_task(serve(name, turn, self._failing), name=name)
 
     def drain(self) -> None:
         """Answer everybody who waits for something with what there is: the server is about to stop."""
