@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from dormice.domain.automation import CatchUp, ScheduleStatus
 from dormice.domain.errors import Invalid, NotFound
 from dormice.domain.moments import micros
+from dormice.domain.run import RunState
 from dormice.engine.runs.policy import RunPolicy
 from tests.engine.faulty_store import Faults
 from tests.engine.run_lab import RunLab, StoppedClock, lab
@@ -413,3 +415,42 @@ async def test_a_schedule_that_is_changed_or_deleted_while_it_ticks(tmp_path: Pa
         await tick
         await at.forward(MINUTE)
         assert (at.engine.schedules.all(at.project), len(await at.runs())) == ([], 3)
+
+
+WANTS_A_CITY = json.dumps({"input_schema": {"required": ["city"]}}).encode()
+
+
+async def test_a_schedule_whose_ticks_the_workflow_does_not_take_is_refused(
+    tmp_path: Path, clock: StoppedClock
+) -> None:
+    async with lab(tmp_path, clock) as at:
+        await at.register("d1", scheduled=True, spec=WANTS_A_CITY)
+        with pytest.raises(Invalid, match='"city" is a required property') as refused:
+            await at.schedule("* * * * *")
+        assert (refused.value.status, refused.value.location) == (400, "body.workflow_id")
+        assert at.engine.schedules.all(at.project) == []
+        await at.register("d2", scheduled=True)
+        schedule_id = await at.schedule("* * * * *")
+        await at.register("d3", scheduled=True, spec=WANTS_A_CITY)
+        with pytest.raises(Invalid, match='"city" is a required property'):
+            await at.schedule("30 * * * *")
+        assert at.engine.schedules.find(at.project, schedule_id).cron == "* * * * *"
+
+
+async def test_a_tick_that_the_workflow_does_not_take_any_more_makes_a_run_that_has_failed(
+    tmp_path: Path, clock: StoppedClock
+) -> None:
+    async with lab(tmp_path, clock) as at:
+        await at.register("d1", scheduled=True)
+        schedule_id = await at.schedule("* * * * *")
+        await at.register("d2", scheduled=True, spec=WANTS_A_CITY)
+        await at.forward(MINUTE)
+        await at.forward(MINUTE)
+    async with lab(tmp_path, clock) as at:
+        assert [outcome for _, outcome in await at.outcomes(schedule_id)] == ["run", "run"], (
+            "what has ended is not open"
+        )
+        for run in await at.runs():
+            assert (run.state, run.deployment_id, run.started_at) == (RunState.FAILED, "d2", None)
+            assert run.error == 'payload does not fit the workflow\'s input_schema: "city" is a required property'
+        assert not at.engine._board.runs

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dormice.domain.errors import Invalid, NotFound
+from dormice.domain.run import RunState
 from dormice.engine.runs import triggers
 from dormice.engine.runs.orders import TriggerOrder
 from dormice.engine.runs.policy import RunPolicy
@@ -284,3 +286,38 @@ async def test_a_trigger_that_is_deleted_while_it_fires_stays_deleted(tmp_path: 
         await publication
         await at.publish(2)
         assert (at.engine.triggers.all(at.project), await told(at)) == ([], [1])
+
+
+SMALL_N = {"properties": {"data": {"properties": {"n": {"type": "integer", "maximum": 3}}}}}
+
+
+async def test_an_event_that_does_not_fit_the_workflow_makes_a_run_that_has_failed(
+    tmp_path: Path, clock: StoppedClock
+) -> None:
+    async with lab(tmp_path, clock) as at:
+        spec = json.dumps({"input_schema": SMALL_N}).encode()
+        await at.register("d1", trigger_on_event=True, spec=spec)
+        await at.trigger()
+        await at.publish({"n": 987_654}, {"n": 1})
+        before = await at.runs()
+    async with lab(tmp_path, clock) as at:
+        failed, queued = runs = await at.runs()
+        assert runs == before, "no event starts a run twice"
+        assert (failed.state, queued.state) == (RunState.FAILED, RunState.QUEUED)
+        assert failed.error is not None
+        assert failed.error.startswith("payload['data']['n'] does not fit the workflow's input_schema")
+        assert "987654" not in failed.error
+        assert (failed.started_at, failed.retry_count) == (None, 0)
+        assert failed.completed_at == failed.created_at
+        assert set(at.engine._board.runs) == {queued.id}
+
+
+async def test_a_batch_of_which_one_event_does_not_fit_fails_as_a_whole(tmp_path: Path, clock: StoppedClock) -> None:
+    async with lab(tmp_path, clock) as at:
+        schema = {"properties": {"events": {"items": SMALL_N}}}
+        await at.register("d1", trigger_on_event=True, spec=json.dumps({"input_schema": schema}).encode())
+        await at.trigger(batch_size=2)
+        await at.publish({"n": 1}, {"n": 4}, {"n": 2}, {"n": 3})
+        failed, queued = await at.runs()
+        assert (failed.state, queued.state) == (RunState.FAILED, RunState.QUEUED)
+        assert "payload['events'][1]['data']['n']" in (failed.error or "")

@@ -40,9 +40,9 @@ class Project(httpx.Client):
         """Make a deployment."""
         self.ok("POST", "/api/v1/workers/deployments", json={"deployment_id": deployment})
 
-    def define(self, workflow: str, kind: str = "workflow", deployment: str = DEPLOYMENT) -> None:
+    def define(self, workflow: str, kind: str = "workflow", deployment: str = DEPLOYMENT, **fields: Any) -> None:
         """Say that the deployment has a workflow, agent or tool."""
-        body = {"workflow_id": workflow, "workflow_type": kind}
+        body = {"workflow_id": workflow, "workflow_type": kind, **fields}
         self.ok("POST", f"/api/v1/workers/deployments/{deployment}/workflows", json=body)
 
     def start(self, workflow: str = "w", **fields: Any) -> str:

@@ -160,6 +160,12 @@ async def failing_child(ctx: Context, place: Place) -> str:
 
 
 @workflow
+async def not_as_annotated(ctx: Context, place: Place) -> Receipt:
+    mark(place, "started")
+    return {"cents": "many", "by": "me"}  # type: ignore[return-value]
+
+
+@workflow
 async def not_json(ctx: Context) -> object:
     return {1, object()}
 

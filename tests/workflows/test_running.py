@@ -133,6 +133,12 @@ def test_a_result_that_is_not_json_fails_the_run(workflows: Workflows) -> None:
         workflows.run(flows.not_json, timeout=SECONDS)
 
 
+def test_a_result_of_the_wrong_type_fails_the_run_at_once(workflows: Workflows, place: Place) -> None:
+    with pytest.raises(RunFailed, match=r"result\['cents'\] does not fit the workflow's output_schema"):
+        workflows.run(flows.not_as_annotated, place, timeout=SECONDS)
+    assert len(marks(place, "started")) == 1
+
+
 def test_a_payload_of_the_wrong_type_is_refused(workflows: Workflows) -> None:
     with pytest.raises(BadRequestError, match="payload does not fit the workflow's input_schema"):
         workflows.run("three_steps", "no number", timeout=SECONDS)

@@ -47,6 +47,8 @@ class NewRun(Struct, frozen=True, kw_only=True):
     initial_state: Json | None = None
     channel_context: Json | None = None
     traceparent: str | None = None
+    fault: str | None = None
+    """Why it fails as it is made; None: it is queued."""
     now: Micros
 
     @property

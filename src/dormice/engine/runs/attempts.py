@@ -10,6 +10,7 @@ from dormice.engine.orders import Caller, ExecutionOrder
 from dormice.engine.runs.commands import Commands
 from dormice.engine.runs.dispatcher import RunDispatcher
 from dormice.engine.runs.ledger import Ledger
+from dormice.engine.runs.offers import Offer, fault_of_result
 from dormice.engine.runs.registry import Registry
 from dormice.engine.runs.runs import Runs
 from dormice.engine.runs.waits import Waits
@@ -81,12 +82,22 @@ class Attempts:
         await self._tasks.finish(self._commands.begin(caller, run, attempt, step_key, machine_id, order))
 
     async def complete(self, project: Project, run_id: str, attempt: Attempt, result: RunResult) -> None:
-        """End a run well. Raises Conflict when another worker has it, or its end was asked for."""
+        """End a run. Raises Conflict when another worker has it, or its end was asked for."""
         run = await self._heard(project, run_id, attempt)
         await self._tasks.finish(self._complete(run, attempt, result))
 
     async def _complete(self, run: Run, attempt: Attempt, result: RunResult) -> None:
-        self._settle(await self._store.complete(run.id, attempt, result, now=self._clock.now()))
+        self._settle(await self.end(run, attempt, result))
+
+    async def end(self, run: Run, attempt: Attempt, result: RunResult) -> Moved | Refused:
+        """Record that a run was completed. It has failed for good if its result does not fit the workflow's output_schema."""
+        now = self._clock.now()
+        fault = fault_of_result(self._offer(run), result.result)
+        if fault is None:
+            return await self._store.complete(run.id, attempt, result, now=now)
+        return await self._store.fail(
+            run.id, attempt, fault, retryable=False, not_before=0, final_state=result.final_state, now=now
+        )
 
     async def fail(
         self,
@@ -103,13 +114,12 @@ class Attempts:
         await self._tasks.finish(self._fail(run, attempt, error, retryable=retryable, final_state=final_state))
 
     async def _fail(self, run: Run, attempt: Attempt, error: str, *, retryable: bool, final_state: Json | None) -> None:
-        offer = self._registry.offer(run.project_id, run.deployment_id, run.workflow_id)
         failed = await self._store.fail(
             run.id,
             attempt,
             error,
             retryable=retryable,
-            not_before=self._clock.steady() + offer.retry_policy.pause(run.retry_count),
+            not_before=self._clock.steady() + self._offer(run).retry_policy.pause(run.retry_count),
             final_state=final_state,
             now=self._clock.now(),
         )
@@ -161,6 +171,9 @@ class Attempts:
         if run.state is RunState.CLAIMED and attempt.holds(run):
             await self._dispatcher.heard_of(run)
         return run
+
+    def _offer(self, run: Run) -> Offer:
+        return self._registry.offer(run.project_id, run.deployment_id, run.workflow_id)
 
     def _settle(self, done: Moved | Refused) -> None:
         self._ledger.apply(done.changed)

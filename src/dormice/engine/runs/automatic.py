@@ -8,6 +8,7 @@ from dormice.domain.run import Json, Run
 from dormice.engine.clock import Clock, new_id
 from dormice.engine.runs.board import RunBoard
 from dormice.engine.runs.ledger import Ledger
+from dormice.engine.runs.offers import fault_of_payload
 from dormice.engine.runs.registry import Registry
 from dormice.store.projects import Queue
 from dormice.store.workflows import NewRun
@@ -33,7 +34,10 @@ class AutomaticRuns:
         queue_limit: int | None = None,
         concurrency_key: str | None = None,
     ) -> NewRun:
-        """Return a run to be made. Its queue is made with it, if it does not exist yet: no run is where nobody claims it."""
+        """Return a run to be made. Its queue is made with it, if it does not exist yet: no run is where nobody claims it.
+
+        One whose payload does not fit the workflow's input_schema fails as it is made: there is nobody whom it could be refused to.
+        """
         return NewRun(
             id=new_id(self._clock),
             project_id=project_id,
@@ -44,8 +48,13 @@ class AutomaticRuns:
             queue_limit=queue_limit,
             concurrency_key=concurrency_key,
             max_retries=self._registry.offer(project_id, deployment_id, workflow_id).retry_policy.max_retries,
+            fault=self.fault(project_id, workflow_id, deployment_id, payload),
             now=self._clock.now(),
         )
+
+    def fault(self, project_id: str, workflow_id: str, deployment_id: str, payload: Json) -> str | None:
+        """Say why a payload does not fit the workflow's input_schema; None if it does."""
+        return fault_of_payload(self._registry.offer(project_id, deployment_id, workflow_id), payload)
 
     def knows_queue(self, project_id: str, deployment_id: str, name: str) -> bool:
         """Whether a queue is there."""

@@ -121,7 +121,7 @@ class Batches:
 
     async def _complete(self, run: Run, attempt: Attempt, item: reports.CompleteReport) -> Answer:
         result = RunResult(result=bytes(item.result), final_state=documents.json(item.final_state))
-        done = await self._store.complete(run.id, attempt, result, now=self._clock.now())
+        done = await self._attempts.end(run, attempt, result)
         self._ledger.apply(done.changed)
         return OK if isinstance(done, Moved) else _refused(done, attempt)
 

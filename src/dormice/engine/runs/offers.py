@@ -1,4 +1,4 @@
-"""What a workflow says of itself when a worker registers it: how failed attempts are taken again, and what its payloads look like."""
+"""What a workflow says of itself when a worker registers it: how failed attempts are taken again, and what its payloads and results look like."""
 
 from __future__ import annotations
 
@@ -85,21 +85,34 @@ def _offer(spec: Json) -> Offer:
 
 
 def check_payload(offer: Offer, payload: Json) -> None:
-    """Raise Invalid for a payload that does not fit the schema of the workflow. The payload is not repeated."""
-    validator = _validator(bytes(offer.input_schema))
+    """Raise Invalid for a payload that does not fit the schema of the workflow."""
+    fault = fault_of_payload(offer, payload)
+    if fault is not None:
+        raise Invalid(fault, location="body.payload", status=400)
+
+
+def fault_of_payload(offer: Offer, payload: Json) -> str | None:
+    """Say where and why a payload does not fit the schema of the workflow; None if it does. The payload is not repeated."""
+    return _fault("payload", payload, "input_schema", offer.input_schema)
+
+
+def fault_of_result(offer: Offer, result: Json | None) -> str | None:
+    """Say where and why a result does not fit the schema of the workflow; None if it does. The result is not repeated."""
+    return _fault("result", result or NULL, "output_schema", offer.output_schema)
+
+
+def _fault(what: str, document: Json, name: str, schema: msgspec.Raw) -> str | None:
+    validator = _validator(bytes(schema))
     if validator is None:
-        return
-    error = next(validator.iter_errors(msgspec.json.decode(payload)), None)
-    if error is not None:
-        where = "".join(f"[{part!r}]" for part in error.instance_path)
-        raise Invalid(
-            f"payload{where} does not fit the workflow's input_schema: {error.message[:_SHOWN_CHARS]}",
-            location="body.payload",
-            status=400,
-        )
+        return None
+    error = next(validator.iter_errors(msgspec.json.decode(document)), None)
+    if error is None:
+        return None
+    where = "".join(f"[{part!r}]" for part in error.instance_path)
+    return f"{what}{where} does not fit the workflow's {name}: {error.message[:_SHOWN_CHARS]}"
 
 
-@lru_cache(256)
+@lru_cache(512)
 def _validator(schema: Json) -> Draft202012Validator | None:
     """A schema of a stranger: it is fetched from nowhere, and its expressions take linear time (other ones are refused)."""
     document = msgspec.json.decode(schema)

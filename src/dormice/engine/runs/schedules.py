@@ -90,6 +90,7 @@ class Schedules:
                 status=400,
             )
         self._check_room(project, order)
+        self._check_payload(project, order, offered.deployment_id, cron.next(now) or now)
         new = NewSchedule(
             id=new_id(self._clock),
             project_id=project.id,
@@ -112,6 +113,15 @@ class Schedules:
         most, own = self._policy.schedules_per_project, self._of.get(project.id, {})
         if order.key not in own.get(order.workflow_id, {}) and sum(map(len, own.values())) >= most:
             raise Invalid(f"a project may have at most {most} schedules: delete some", location="body.key", status=400)
+
+    def _check_payload(self, project: Project, order: ScheduleOrder, deployment_id: str, at: Micros) -> None:
+        """Raise Invalid if the workflow does not take what the next tick gives it."""
+        identity = self._of.get(project.id, {}).get(order.workflow_id, {}).get(order.key)
+        last = None if identity is None else self._known[identity].schedule.last_run_at
+        payload = _payload(identity or new_id(self._clock), order.key, order.timezone, at, last, at)
+        fault = self._runs.fault(project.id, order.workflow_id, deployment_id, payload)
+        if fault is not None:
+            raise Invalid(f"its ticks would fail: {fault}", location="body.workflow_id", status=400)
 
     def find(self, project: Project, schedule_id: str) -> Schedule:
         """Return a schedule of the project. Raises NotFound."""
@@ -212,7 +222,7 @@ class Schedules:
                     schedule.project_id,
                     schedule.workflow_id,
                     offered.deployment_id,
-                    _payload(schedule, at, last, cron.next(at)),
+                    _payload(schedule.id, schedule.key, schedule.timezone, at, last, cron.next(at)),
                     queue_name=schedule.workflow_id,
                     queue_limit=self._queue_limit(schedule, offered.deployment_id),
                     concurrency_key=schedule.key,
@@ -283,14 +293,16 @@ class Schedules:
         self._agenda.put(self._clock.steady() + CLOCK_LOOKED_AT_US, "clock of schedules", self._look_at_clock)
 
 
-def _payload(schedule: Schedule, at: Micros, last: Micros | None, upcoming: Micros | None) -> Json:
+def _payload(
+    schedule_id: str, key: str, timezone: str, at: Micros, last: Micros | None, upcoming: Micros | None
+) -> Json:
     return _encode(
         {
             "timestamp": rfc3339(at),
             "last_timestamp": None if last is None else rfc3339(last),
-            "timezone": schedule.timezone,
-            "schedule_id": schedule.id,
-            "key": schedule.key,
+            "timezone": timezone,
+            "schedule_id": schedule_id,
+            "key": key,
             "upcoming": None if upcoming is None else rfc3339(upcoming),
         }
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import apsw
 
-from dormice.domain.run import Run, RunState, WaitKind
+from dormice.domain.run import Run, RunEvent, RunState, WaitKind
 from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed
 from dormice.store.sqlite import idempotency, run_rows, statements
 from dormice.store.sqlite.run_unit import RunUnit
@@ -106,7 +106,7 @@ def insert(db: apsw.Connection, new: NewRun) -> Run:
     )
     number = db.execute(_SQL["insert"], values).get
     db.execute(_SQL["insert_input"], (number, new.payload, new.initial_state, new.channel_context, new.traceparent))
-    return Run(
+    made = Run(
         number=number,
         id=new.id,
         project_id=new.project_id,
@@ -129,3 +129,6 @@ def insert(db: apsw.Connection, new: NewRun) -> Run:
         max_retries=new.max_retries,
         run_timeout_seconds=new.run_timeout_seconds,
     )
+    if new.fault is None:
+        return made
+    return RunUnit(db, new.now).move(made, RunEvent.FAILED, error=new.fault, completed_at=new.now)
