@@ -14,7 +14,7 @@ from dormice.domain.limits import Limits
 from dormice.domain.moments import rfc3339
 from dormice.domain.run import Run
 from dormice.engine.clock import SystemClock
-from dormice.engine.health import Health
+from dormice.engine.engine import Engine
 from dormice.engine.orders import Caller
 from dormice.engine.runs.engine import RunEngine
 from dormice.engine.runs.events import EventOrder
@@ -71,12 +71,11 @@ class NoWorkers:
 class RunLab:
     """Short ways to what tests of runs ask."""
 
-    def __init__(
-        self, engine: RunEngine, store: Store, clock: StoppedClock, project: Project, other: Project, health: Health
-    ) -> None:
+    def __init__(self, engine: RunEngine, host: Engine, clock: StoppedClock, project: Project, other: Project) -> None:
         self.engine = engine
-        self.health = health
-        self.store: Any = store
+        self.health = host.health
+        self.keys = host.keys
+        self.store: Any = host._store
         self.clock = clock
         self.project = project
         self.other = other
@@ -199,7 +198,7 @@ async def lab(
         await engine.start()
         project = await engine.registry.project(caller, None)
         other = await _other_project(engine, caller)
-        running = RunLab(engine, store, clock, project, other, host.health)
+        running = RunLab(engine, host, clock, project, other)
         await running.settle()
         yield running
 

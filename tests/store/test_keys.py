@@ -2,10 +2,13 @@
 
 import hashlib
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
 from dormice.store.interface import Key, Store
+from dormice.store.workflows import WholeStore
+from tests.store.run_world import RunWorld
 
 NOW = 1_800_000_000_000_000
 
@@ -76,3 +79,21 @@ async def test_a_key_of_another_organization_is_not_revoked(store: Store) -> Non
     assert await store.keys.revoke(other, key.id, NOW) is None
     assert await store.keys.revoke(None, "key-none", NOW) is None
     assert await store.keys.find(hashed("secret")) == key
+
+
+async def test_the_last_use_of_a_projects_key_is_kept_until_it_is_revoked(store: Store) -> None:
+    project = (await RunWorld.made(cast("WholeStore", store))).project
+    made = await store.keys.create_for_project(
+        replace(a_key(project.organization_id), project_id=project.id, admin=False), hashed("secret"), most=1
+    )
+    assert isinstance(made, Key)
+    assert made.used_at is None
+    await store.keys.use({made.id: NOW + 5, "key-none": NOW})
+    await store.keys.use({made.id: NOW + 3})
+    [listed] = await store.keys.of_project(project.id)
+    assert listed == replace(made, organization="default", used_at=NOW + 5)
+    await store.keys.revoke(None, made.id, NOW + 6)
+    await store.keys.use({made.id: NOW + 7})
+    found = await store.keys.find(hashed("secret"))
+    assert found is not None
+    assert found.used_at is None

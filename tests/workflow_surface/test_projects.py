@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.live import Live
+from tests.wait import wait_until
 from tests.workflow_surface.surface import Project
 
 
@@ -79,6 +80,21 @@ def test_a_key_is_shown_once(owner: httpx.Client) -> None:
     assert listed == {name: value for name, value in key.items() if name != "key"}
     roles = [one["role"] for one in made(owner.get(f"/api/v1/projects/{project}/members"))]
     assert sorted(roles) == ["Admin", "Write"]
+
+
+def test_a_key_is_shown_with_its_last_use(owner: httpx.Client, live: Live) -> None:
+    project = new_project(owner)
+    key = new_key(owner, project)
+    assert key["last_used_at"] is None
+
+    def last_used() -> str | None:
+        [listed] = made(owner.get(f"/api/v1/api-keys/project/{project}"))
+        return None if listed["last_used_at"] is None else str(listed["last_used_at"])
+
+    assert last_used() is None
+    with of_key(live, key["key"]) as client:
+        assert client.get("/api/v1/executions").status_code == 200
+    assert wait_until(last_used, 10, "its use is recorded") > key["created_at"]
 
 
 def test_a_key_is_good_for_its_project_only(owner: httpx.Client, live: Live) -> None:

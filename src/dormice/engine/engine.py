@@ -163,6 +163,7 @@ class Engine:
             ("stdin feeder", self._feeder.turn),
             ("reaper", self._reaper.turn),
             ("retention", self._retention.turn),
+            ("uses of keys", self.keys.turn),
             ("health", self._check_health),
         ):
             self._group.create_task(serve(name, turn, self.health.failing), name=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import secrets
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from dormice.domain.errors import Forbidden, Invalid, NotFound, Unauthenticated
+from dormice.domain.execution import Micros
 from dormice.domain.limits import Limits
 from dormice.engine.clock import Clock
 from dormice.engine.orders import Caller
@@ -18,6 +20,8 @@ from dormice.store.interface import Key, KeyRefusal, KeyStore
 DEFAULT_ORGANIZATION = "default"
 _CACHED_KEYS = 10_000
 _SHOWN_CHARS = 8
+USE_KEPT_US = 60_000_000
+"""How exactly it is kept when a project's key was last used: one write in so long, however many requests there are."""
 _LAST_CHARS = 4
 _PROJECT_SECRET_CHARS = 32
 _LETTERS = string.ascii_letters + string.digits
@@ -37,6 +41,10 @@ class Keys:
         self._clock = clock
         self._limits = limits
         self._valid: dict[bytes, Caller] = {}
+        self._uses: dict[str, Micros] = {}
+        """When projects' keys were last used, as it is recorded or about to be."""
+        self._to_record: dict[str, Micros] = {}
+        self._used = asyncio.Event()
 
     async def admit(self, secret: str) -> None:
         """Make sure that the host's own admin key exists. Raises Invalid for a key that is too short or too long."""
@@ -55,6 +63,7 @@ class Keys:
         digest = _digest(secret)
         caller = self._valid.get(digest)
         if caller is not None:
+            self._use(caller)
             return caller
         key = await self._store.find(digest)
         if key is None or key.revoked_at is not None:
@@ -62,7 +71,17 @@ class Keys:
         if len(self._valid) >= _CACHED_KEYS:
             self._valid.clear()
         caller = self._valid[digest] = Caller(key.organization_id, key.id, key.admin, key.project_id)
+        self._use(caller)
         return caller
+
+    async def turn(self) -> None:
+        """Wait until keys were used, then record it, in one write. Raises StoreUnavailable: it is recorded with the next."""
+        await self._used.wait()
+        uses = dict(self._to_record)
+        await self._store.use(uses)
+        self._to_record = {key: at for key, at in self._to_record.items() if at != uses.get(key)}
+        if not self._to_record:
+            self._used.clear()
 
     async def create(self, caller: Caller, *, organization: str | None, name: str, admin: bool) -> tuple[Key, str]:
         """Make a key in an organization (made when missing; None: the caller's own). The secret is returned once."""
@@ -149,7 +168,17 @@ class Keys:
     def _new_id(self) -> str:
         return f"key-{UUID(bytes=self._clock.random(16), version=4)}"
 
+    def _use(self, caller: Caller) -> None:
+        if caller.project_id is None:
+            return
+        now = self._clock.now()
+        last = self._uses.get(caller.key_id)
+        if last is None or now - last >= USE_KEPT_US:
+            self._uses[caller.key_id] = self._to_record[caller.key_id] = now
+            self._used.set()
+
     def _forget(self, key_id: str) -> None:
+        self._uses.pop(key_id, None)
         self._valid = {digest: known for digest, known in self._valid.items() if known.key_id != key_id}
 
 

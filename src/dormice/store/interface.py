@@ -307,6 +307,8 @@ class Key:
     """The one project that it may use; None: all that is the organization's."""
     last_four: str = ""
     """The last characters of the secret of a project's key."""
+    used_at: Micros | None = None
+    """A moment at which a project's key was used, as `use` was last told it."""
 
 
 class KeyRefusal(Enum):
@@ -349,6 +351,10 @@ class KeyStore(Protocol):
 
     async def revoke(self, organization_id: str | None, key_id: str, now: Micros) -> Key | None:
         """Revoke a key of the organization (None: of any). Repeated: unchanged. A project's key is its project's no more."""
+        ...
+
+    async def use(self, uses: Mapping[str, Micros]) -> None:
+        """Record when projects' keys were used, by id. The latest counts; ids that are no such key's any more are left out."""
         ...
 
 

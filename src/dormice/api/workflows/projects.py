@@ -76,7 +76,7 @@ class ProjectKeyRecord(Struct, kw_only=True):
     name: str
     last_four_digits: str
     created_at: str
-    last_used_at: Annotated[str | None, Meta(description="Always null: it is not kept.")] = None
+    last_used_at: Annotated[str | None, Meta(description="To a minute; null before its first use.")] = None
 
 
 class NewProjectKeyRecord(ProjectKeyRecord, kw_only=True):
@@ -268,5 +268,9 @@ def _member(key: Key) -> MemberRecord:
 
 def _key(key: Key) -> ProjectKeyRecord:
     return ProjectKeyRecord(
-        id=key.id, name=key.name, last_four_digits=key.last_four, created_at=rfc3339(key.created_at)
+        id=key.id,
+        name=key.name,
+        last_four_digits=key.last_four,
+        created_at=rfc3339(key.created_at),
+        last_used_at=None if key.used_at is None else rfc3339(key.used_at),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -15,6 +16,7 @@ from dormice.store.sqlite.reader import Reader
 from dormice.store.sqlite.writer import Writer
 
 _SQL = statements.load("keys.sql")
+_SHORT_USES = 8
 
 
 class SqliteKeys:
@@ -51,20 +53,23 @@ class SqliteKeys:
     async def revoke(self, organization_id: str | None, key_id: str, now: Micros) -> Key | None:
         return await self._writer.run(partial(_revoke, organization_id=organization_id, key_id=key_id, now=now))
 
+    async def use(self, uses: Mapping[str, Micros]) -> None:
+        await self._writer.run(partial(_use, uses=uses), short=len(uses) <= _SHORT_USES)
+
 
 def _key(row: tuple[Any, ...]) -> Key:
-    key_id, organization_id, organization, name, admin, prefix, created_at, revoked_at, project_id, last_four = row
     return Key(
-        id=key_id,
-        organization_id=organization_id,
-        organization=organization,
-        name=name,
-        admin=bool(admin),
-        prefix=prefix,
-        created_at=created_at,
-        revoked_at=revoked_at,
-        project_id=project_id,
-        last_four=last_four or "",
+        id=row[0],
+        organization_id=row[1],
+        organization=row[2],
+        name=row[3],
+        admin=bool(row[4]),
+        prefix=row[5],
+        created_at=row[6],
+        revoked_at=row[7],
+        project_id=row[8],
+        last_four=row[9] or "",
+        used_at=row[10],
     )
 
 
@@ -117,3 +122,7 @@ def _revoke(db: apsw.Connection, organization_id: str | None, key_id: str, now: 
         return None
     db.execute(_SQL["delete_of_project"], (key_id,))
     return _key(row)
+
+
+def _use(db: apsw.Connection, uses: Mapping[str, Micros]) -> None:
+    db.executemany(_SQL["use"], uses.items())

@@ -25,6 +25,12 @@ CREATE TABLE IF NOT EXISTS project_keys (
     UNIQUE (project_id, name)
 ) WITHOUT ROWID, STRICT;
 
+-- When a project's key was last used, as far as that is kept: not more than once a minute.
+CREATE TABLE IF NOT EXISTS project_key_uses (
+    key_id TEXT PRIMARY KEY REFERENCES project_keys ON DELETE CASCADE,
+    used_at INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+
 CREATE TABLE IF NOT EXISTS deployments (
     project_id TEXT NOT NULL REFERENCES projects,
     id TEXT NOT NULL,
