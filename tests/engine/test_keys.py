@@ -8,7 +8,7 @@ from dormice.domain.execution import Micros
 from dormice.store.interface import Key
 from tests.engine.faulty_store import Faults
 from tests.engine.run_lab import RunLab, StoppedClock, lab
-from tests.wait import wait_until_async
+from tests.wait import others_run, wait_until_async
 
 
 async def last_use(at: RunLab) -> Micros | None:
@@ -33,9 +33,12 @@ async def test_a_use_is_recorded_once_a_minute(tmp_path: Path) -> None:
         first = clock.now()
         for _ in range(100):
             await keys.authenticate(secret)
+            await others_run()
         await used_at(at, first)
         clock.forward(59)
         await keys.authenticate(secret)
+        await others_run(0.01)
+        assert faults.calls["use"] == 1
         clock.forward(1)
         faults.fail("use", times=2)
         await keys.authenticate(secret)
