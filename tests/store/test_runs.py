@@ -284,6 +284,24 @@ async def test_a_moment_ends_a_wait(world: RunWorld) -> None:
     assert await world.store.runs.dues() == []
 
 
+async def test_the_waits_of_runs_that_wait_are_open(world: RunWorld) -> None:
+    run, other = await world.running(), await world.running()
+    await world.wait(run, "t", WaitKind.TIME, due_at=world.now + MINUTE)
+    await world.wait(run, "e", WaitKind.EVENT, topic="topic")
+    await world.wait(other, "t", WaitKind.TIME, due_at=world.now)
+    await world.store.runs.expire(other.id, "t", now=world.tick())
+    found = {(wait.run_id, wait.step_key, wait.kind) for wait in await world.store.runs.open_waits()}
+    assert found == {(run.id, "t", WaitKind.TIME), (run.id, "e", WaitKind.EVENT)}
+
+
+async def test_a_run_that_is_made_with_a_fault_has_failed(world: RunWorld) -> None:
+    made = await world.submit(world.new(fault="payload['n'] is wrong"))
+    [run] = made.runs
+    assert (run.state, run.error, run.completed_at) == (S.FAILED, "payload['n'] is wrong", run.created_at)
+    assert await world.store.runs.find(run.id) == run
+    assert await world.store.runs.open() == []
+
+
 async def test_a_wait_that_is_begun_again_keeps_its_moment(world: RunWorld) -> None:
     run = await world.running()
     due = world.now + MINUTE

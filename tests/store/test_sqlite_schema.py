@@ -43,6 +43,7 @@ WALKS = {
     ("runs.sql", "open"): "SCAN runs USING INDEX runs_open",
     ("schedules.sql", "all"): "SCAN schedules",
     ("triggers.sql", "all"): "SCAN event_triggers",
+    ("waits.sql", "open"): "SCAN w",
 }
 """What reads a whole index or table, because it is asked for all of it."""
 MADE_AT_OPEN = {"schema.sql", "additions.sql", "workflows-schema.sql"}

@@ -13,12 +13,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import StartLive
 from tests.live import Api, Live, new_key, path_of
+from tests.telemetry.scraping import Samples, risen, scrape, value
 from tests.wait import wait_until
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
-LABELS = {"version", "part", "status", "error_code", "stream", "phase", "from", "to", "method", "route", "le"}
+LABELS = {
+    *("version", "part", "status", "error_code", "stream", "phase", "from", "to", "method", "route", "le"),
+    *("reason", "kind", "state", "answer"),
+}
 CREATE = "/v1/machines/{machine_id}/executions"
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 @pytest.fixture(scope="module", name="live")
@@ -26,26 +29,6 @@ def _live(start_live: StartLive) -> Iterator[Live]:
     """A Dormice that nobody else uses: one command at a time on a machine."""
     with start_live(DORMICE_LIMIT_RUNNING_PER_MACHINE="1", DORMICE_LIMIT_KEPT_OUTPUT_BYTES="1000") as live:
         yield live
-
-
-def scrape(api: Api) -> Samples:
-    answer = api.get("/metrics").raise_for_status()
-    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    found: Samples = {}
-    for family in text_string_to_metric_families(answer.text):
-        for sample in family.samples:
-            key = sample.name, frozenset(sample.labels.items())
-            assert key not in found, f"{key} is there twice"
-            found[key] = sample.value
-    return found
-
-
-def value(samples: Samples, name: str, **labels: str) -> float:
-    return samples.get((name, frozenset(labels.items())), 0)
-
-
-def risen(before: Samples, after: Samples, name: str, **labels: str) -> float:
-    return value(after, name, **labels) - value(before, name, **labels)
 
 
 def finished(before: Samples, after: Samples) -> dict[tuple[str, str], float]:

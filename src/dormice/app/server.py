@@ -139,6 +139,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
     if tracing is not None:
         tracing.start()
         observers.append(tracing)
+    observer = Observers(observers)
     try:
         async with asyncio.TaskGroup() as group:
             engine = Engine(
@@ -148,7 +149,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 defaults=prepared.defaults,
                 fingerprint=sealer.request_hash,
                 group=group,
-                observer=Observers(observers),
+                observer=observer,
             )
             await engine.keys.admit(prepared.secret)
             runs = RunEngine(
@@ -162,6 +163,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 tasks=engine.tasks,
                 group=group,
                 failing=engine.health.failing,
+                observer=observer,
             )
             ends.bind(runs.commands)
             await engine.load()
@@ -177,6 +179,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                     counts=counts,
                     commits=store.commits,
                     census=engine.census,
+                    run_census=runs.census,
                     parts=engine.health.parts,
                 ),
                 requests=counts,

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from dormice.domain.execution import Execution
 from dormice.domain.machine import Machine
+from dormice.domain.run import Run
+from dormice.workers.interface import PushAnswer
 
 
 class Observer:
@@ -28,6 +30,18 @@ class Observer:
 
     def machine_moved(self, before: Machine, after: Machine) -> None:
         """Hear of a change of a machine."""
+
+    def run_moved(self, before: Run | None, after: Run) -> None:
+        """Hear of a change of a run; `before` is None for a new one. States in between may be left out, but never an end."""
+
+    def pushed(self, answer: PushAnswer) -> None:
+        """Hear what became of giving a run to a worker that is called."""
+
+    def pulled(self) -> None:
+        """Hear that a run was given to a worker that fetches its work."""
+
+    def published(self, events: int) -> None:
+        """Hear that so many events were published."""
 
     def progressed(self, before: Execution, after: Execution) -> None:
         """Hear of what a guest reported: a start, output, an end, or several of them."""
@@ -70,3 +84,23 @@ class Observers(Observer):
         """Pass it on."""
         for observer in self._observers:
             observer.machine_moved(before, after)
+
+    def run_moved(self, before: Run | None, after: Run) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.run_moved(before, after)
+
+    def pushed(self, answer: PushAnswer) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.pushed(answer)
+
+    def pulled(self) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.pulled()
+
+    def published(self, events: int) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.published(events)

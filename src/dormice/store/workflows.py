@@ -156,6 +156,14 @@ class Due(Struct, frozen=True, kw_only=True):
     due_at: Micros
 
 
+class OpenWait(Struct, frozen=True, kw_only=True):
+    """What a run waits for."""
+
+    run_id: str
+    step_key: str
+    kind: WaitKind
+
+
 class NewEvent(Struct, frozen=True, kw_only=True):
     """An event to be published."""
 
@@ -238,6 +246,10 @@ class RunStore(Protocol):
 
     async def dues(self) -> list[Due]:
         """Every wait that has a moment to end at."""
+        ...
+
+    async def open_waits(self) -> list[OpenWait]:
+        """Every wait of a run that waits."""
         ...
 
     async def input(self, run: Run) -> RunInput:

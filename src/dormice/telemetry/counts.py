@@ -7,8 +7,10 @@ from typing import Never
 
 from dormice.domain.execution import ErrorCode, Execution, ExecutionState
 from dormice.domain.machine import Machine, Phase
+from dormice.domain.run import Run, RunState
 from dormice.engine.observer import Observer
 from dormice.histogram import SECONDS, Histogram
+from dormice.workers.interface import PushAnswer
 
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 OTHER = "other"
@@ -34,6 +36,16 @@ class Counts(Observer):
         self.transitions: dict[tuple[Phase, Phase], int] = {}
         self.machine_start = Histogram(SECONDS)
         """Seconds from the order to start to the guest's first answer."""
+        self.created_runs = 0
+        self.run_ends: dict[RunState, int] = {}
+        """How many runs ended in a state."""
+        self.failed_attempts = 0
+        """Attempts of runs whose worker said that they failed."""
+        self.lost_attempts = 0
+        """Attempts of runs whose worker was lost, or gave them up."""
+        self.pushes: dict[PushAnswer, int] = {}
+        self.pulls = 0
+        self.published_events = 0
         self.requests: dict[tuple[str, str, int], Histogram] = {}
         """Seconds to the end of the answer, by method, route and status."""
         self.loop_lag = Histogram(SECONDS)
@@ -70,6 +82,27 @@ class Counts(Observer):
         self.transitions[move] = self.transitions.get(move, 0) + 1
         if move == (Phase.STARTING, Phase.RUNNING):
             self.machine_start.observe((after.last_transition_at - before.last_transition_at) / _SECOND_US)
+
+    def run_moved(self, before: Run | None, after: Run) -> None:
+        """Count a new run, an end, and attempts that came to nothing."""
+        if before is None:
+            self.created_runs += 1
+        if after.terminal:
+            self.run_ends[after.state] = self.run_ends.get(after.state, 0) + 1
+        self.failed_attempts += after.retry_count - (before.retry_count if before is not None else 0)
+        self.lost_attempts += after.crashes - (before.crashes if before is not None else 0)
+
+    def pushed(self, answer: PushAnswer) -> None:
+        """Count it."""
+        self.pushes[answer] = self.pushes.get(answer, 0) + 1
+
+    def pulled(self) -> None:
+        """Count it."""
+        self.pulls += 1
+
+    def published(self, events: int) -> None:
+        """Add them up."""
+        self.published_events += events
 
     # The API's.
 

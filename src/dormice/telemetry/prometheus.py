@@ -11,10 +11,14 @@ from prometheus_client.registry import Collector
 
 from dormice.domain.execution import TERMINAL, ErrorCode, ExecutionState
 from dormice.domain.machine import Phase
+from dormice.domain.run import TERMINAL as ENDS_OF_RUNS
+from dormice.domain.run import RunState, WaitKind
 from dormice.engine.census import Census
+from dormice.engine.runs.census import RunCensus, WorkerState
 from dormice.histogram import Histogram
 from dormice.store.interface import Commits
 from dormice.telemetry.counts import Counts
+from dormice.workers.interface import PushAnswer
 
 _OPEN = [state for state in ExecutionState if state not in TERMINAL]
 _ONE_REASON = {
@@ -40,6 +44,7 @@ class Exposition(Collector):
         counts: Counts,
         commits: Commits,
         census: Callable[[], Census],
+        run_census: Callable[[], RunCensus],
         parts: Callable[[], Mapping[str, tuple[bool, str]]],
     ) -> None:
         """`parts`: as /readyz tells them."""
@@ -47,6 +52,7 @@ class Exposition(Collector):
         self._counts = counts
         self._commits = commits
         self._census = census
+        self._run_census = run_census
         self._parts = parts
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -63,6 +69,9 @@ class Exposition(Collector):
         census = self._census()
         yield from self._of_executions(census)
         yield from self._of_machines(census)
+        runs = self._run_census()
+        yield from self._of_runs(runs)
+        yield from self._of_workers(runs)
         yield from self._of_store()
         yield from self._of_requests()
         text = "How late a timer of the server's event loop was, measured twice a second."
@@ -72,11 +81,8 @@ class Exposition(Collector):
         counts = self._counts
         rows = [(state.value, census.executions.get(state, 0)) for state in _OPEN]
         yield _gauge("dormice_executions_open", "Executions that have not ended.", "status", rows)
-        age = GaugeMetricFamily(
-            "dormice_queue_oldest_age_seconds", "Age of the oldest execution that has not started; 0 without one."
-        )
-        age.add_metric([], census.oldest_waiting_us / _SECOND_US)
-        yield age
+        text = "Age of the oldest execution that has not started; 0 without one."
+        yield GaugeMetricFamily("dormice_queue_oldest_age_seconds", text, census.oldest_waiting_us / _SECOND_US)
         yield CounterMetricFamily("dormice_executions_created", "Executions created.", counts.created_executions)
         ended = CounterMetricFamily("dormice_executions_finished", "Executions ended.", labels=["status", "error_code"])
         for state, code in dict.fromkeys([*_ENDS, *counts.ends]):
@@ -101,6 +107,33 @@ class Exposition(Collector):
         yield moves
         text = "From the order to start a machine to its guest's first answer."
         yield _histogram("dormice_machine_start_seconds", text, counts.machine_start)
+
+    def _of_runs(self, census: RunCensus) -> Iterator[Metric]:
+        counts = self._counts
+        states = [state for state in RunState if state not in ENDS_OF_RUNS]
+        rows = [(state.value, census.states.get(state, 0)) for state in states]
+        yield _gauge("dormice_runs_open", "Runs that have not ended.", "status", rows)
+        text = "Runs that could run and that no worker has taken."
+        yield GaugeMetricFamily("dormice_run_queue_depth", text, census.ready)
+        text = "For how long a run could have run and was not taken by a worker, at most; 0 without one."
+        yield GaugeMetricFamily("dormice_run_queue_oldest_age_seconds", text, census.longest_ready_us / _SECOND_US)
+        yield CounterMetricFamily("dormice_runs_created", "Runs created.", counts.created_runs)
+        ends = [(state.value, counts.run_ends.get(state, 0)) for state in RunState if state in ENDS_OF_RUNS]
+        yield _counter("dormice_runs_finished", "Runs ended.", "status", ends)
+        failed = [("failed", counts.failed_attempts), ("worker_lost", counts.lost_attempts)]
+        yield _counter("dormice_run_attempts_failed", "Attempts of runs that came to nothing.", "reason", failed)
+        waits = [(kind.value, census.waits.get(kind, 0)) for kind in WaitKind]
+        yield _gauge("dormice_run_waits_open", "What runs wait for.", "kind", waits)
+        text = "Events published."
+        yield CounterMetricFamily("dormice_events_published", text, counts.published_events)
+
+    def _of_workers(self, census: RunCensus) -> Iterator[Metric]:
+        counts = self._counts
+        rows = [(state.value, census.workers.get(state, 0)) for state in WorkerState]
+        yield _gauge("dormice_workers", "Workers that are not forgotten.", "state", rows)
+        pushes = [(answer.value, counts.pushes.get(answer, 0)) for answer in PushAnswer]
+        yield _counter("dormice_run_pushes", "Runs that workers were called with.", "answer", pushes)
+        yield CounterMetricFamily("dormice_run_pulls", "Runs that workers have fetched.", counts.pulls)
 
     def _of_store(self) -> Iterator[Metric]:
         commits = self._commits
@@ -129,6 +162,13 @@ class Exposition(Collector):
 
 def _gauge(name: str, text: str, label: str, rows: Iterable[tuple[str, float]]) -> Metric:
     family = GaugeMetricFamily(name, text, labels=[label])
+    for value, number in rows:
+        family.add_metric([value], number)
+    return family
+
+
+def _counter(name: str, text: str, label: str, rows: Iterable[tuple[str, float]]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=[label])
     for value, number in rows:
         family.add_metric([value], number)
     return family

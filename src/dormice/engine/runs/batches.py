@@ -137,6 +137,8 @@ class Batches:
             return _refused(done, attempt)
         self._runs.know_queues(children)
         self._ledger.apply(done.changed)
+        kinds = {child.step_key: WaitKind.RUN for child in item.children}
+        self._ledger.waits_for(run.id, kinds | {wait.step_key: wait.kind for wait in waits})
         for due in done.dues:
             self._waits.expect(due)
         return OK

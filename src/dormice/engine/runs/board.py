@@ -7,6 +7,7 @@ when the store says that no worker has it any more. Nothing else decides, so no 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,6 +15,7 @@ from typing import Protocol
 from dormice.domain.execution import Micros
 from dormice.domain.run import HELD, Run, RunState
 from dormice.engine.ended import Ended
+from dormice.engine.runs.open_waits import OpenWaits
 from dormice.store.projects import Queue, Worker
 
 Place = tuple[str, str]
@@ -79,6 +81,9 @@ class RunBoard:
 
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
+        self.states: Counter[RunState] = Counter()
+        """How many runs that have not ended are in which state."""
+        self.waits = OpenWaits()
         self._ended = Ended()
         self.workers: dict[str, LiveWorker] = {}
         self.limits: dict[tuple[str, str, str], int | None] = {}
@@ -106,6 +111,7 @@ class RunBoard:
         before = self.runs.get(run.id)
         if run.id in self._ended or (before is not None and before.revision >= run.revision):
             return False
+        self._count(run, before)
         lane = self._lane(run)
         self._give_back(run, before, lane)
         if run.terminal:
@@ -121,6 +127,14 @@ class RunBoard:
         elif not lane.taken and not lane.ready:
             self._lanes.pop((lane.queue, lane.key), None)
         return True
+
+    def _count(self, run: Run, before: Run | None) -> None:
+        if before is not None:
+            self.states[before.state] -= 1
+        if not run.terminal:
+            self.states[run.state] += 1
+        if run.state is not RunState.WAITING:
+            self.waits.end(run.id)
 
     def queue(self, run: Run) -> None:
         """Let a queued run be given to a worker: its moment has come."""

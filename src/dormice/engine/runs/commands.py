@@ -11,7 +11,7 @@ from functools import partial
 from dormice.crash_points import CrashPoint, reached
 from dormice.domain.errors import NotFound
 from dormice.domain.execution import Execution
-from dormice.domain.run import Run
+from dormice.domain.run import Run, WaitKind
 from dormice.engine.clock import Clock
 from dormice.engine.executions import Executions
 from dormice.engine.observer import Observer
@@ -72,6 +72,7 @@ class Commands:
                 self._open[begun.execution.id] = Command(run_id=run.id, step_key=step_key, execution=begun.execution)
             self._ledger.unwinds(run.id, begun.changed)
             self._ledger.apply(begun.changed)
+            self._ledger.waits_for(run.id, {step_key: WaitKind.EXECUTION})
             return begun.execution
 
         await self._executions.create_with(caller, machine_id, order, commit)

@@ -14,6 +14,7 @@ from dormice.crash_points import CrashPoint, reached
 from dormice.domain.execution import Micros
 from dormice.domain.run import HELD, Run, RunState
 from dormice.engine.clock import Clock
+from dormice.engine.observer import Observer
 from dormice.engine.runs.agenda import Agenda
 from dormice.engine.runs.board import LiveWorker, RunBoard
 from dormice.engine.runs.ledger import Ledger
@@ -54,6 +55,7 @@ class RunDispatcher:
         tasks: Tasks,
         clock: Clock,
         policy: RunPolicy,
+        observer: Observer,
     ) -> None:
         self._store = store
         self._board = board
@@ -63,6 +65,7 @@ class RunDispatcher:
         self._tasks = tasks
         self._clock = clock
         self._policy = policy
+        self._observer = observer
         self._silent: dict[str, int] = {}
         """Fences of runs whose push had no answer."""
         self._missed: dict[str, frozenset[tuple[str, int]]] = {}
@@ -121,6 +124,7 @@ class RunDispatcher:
             await self.release(claimed.run, crashed=False)
         elif worker.channel is not None:
             worker.channel.send(claimed.run)
+            self._observer.pulled()
 
     async def _push(self, run: Run, worker: LiveWorker) -> None:
         """Send a claimed run, once, and see what becomes of it."""
@@ -141,6 +145,7 @@ class RunDispatcher:
             answer = await self._send(run, worker, body)
         finally:
             self._board.offered.discard(offered)
+        self._observer.pushed(answer)
         self._ledger.end(run.id)
         await attempt(f"answer for {run.id}", lambda: self._answered(run, worker, answer, failures))
 

@@ -11,6 +11,7 @@ from dormice.engine.clock import Clock
 from dormice.engine.executions import Executions
 from dormice.engine.feed import Feed
 from dormice.engine.idempotency import InFlight
+from dormice.engine.observer import Observer
 from dormice.engine.runs.agenda import Agenda
 from dormice.engine.runs.approvals import Approvals
 from dormice.engine.runs.attempts import Attempts
@@ -18,6 +19,7 @@ from dormice.engine.runs.automatic import AutomaticRuns
 from dormice.engine.runs.batches import Batches
 from dormice.engine.runs.board import RunBoard
 from dormice.engine.runs.cancels import Cancels
+from dormice.engine.runs.census import RunCensus, take_run_census
 from dormice.engine.runs.commands import Commands
 from dormice.engine.runs.dispatcher import RunDispatcher
 from dormice.engine.runs.events import Events
@@ -61,11 +63,13 @@ class RunEngine:
         tasks: Tasks,
         group: asyncio.TaskGroup,
         failing: set[str],
+        observer: Observer | None = None,
     ) -> None:
         """`failing`: where the services whose last turn failed are named."""
         self._store = store
         self._group = group
         self._failing = failing
+        self._observer = observer = observer or Observer()
         self._board = board = RunBoard()
         self._feed = feed = Feed()
         self._agenda = agenda = Agenda(clock)
@@ -79,6 +83,7 @@ class RunEngine:
             tasks=tasks,
             clock=clock,
             policy=policy,
+            observer=observer,
         )
         self.commands = commands = Commands(
             store=store.runs, executions=executions, ledger=ledger, tasks=tasks, clock=clock
@@ -149,7 +154,15 @@ class RunEngine:
             clock=clock,
             policy=policy,
         )
-        self.events = Events(store=store.events, ledger=ledger, triggers=triggers, feed=feed, tasks=tasks, clock=clock)
+        self.events = Events(
+            store=store.events,
+            ledger=ledger,
+            triggers=triggers,
+            feed=feed,
+            tasks=tasks,
+            clock=clock,
+            observer=observer,
+        )
         self.pull = Pull(
             store=store.runs,
             board=board,
@@ -209,6 +222,7 @@ class RunEngine:
         for run in await self._store.runs.open():
             self._dispatcher.find_again(run)
             self._ledger.apply([run])
+        self._ledger.watch(self._observer)
         await self._waits.load()
         await self.schedules.load()
         await self.triggers.load()
@@ -219,6 +233,10 @@ class RunEngine:
             ("agenda", self._agenda.turn),
         ):
             self._group.create_task(serve(name, turn, self._failing), name=name)
+
+    def census(self) -> RunCensus:
+        """Count what there is at this moment."""
+        return take_run_census(self._board, self._ledger)
 
     def drain(self) -> None:
         """Answer everybody who waits for something with what there is: the server is about to stop."""

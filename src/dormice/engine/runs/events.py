@@ -12,6 +12,7 @@ from dormice.domain.execution import Micros
 from dormice.domain.run import Event, Json
 from dormice.engine.clock import Clock
 from dormice.engine.feed import Feed
+from dormice.engine.observer import Observer
 from dormice.engine.runs.ledger import Ledger
 from dormice.engine.runs.triggers import Triggers
 from dormice.engine.tasks import Tasks
@@ -32,7 +33,15 @@ class Events:
     """Raises StoreUnavailable."""
 
     def __init__(
-        self, *, store: EventStore, ledger: Ledger, triggers: Triggers, feed: Feed, tasks: Tasks, clock: Clock
+        self,
+        *,
+        store: EventStore,
+        ledger: Ledger,
+        triggers: Triggers,
+        feed: Feed,
+        tasks: Tasks,
+        clock: Clock,
+        observer: Observer,
     ) -> None:
         self._store = store
         self._ledger = ledger
@@ -40,6 +49,7 @@ class Events:
         self._feed = feed
         self._tasks = tasks
         self._clock = clock
+        self._observer = observer
 
     async def publish(self, project: Project, topic: str, orders: Sequence[EventOrder]) -> Sequence[Event]:
         """Record events, in their order, and let go on who waits for them."""
@@ -65,6 +75,7 @@ class Events:
         """Let go on who waits for what has been committed."""
         for run_id, step_key in published.ended:
             self._ledger.over(run_id, step_key)
+        self._observer.published(len(published.events))
         self._ledger.apply(published.changed)
         self._feed.notify(topic_key(project, topic))
         self._triggers.published(project.id, topic, len(published.events))

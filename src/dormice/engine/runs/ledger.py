@@ -6,13 +6,14 @@ Every change of a run goes through `apply`, in whatever order the commits are he
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
 from dormice.domain.execution import Micros
-from dormice.domain.run import HELD, Run, RunState
+from dormice.domain.run import HELD, Run, RunState, WaitKind
 from dormice.engine.clock import Clock
 from dormice.engine.feed import Feed
+from dormice.engine.observer import Observer
 from dormice.engine.runs.agenda import Agenda
 from dormice.engine.runs.board import RunBoard
 
@@ -43,16 +44,40 @@ class Ledger:
         self._feed = feed
         self._clock = clock
         self._ender: Ender | None = None
+        self._observer = Observer()
         self._unwinding: dict[str, Micros] = {}
         """Moments before which runs are given to nobody."""
         self._timed: dict[str, set[str]] = {}
         """Step keys of waits that end at a moment, by run."""
+        self._ready: dict[str, Micros] = {}
+        """Runs that could run and that no worker has taken, with the moment (steady clock) since when: the longest waiting first."""
         self.work = asyncio.Event()
         """Set when something may be given to a worker."""
 
     def bind(self, ender: Ender) -> None:
         """Know who ends runs. Once, before anything is applied."""
         self._ender = ender
+
+    def watch(self, observer: Observer) -> None:
+        """Have somebody hear of changes from now on: what was loaded is none."""
+        self._observer = observer
+
+    @property
+    def ready(self) -> int:
+        """How many runs could run and have not been taken by a worker."""
+        return len(self._ready)
+
+    @property
+    def longest_ready(self) -> Micros:
+        """How long one of them has been ready, at most; 0 without one."""
+        now = self._clock.steady()
+        return now - next(iter(self._ready.values()), now)
+
+    def waits_for(self, run_id: str, waits: Mapping[str, WaitKind]) -> None:
+        """Know what a run waits for, by step. After its record was applied."""
+        run = self._board.runs.get(run_id)
+        if run is not None and run.state is RunState.WAITING:  # it may have gone on already
+            self._board.waits.begin(run_id, waits)
 
     def apply(self, changed: Iterable[Run]) -> None:
         """Take committed records."""
@@ -63,9 +88,13 @@ class Ledger:
 
     def place(self, run: Run) -> None:
         """Take one committed record."""
+        before = self._board.runs.get(run.id)
         if not self._board.place(run):
             return
+        self._observer.run_moved(before, run)
         self._feed.notify(run.id)
+        if run.state not in (RunState.QUEUED, RunState.CLAIMED):
+            self._ready.pop(run.id, None)
         if run.state is not RunState.RUNNING:
             self._agenda.drop(("timeout", run.id))
         if run.closed:
@@ -121,7 +150,7 @@ class Ledger:
     def unwound(self, run_id: str) -> None:
         """It has let go."""
         if self._unwinding.pop(run_id, None) is not None:
-            self._ready(run_id)
+            self._now_ready(run_id)
 
     def _queue(self, run: Run) -> None:
         now = self._clock.steady()
@@ -130,13 +159,15 @@ class Ledger:
             self._unwinding.pop(run.id, None)
             self._agenda.drop(("ready", run.id))
             self._board.queue(run)
+            self._ready.setdefault(run.id, now)
         else:
+            self._ready.pop(run.id, None)
             self._agenda.put(due, ("ready", run.id), lambda: self._due(run.id))
 
     async def _due(self, run_id: str) -> None:
-        self._ready(run_id)
+        self._now_ready(run_id)
 
-    def _ready(self, run_id: str) -> None:
+    def _now_ready(self, run_id: str) -> None:
         run = self._board.runs.get(run_id)
         if run is not None and run.state is RunState.QUEUED:
             self._queue(run)

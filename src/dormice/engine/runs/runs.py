@@ -80,6 +80,8 @@ class Runs:
         if wait is not None:
             self._ledger.unwinds(wait.run_id, made.changed)
         self._ledger.apply(made.changed)
+        if wait is not None:
+            self._ledger.waits_for(wait.run_id, {wait.step_key: wait.kind})
         return list(made.runs)
 
     def know_queues(self, news: Iterable[NewRun]) -> None:

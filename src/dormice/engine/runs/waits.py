@@ -22,6 +22,8 @@ class Waits:
         """Rebuild memory from the store."""
         for due in await self._store.dues():
             self.expect(due)
+        for wait in await self._store.open_waits():
+            self._ledger.waits_for(wait.run_id, {wait.step_key: wait.kind})
 
     async def begin(self, run: Run, attempt: Attempt, wait: NewWait) -> Run:
         """Have a run wait. Raises NotFound, Conflict."""
@@ -31,6 +33,7 @@ class Waits:
         reached(CrashPoint.WAIT_COMMITTED)
         self._ledger.unwinds(run.id, done.changed)
         self._ledger.apply(done.changed)
+        self._ledger.waits_for(run.id, {wait.step_key: wait.kind})
         if done.due_at is not None:
             self.expect(Due(run_id=run.id, step_key=wait.step_key, due_at=done.due_at))
         return done.run

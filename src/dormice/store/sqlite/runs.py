@@ -9,7 +9,7 @@ from typing import Any
 import apsw
 
 from dormice.domain.execution import Micros
-from dormice.domain.run import CancelledBy, Json, Run, RunEvent, RunState, Step
+from dormice.domain.run import CancelledBy, Json, Run, RunEvent, RunState, Step, WaitKind
 from dormice.store.interface import IdempotencyClaim, KeyReused, NewExecution, Replayed
 from dormice.store.sealing import Sealer
 from dormice.store.sqlite import (
@@ -33,6 +33,7 @@ from dormice.store.workflows import (
     Moved,
     NewRun,
     NewWait,
+    OpenWait,
     ParentWait,
     Refused,
     RunInput,
@@ -83,6 +84,10 @@ class SqliteRuns:
     async def dues(self) -> list[Due]:
         found: list[Any] = await self._reader.scan(lambda db: db.execute(_WAITS["dues"]).fetchall())
         return [Due(run_id=run_id, step_key=key, due_at=due_at) for run_id, key, due_at in found]
+
+    async def open_waits(self) -> list[OpenWait]:
+        found: list[Any] = await self._reader.scan(lambda db: db.execute(_WAITS["open"]).fetchall())
+        return [OpenWait(run_id=run_id, step_key=key, kind=WaitKind(kind)) for run_id, key, kind in found]
 
     async def input(self, run: Run) -> RunInput:
         row = self._reader.point(lambda db: db.execute(_SQL["input"], (run.number,)).fetchone())

@@ -32,6 +32,10 @@ DELETE FROM waits WHERE run = ?;
 -- Every wait that ends at a moment.
 SELECT r.id, w.step_key, w.due_at FROM waits w CROSS JOIN runs r ON r.number = w.run WHERE w.due_at IS NOT NULL;
 
+-- name: open
+-- Every wait of a run that waits.
+SELECT r.id, w.step_key, w.kind FROM waits w CROSS JOIN runs r ON r.number = w.run WHERE r.state = 'waiting';
+
 -- name: for_topic
 -- Who waits for events of a topic, the longest first.
 SELECT r.id, w.step_key, w.kind, w.event_type FROM waits w CROSS JOIN runs r ON r.number = w.run
