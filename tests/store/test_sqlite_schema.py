@@ -46,6 +46,18 @@ WALKS = {
     ("waits.sql", "open"): "SCAN w",
 }
 """What reads a whole index or table, because it is asked for all of it."""
+LED_BY = {
+    "all": "runs_of",
+    "open": "runs_open",
+    "ended": "runs_ended_in",
+    "of_workflow": "runs_of_workflow",
+    "of_queue": "runs_of_queue",
+    "of_session": "runs_of_session",
+    "of_user": "runs_of_user",
+    "of_batch": "runs_of_batch",
+    "of_parent": "runs_under",
+}
+"""The index of each list of runs: any other one would have it read runs that it passes over, without bound."""
 MADE_AT_OPEN = {"schema.sql", "additions.sql", "workflows-schema.sql"}
 
 
@@ -88,6 +100,14 @@ def test_every_statement_finds_its_rows_by_an_index(tmp_path: Path, file: str, n
     assert walks == [WALKS[file, name]] if (file, name) in WALKS else not walks
     sorts = [step for step in plan if "TEMP B-TREE" in step]
     assert not sorts or name in {"open", "live"}
+
+
+@pytest.mark.parametrize(("name", "index"), LED_BY.items())
+def test_a_list_of_runs_reads_no_others(tmp_path: Path, name: str, index: str) -> None:
+    db = open_writer(tmp_path / "x.sqlite3")
+    plan = db.execute(f"EXPLAIN QUERY PLAN {statements.load('run_lists.sql')[name]}", ("p", 9, "x")).fetchall()
+    db.close()
+    assert [f"INDEX {index} " in f"{step[3]} " for step in plan] == [True]
 
 
 @pytest.mark.parametrize(

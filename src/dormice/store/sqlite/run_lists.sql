@@ -4,7 +4,8 @@ SELECT * FROM runs WHERE project_id = ?1 AND number < ?2 AND ?3 IS NULL ORDER BY
 
 -- name: open
 -- Those that have not ended. (Of all projects: there are never many.)
-SELECT * FROM runs WHERE completed_at IS NULL AND number < ?2 AND project_id = ?1 AND ?3 IS NULL ORDER BY number DESC;
+SELECT * FROM runs INDEXED BY runs_open
+WHERE completed_at IS NULL AND number < ?2 AND project_id = ?1 AND ?3 IS NULL ORDER BY number DESC;
 
 -- name: ended
 -- Those that have ended in a state.
