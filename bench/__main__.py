@@ -17,12 +17,17 @@ from bench import (
     command_line,
     execution_latency,
     execution_rate,
+    foreign_worker,
     idle_memory,
     machine_start,
     neighbours,
     output_flood,
     store_size,
+    workflow_idle,
     workflow_rate,
+    workflow_shapes,
+    workflow_store,
+    workflow_wakes,
 )
 from bench.figures import Result
 from bench.workbench import Workbench
@@ -37,6 +42,11 @@ BENCHMARKS: dict[str, Callable[[Workbench], Result]] = {
     "command-line": command_line.run,
     "neighbours": neighbours.run,
     "workflow-rate": workflow_rate.run,
+    "workflow-shapes": workflow_shapes.run,
+    "workflow-wakes": workflow_wakes.run,
+    "workflow-idle": workflow_idle.run,
+    "workflow-store": workflow_store.run,
+    "foreign-worker": foreign_worker.run,
 }
 
 

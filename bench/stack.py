@@ -23,7 +23,7 @@ from bench.wire import BadAnswer, Connection, request
 
 IMAGE_DIR = Path("/var/lib/dormice/images")
 READY_SECONDS = 60.0
-NAMES = ("main", "cold", "keep", "idle", "few", "many")
+NAMES = ("main", "cold", "keep", "idle", "few", "many", "polos")
 """Every stack of the suite: several of them are up at once."""
 WAIT_MS = 55_000
 Record = dict[str, Any]

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.peers.processes import READY_SECONDS, Child, cpu_of, memory_of, process
 from bench.peers.programs.load import DRAIN_SECONDS
-from bench.peers.workflow_peer import Latencies, Memory, Throughput, Unavailable
+from bench.peers.workflow_peer import Latencies, Memory, Shaped, Throughput, Unavailable
 
 PROGRAMS = "bench.peers.programs"
 READY = json.dumps({"ready": True}) + "\n"
@@ -36,6 +36,11 @@ class DrivenPeer:
     def latencies(self, *, rate: float, seconds: float) -> Latencies:
         answer = self._ask(do="latencies", rate=rate, seconds=seconds)
         return Latencies(answer["first_step"], answer["end"])
+
+    def shape(self, name: str, amount: int, *, seconds: float) -> Shaped:
+        before = cpu_of(self._pids())
+        answer = self._ask(do="shape", name=name, amount=amount, seconds=seconds)
+        return Shaped(answer["seconds"], cpu_of(self._pids()) - before)
 
     def memory(self) -> Memory:
         servers = memory_of(child.process.pid for child in self.servers)

@@ -42,6 +42,14 @@ class Latencies:
 
 
 @dataclass(frozen=True, slots=True)
+class Shaped:
+    """What `shapes.measure` has found, in seconds, and the processor time that server, worker and client took meanwhile."""
+
+    seconds: Sequence[float]
+    cpu: float
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """Proportional set sizes in bytes. A library without a server of its own has all of it in its worker."""
 
@@ -58,6 +66,10 @@ class RunningPeer(Protocol):
 
     def latencies(self, *, rate: float, seconds: float) -> Latencies:
         """Submit `rate` workflows per second at even distances, ended or not, then wait for the last. Raises Unavailable."""
+        ...
+
+    def shape(self, name: str, amount: int, *, seconds: float) -> Shaped:
+        """Run workflows of a shape, of which there are so many, within `seconds`. Raises Unavailable."""
         ...
 
     def memory(self) -> Memory: ...

@@ -19,7 +19,8 @@ from bench.peers.workflow_peer import Unavailable
 from tests.wait import wait_until
 
 CLIENT = """
-import asyncio, os, pathlib
+import asyncio, os, pathlib, time
+from bench.peers.programs import shapes
 from bench.peers.programs.load import serve
 from bench.peers.programs.steps import STEPS, step
 
@@ -32,8 +33,22 @@ async def run():
     steps = STEPS[:2] if pathlib.Path("forget").exists() else STEPS
     return [step(number) for number in steps]
 
+async def fan_out(children):
+    return sum(range(children)) - pathlib.Path("forget").exists()
+
+async def steps(count):
+    return [step(number) for number in range(count - pathlib.Path("forget").exists())]
+
+async def sleeper(due):
+    async def woken():
+        await asyncio.sleep(due - time.time())
+        return time.time()
+    return woken()
+
 print("not an answer", flush=True)
-asyncio.run(serve(run))
+shapes.SLACK = 0.05
+asleep = None if pathlib.Path("sleepless").exists() else sleeper
+asyncio.run(serve(run, shapes.Shapes(fan_out=fan_out, steps=steps, sleeper=asleep)))
 """
 
 
@@ -65,6 +80,36 @@ def test_a_workflow_that_goes_wrong_is_no_figure(driven: DrivenPeer, tmp_path: P
         driven.throughput(in_flight=2, seconds=0.05)
     (tmp_path / file).unlink()
     assert driven.throughput(in_flight=2, seconds=0.05).runs >= 2
+
+
+def test_a_shape_is_measured_from_its_submission_on(driven: DrivenPeer) -> None:
+    (took,) = driven.shape("fan_out", 10, seconds=1).seconds
+    *steps, end = driven.shape("one_run", 10, seconds=1).seconds
+    assert took >= 0
+    assert [*steps, end] == sorted([*steps, end])
+    assert len(steps) == 10
+    assert len(driven.shape("many_runs", 10, seconds=1).seconds) == 10
+
+
+def test_sleepers_are_due_within_one_second_and_are_never_early(driven: DrivenPeer) -> None:
+    late = driven.shape("sleepers", 40, seconds=5).seconds
+    assert len(late) == 40
+    assert all(seconds >= 0 for seconds in late)
+
+
+@pytest.mark.parametrize("shape", ["fan_out", "one_run", "many_runs"])
+def test_a_shape_that_is_not_whole_is_no_figure(driven: DrivenPeer, tmp_path: Path, shape: str) -> None:
+    (tmp_path / "forget").touch()
+    with pytest.raises(Unavailable, match=r"10 children have returned 44|not the 10? steps"):
+        driven.shape(shape, 10, seconds=1)
+
+
+def test_a_shape_that_a_system_has_not_is_not_measured(tmp_path: Path) -> None:
+    (tmp_path / "sleepless").touch()
+    with process("client", [sys.executable, "-c", CLIENT], tmp_path, piped=True) as child:
+        wait_ready(child)
+        with pytest.raises(Unavailable, match="not measured of this system"):
+            DrivenPeer(child, child, [], lambda: 0).shape("sleepers", 10, seconds=1)
 
 
 def test_a_client_that_ends_is_told_of_with_what_it_said_last(driven: DrivenPeer, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""What runs in the peers' own environments: workers and clients. They import nothing of Dormice."""
+"""What runs in the peers' own environments: workers and clients. But for our own, they import nothing of Dormice."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from bench.peers.programs.steps import STEPS, Step, step
+from bench.peers.programs import dormice_flows
+from bench.peers.programs.dormice_flows import one_step
+from bench.peers.programs.steps import STEPS, Step
 from dormice.workflows import Context, Worker, workflow
-
-
-async def one_step(number: int) -> Step:
-    return step(number)
 
 
 @workflow
@@ -18,7 +16,7 @@ async def three_steps(ctx: Context) -> list[Step]:
 
 
 async def main() -> None:
-    await Worker([three_steps], max_concurrent=64).run()
+    await Worker([three_steps, *dormice_flows.ALL], max_concurrent=64).run()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from bench.peers.programs.shapes import Shapes, measure
 from bench.peers.programs.steps import STEPS, Step
 
 Run = Callable[[], Awaitable[Sequence[Step]]]
@@ -17,23 +18,26 @@ Run = Callable[[], Awaitable[Sequence[Step]]]
 
 DRAIN_SECONDS = 60.0
 """How long the last workflows may take after no more are submitted."""
+_NONE = Shapes()
 
 
-async def serve(run: Run) -> None:
+async def serve(run: Run, shapes: Shapes = _NONE) -> None:
     """Say that we are ready, then do what is asked until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
     print(json.dumps({"ready": True}), file=answers, flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         try:
-            answer = await _do(run, json.loads(line))
+            answer = await _do(run, shapes, json.loads(line))
         except Exception as error:  # noqa: BLE001 - whoever asked is told, and decides
             answer = {"error": _said(error)}
         print(json.dumps(answer), file=answers, flush=True)
 
 
-async def _do(run: Run, order: dict[str, Any]) -> dict[str, Any]:
+async def _do(run: Run, shapes: Shapes, order: dict[str, Any]) -> dict[str, Any]:
     async with asyncio.timeout(order["seconds"] + DRAIN_SECONDS):
+        if order["do"] == "shape":
+            return {"seconds": await measure(shapes, order["name"], order["amount"])}
         if order["do"] == "throughput":
             return await _throughput(run, order["in_flight"], order["seconds"])
         return await _latencies(run, order["rate"], order["seconds"])

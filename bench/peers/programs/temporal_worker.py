@@ -29,9 +29,40 @@ class ThreeSteps:
         return [await workflow.execute_activity(run_step, number, start_to_close_timeout=TIMEOUT) for number in STEPS]
 
 
+@workflow.defn
+class Child:
+    @workflow.run
+    async def run(self, number: int) -> int:
+        return number
+
+
+@workflow.defn
+class FanOut:
+    @workflow.run
+    async def run(self, children: int) -> int:
+        return sum(await asyncio.gather(*(workflow.execute_child_workflow(Child.run, n) for n in range(children))))
+
+
+@workflow.defn
+class Steps:
+    @workflow.run
+    async def run(self, count: int) -> list[Step]:
+        return [await workflow.execute_activity(run_step, n, start_to_close_timeout=TIMEOUT) for n in range(count)]
+
+
+@workflow.defn
+class Sleeper:
+    @workflow.run
+    async def run(self, due: float) -> float:
+        await workflow.sleep(max(0.001, due - workflow.now().timestamp()))
+        return workflow.now().timestamp()
+
+
 async def main() -> None:
     client = await Client.connect(sys.argv[1])
-    await Worker(client, task_queue=QUEUE, workflows=[ThreeSteps], activities=[run_step]).run()
+    await Worker(
+        client, task_queue=QUEUE, workflows=[ThreeSteps, Child, FanOut, Steps, Sleeper], activities=[run_step]
+    ).run()
 
 
 if __name__ == "__main__":
