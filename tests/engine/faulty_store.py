@@ -63,14 +63,14 @@ class Faults:
     async def around(self, name: str, work: Callable[[], Awaitable[Any]]) -> Any:
         """Do one operation as it is to go."""
         self.calls[name] += 1
+        if (gate := self._held.get(name)) is not None:
+            self._reached[name].set()
+            await gate.wait()
         if self._down():
             raise StoreUnavailable("the disk is full, says the test")
         if self._failing[name]:
             self._failing[name] -= 1
             raise StoreUnavailable(f"{name} fails, says the test")
-        if (gate := self._held.get(name)) is not None:
-            self._reached[name].set()
-            await gate.wait()
         answer = await work()
         if (gate := self._gates.get(name)) is not None:
             self._reached[name].set()

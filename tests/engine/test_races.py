@@ -122,6 +122,26 @@ async def test_what_is_heard_late_of_an_execution_that_has_ended_is_old(
         assert now.state is ExecutionState.EXPIRED
 
 
+async def test_an_execution_that_is_cancelled_while_its_claim_fails_stays_cancelled(
+    tmp_path: Path, clock: MovedClock, faults: Faults
+) -> None:
+    async with serving(tmp_path, clock, Limits(running_per_machine=1), faults.wrap) as server:
+        node = await server.node()
+        machine, _ = await server.machine(node)
+        await server.execute(machine)
+        second = await server.execute(machine)
+        async with faults.held("claim") as claiming:
+            node.exited(await node.hear(wire.StartExecution))
+            await claiming.wait()
+            asked = await server.engine.executions.cancel(server.caller, machine.id, second)
+            assert asked.state is ExecutionState.CANCELLED
+            faults.fail("claim", 1_000)  # and as often as it is tried again
+        for _ in range(20):
+            await others_run()
+        now = await server.engine.executions.get(server.caller, machine.id, second)
+        assert now.state is ExecutionState.CANCELLED
+
+
 async def _claimed(server: Server, machine_id: str, execution_id: str) -> bool:
     return (await server.engine.executions.get(server.caller, machine_id, execution_id)).boot_id is not None
 

@@ -83,6 +83,9 @@ class LiveMachine:
 
     def refresh(self, execution: Execution) -> None:
         """Take in a newer row of an execution that is still open; one that has ended meanwhile stays gone."""
+        if execution.terminal:
+            self.drop(execution.id)  # also one that is nowhere, because it is just being claimed
+            return
         current = self.find(execution.id)
         if current is not None and current.last_sequence <= execution.last_sequence:
             self.place(execution)

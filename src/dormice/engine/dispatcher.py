@@ -158,7 +158,8 @@ class Dispatcher:
             failures = [answer for answer in answers if isinstance(answer, BaseException)]
             if failures:
                 for execution, answer in reversed(list(zip(batch, answers, strict=True))):
-                    if isinstance(answer, BaseException) and live.find(execution.id) is None:
+                    known = live.find(execution.id) is not None or execution.id in live.ended
+                    if isinstance(answer, BaseException) and not known:
                         live.queue[execution.id] = execution
                         live.queue.move_to_end(execution.id, last=False)
                 raise failures[0]
