@@ -118,10 +118,15 @@ class ModelWorkers:
         task = Task(run_id, workflow_id, lane, given["retry_count"], iter_calls(lambda: None))
         task.calls = self._calls(worker, task, given)
         worker.tasks[run_id] = task
-        together = sum(other.lane == lane for one in self.workers if not one.silent for other in one.tasks.values())
+        heard = [one for one in self.workers if not one.silent and self._is_known(one)]
+        together = sum(other.lane == lane for one in heard for other in one.tasks.values())
         limit = LIMITS[workflow_id]
         if limit is not None and together > limit:
             self.truth.violations.append(f"{together} runs of {lane} at once, and {limit} are allowed")
+
+    def _is_known(self, worker: ModelWorker) -> bool:
+        """Whether the server has not lost it; one that it has lost goes on with what it had until it is told so."""
+        return bool(worker.id) and self.server.runs.workers.find(self.server.project, worker.id) is not None
 
     # What workers do
 
@@ -207,9 +212,10 @@ class ModelWorkers:
     async def _step(self, worker: ModelWorker, task: Task, key: str) -> AsyncIterator[None]:
         if await self._known(worker, task, key):
             return
-        yield
         if (task.run_id, key) in self.truth.recorded:
             self.truth.violations.append(f"step {key} of {task.run_id} is recorded and was run again")
+        yield
+        # Whoever has lost the run meanwhile cannot know: what it was told was true. The wire has no fence to stop it by.
         self.truth.ran[task.run_id, key] += 1
         step = Step(step_key=key, outputs=b"1", completed_at=self.server.store_now())
         attempts, project = self.server.runs.attempts, self.server.project
