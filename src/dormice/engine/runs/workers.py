@@ -177,9 +177,11 @@ class Workers:
         live.online = False
         if live.channel is not None:
             live.channel.close()
-        await self._dispatcher.lose(live, held)
+        # First the worker, then its runs: a server that dies in between finds runs whose worker it does not know. The other way round
+        # it would know a worker that has runs which are not its any more, and give it them again.
         await self._store.remove_worker(live.worker.id)
         reached(CrashPoint.WORKER_FORGOTTEN)
+        await self._dispatcher.lose(live, held)
         await self._dispatcher.lose(live, list(live.held))  # claims that were being written meanwhile
         self._board.workers.pop(live.worker.id, None)
         self._agenda.drop(("worker", live.worker.id))
