@@ -82,6 +82,43 @@ def _workflow() -> str:
     return f"flow-{uuid4().hex}"
 
 
+def published(api: Api, topic: str) -> list[tuple[str, Any]]:
+    """Return the types and data of a topic's events."""
+    found = api.get("/api/v1/events", params={"topic": topic}).raise_for_status().json()["events"]
+    return [(event["event_type"], event["data"]) for event in found]
+
+
+def test_what_is_reported_again_is_neither_published_nor_asked_again(api: Api, workflow: str) -> None:
+    with connected(api, workflow) as worker:
+        run_id = submit(api, workflow)
+        who = {"run_id": run_id, "fence": worker.line()["fence"]}
+        topic = f"workflow/{workflow}/{run_id}"
+
+        def event(name: str, topic: str | None = None) -> dict[str, Any]:
+            return {"topic": topic, "event_type": name, "data": {"n": name}}
+
+        step = {"kind": "step", **who, "step_key": "s", "events": [event("a"), event("b", workflow)]}
+        wait = {"step_key": "q", "wait_type": "suspend", "topic": topic, "question": "why?"}
+        suspend = {"kind": "suspend", **who, "waits": [wait]}
+        for item in (step, step, suspend, suspend):
+            assert worker.report(item) == [{"status": "ok"}]
+        assert read(api, run_id, 0)["status"] == "waiting"
+        api.post(f"/api/v1/executions/{run_id}/resume", json={"step_key": "q", "data": 1}).raise_for_status()
+        who["fence"] = worker.line()["fence"]
+        complete = {"kind": "complete", **who, "result": 1, "events": [event("c")]}
+        told = {"kind": "publish", **who, "event": event("d")}
+        answers = worker.report(told, complete, complete)
+        assert [answer["status"] for answer in answers[:2]] == ["ok", "ok"]
+        assert published(api, workflow) == [("b", {"n": "b"})]
+        assert published(api, topic) == [
+            ("a", {"n": "a"}),
+            ("suspend_q", "why?"),
+            ("resume_q", 1),
+            ("d", {"n": "d"}),
+            ("c", {"n": "c"}),
+        ]
+
+
 def test_a_run_comes_with_all_that_is_known_of_it(api: Api, workflow: str) -> None:
     with connected(api, workflow) as worker:
         run_id = submit(api, workflow, session_id="s", user_id="u", initial_state={"a": 1})
@@ -130,7 +167,8 @@ def test_what_a_worker_reports_of_a_run_that_it_has_lost_changes_nothing(api: Ap
         )
         assert second.line()["fence"] == 2
         late: list[dict[str, Any]] = [
-            {"kind": "step", "step_key": "late"},
+            {"kind": "step", "step_key": "late", "events": [{"topic": workflow}]},
+            {"kind": "publish", "event": {"topic": workflow}},
             {"kind": "suspend", "waits": [{"step_key": "w", "wait_type": "time", "delay_ms": 0}]},
             {"kind": "suspend", "children": [{"step_key": "c", "workflow_id": workflow}]},
             {"kind": "complete", "result": "late"},
@@ -145,6 +183,7 @@ def test_what_a_worker_reports_of_a_run_that_it_has_lost_changes_nothing(api: Ap
             assert not first.known
         assert read(api, run_id, 0) == before
         assert api.get(f"/internal/executions/{run_id}/steps").json() == {"steps": []}
+        assert published(api, workflow) == []
 
 
 def test_a_worker_that_comes_again_goes_on_with_its_runs(api: Api, workflow: str) -> None:
@@ -215,6 +254,19 @@ def test_no_more_runs_are_sent_than_a_worker_takes(api: Api, workflow: str) -> N
         (
             {"kind": "suspend", "waits": [{"step_key": "x", "wait_type": "event"}]},
             "topic is required for an event, and for nothing else",
+        ),
+        (
+            {"kind": "suspend", "waits": [{"step_key": "x", "wait_type": "event", "topic": "t", "question": 1}]},
+            "question is for wait_type suspend only",
+        ),
+        ({"kind": "publish", "event": {"topic": ""}}, "topic must have from 1 to 1024 characters (topic_chars)"),
+        (
+            {"kind": "step", "step_key": "x", "events": [{"topic": "x" * 1025}]},
+            "topic must have from 1 to 1024 characters (topic_chars)",
+        ),
+        (
+            {"kind": "step", "step_key": "x", "events": [{}] * 10_001},
+            "events must have at most 10000 entries (events_per_request)",
         ),
         (
             {"kind": "suspend", "waits": [{"step_key": "x", "wait_type": "time", "delay_ms": -1}]},

@@ -94,6 +94,8 @@ class Moved(Struct, frozen=True, kw_only=True):
 
     run: Run
     changed: Sequence[Run] = ()
+    told: Told | None = None
+    """What was published with it."""
 
 
 class Refused(Struct, frozen=True, kw_only=True):
@@ -130,6 +132,8 @@ class NewWait(Struct, frozen=True, kw_only=True):
     due_at: Micros | None = None
     topic: str | None = None
     event_type: str | None = None
+    question: Json | None = None
+    """What is asked, by an event `suspend_…` of the topic, when the wait begins."""
 
 
 class Suspended(Struct, frozen=True, kw_only=True):
@@ -139,6 +143,8 @@ class Suspended(Struct, frozen=True, kw_only=True):
     changed: Sequence[Run]
     dues: Sequence[Due]
     """The waits that end at a moment."""
+    told: Told | None = None
+    """The questions that were asked with it."""
 
 
 class Waited(Moved, frozen=True, kw_only=True):
@@ -174,13 +180,28 @@ class NewEvent(Struct, frozen=True, kw_only=True):
     attempt_number: int | None = None
 
 
+class Publication(Struct, frozen=True, kw_only=True):
+    """An event that is published with a change of a run."""
+
+    topic: str
+    event: NewEvent
+
+
+class Told(Struct, frozen=True, kw_only=True):
+    """Events that were published."""
+
+    topics: Sequence[str]
+    """One for each event."""
+    ended: Sequence[tuple[str, str]]
+    """The waits that were for them: run and step key."""
+
+
 class Published(Struct, frozen=True, kw_only=True):
     """The events with their sequences, and the runs that they resumed."""
 
     events: Sequence[Event]
     changed: Sequence[Run]
-    ended: Sequence[tuple[str, str]]
-    """The waits that were for them: run and step key."""
+    told: Told
 
 
 class CommandBegun(Struct, frozen=True, kw_only=True):
@@ -276,8 +297,10 @@ class RunStore(Protocol):
         """Put a run that a worker has back into its queue. A crash counts, and one more than `most_crashes` fails it."""
         ...
 
-    async def complete(self, run_id: str, attempt: Attempt, result: RunResult, *, now: Micros) -> Moved | Refused:
-        """End a run well. Repeated by the same worker: unchanged."""
+    async def complete(
+        self, run_id: str, attempt: Attempt, result: RunResult, publications: Sequence[Publication] = (), *, now: Micros
+    ) -> Moved | Refused:
+        """End a run well, and publish. Repeated by the same worker: unchanged."""
         ...
 
     async def fail(
@@ -302,8 +325,13 @@ class RunStore(Protocol):
         """What ran of it has ended. With `by`, also when nobody has asked for its end: all below it is asked to end then."""
         ...
 
-    async def put_step(self, project_id: str, run_id: str, attempt: Attempt, step: Step) -> Moved | Refused:
-        """Record a step. Refused when the run has ended or its end was asked for."""
+    async def put_step(
+        self, project_id: str, run_id: str, attempt: Attempt, step: Step, publications: Sequence[Publication] = ()
+    ) -> Moved | Refused:
+        """Record a step, and publish; one that publishes and is known already changes nothing.
+
+        Refused when the run has ended or its end was asked for.
+        """
         ...
 
     async def step(self, run: Run, step_key: str) -> Step | None:
@@ -323,7 +351,8 @@ class RunStore(Protocol):
     ) -> Suspended | Refused:
         """Have a run wait for all of this together: children, which are made unless their step has some already, moments, events.
 
-        It goes on once the last of them has ended. An event is found if it came since the run was made.
+        It goes on once the last of them has ended. An event is found if it came since the run was made. A question is asked if its wait
+        is new.
         """
         ...
 

@@ -13,6 +13,7 @@ from dormice.workflows.definition import Workflow
 from dormice.workflows.errors import LetGo, NonRetryable
 from dormice.workflows.journal import Journal
 from dormice.workflows.lease import Lease
+from dormice.workflows.lifecycle import LifecycleEvents
 from dormice.workflows.link import LinkFailed
 from dormice.workflows.messages import (
     Abandoned,
@@ -25,6 +26,7 @@ from dormice.workflows.messages import (
     Report,
     StepDone,
     Suspended,
+    Told,
 )
 from dormice.workflows.reporter import Reporter
 
@@ -61,7 +63,8 @@ class Attempt:
         self._reporter = reporter
         self._lease = lease
         self._journal = Journal(assignment.steps)
-        self._context = Context(assignment, self._journal, self, threads)
+        self._lifecycle = LifecycleEvents(assignment) if workflow is not None and workflow.events else None
+        self._context = Context(assignment, self._journal, self, threads, self._lifecycle)
         self._task: asyncio.Task[object] | None = None
         """While the function is run."""
         self._stop: Stop | None = None
@@ -85,8 +88,6 @@ class Attempt:
         """Run the function and report what came of it."""
         try:
             report = await self._outcome()
-            if isinstance(report, Suspended) and self._journal.questions:
-                report = await self._ask(report)
             if isinstance(report, Suspended) and self._journal.commands:
                 report = await self._begin_commands(report)
             while report is not None and self._stop is not Stop.LOST:
@@ -94,15 +95,6 @@ class Attempt:
                 report = self._after(report, answer)
         finally:
             self.ended.set()
-
-    async def _ask(self, report: Suspended) -> Report:
-        """Publish what the run asks, before it waits for the answers."""
-        for question in self._journal.questions:
-            try:
-                await self._reporter.publish(question)
-            except LinkFailed as failure:
-                return self._failed(f"it could not be asked: {failure}", retryable=False)
-        return report
 
     async def _begin_commands(self, report: Suspended) -> Report | None:
         """Have the commands run that the run waits for; those that cannot be begun are steps that have failed."""
@@ -141,6 +133,14 @@ class Attempt:
             return self._failed(answer.message, retryable=False)
         return None
 
+    def tell(self, report: StepDone | Told) -> None:
+        """Have something reported, and wait for nothing."""
+        self._reporter.put(report).add_done_callback(self._told)
+
+    def _told(self, answer: asyncio.Future[Answer]) -> None:
+        if not answer.cancelled() and answer.result().status == "error":
+            log.error("run %s: what it told is refused: %s", self.run_id, answer.result().message)
+
     async def record(self, step: StepDone) -> None:
         """Return once the server has a step."""
         if self._stop is Stop.LOST or not self._lease.held:
@@ -176,6 +176,8 @@ class Attempt:
         return await self._report_of(result, failure)
 
     async def _call(self, workflow: Workflow[object, object]) -> object:
+        if self._lifecycle is not None and (start := self._lifecycle.start()) is not None:
+            self.tell(start)
         if not workflow.takes_payload:
             return await workflow.function(self._context)
         payload = documents.decode(self._assignment.payload, workflow.payload_type, "the payload")
@@ -206,7 +208,8 @@ class Attempt:
             document = documents.encode(result, f"the result of {self._assignment.workflow_id}")
         except NonRetryable as error:
             return self._failed(str(error), retryable=False)
-        return Completed(run_id=self.run_id, fence=self.fence, result=document)
+        events = () if self._lifecycle is None else self._lifecycle.finish(document)
+        return Completed(run_id=self.run_id, fence=self.fence, result=document, events=events)
 
     def _failed(self, error: str, *, retryable: bool) -> Failed:
         return Failed(run_id=self.run_id, fence=self.fence, error=error, retryable=retryable)

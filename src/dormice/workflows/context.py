@@ -16,7 +16,7 @@ from dormice.client.argv import as_argv
 from dormice.workflows import documents, steps
 from dormice.workflows.errors import ChildFailed, EventTimeout, LetGo, NonDeterministic, StepFailed
 from dormice.workflows.journal import Journal
-from dormice.workflows.messages import Assignment, Child, Command, NewEvent, Publication, Step, StepDone, Wait
+from dormice.workflows.messages import Assignment, Child, Command, NewEvent, Step, StepDone, Told, Wait
 from dormice.workflows.records import CommandResult
 from dormice.workflows.steps import Retry
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from dormice.workflows.definition import Workflow
+    from dormice.workflows.lifecycle import LifecycleEvents
 
 T = TypeVar("T")
 T1 = TypeVar("T1")
@@ -52,6 +53,10 @@ class Recorder(Protocol):
         """Return once the step is recorded. Raises LetGo, CancelledError, NonRetryable."""
         ...
 
+    def tell(self, report: Told) -> None:
+        """Have something told of the run, now, and wait for nothing."""
+        ...
+
 
 class Context:
     """One attempt of one run.
@@ -61,11 +66,19 @@ class Context:
     the world) belongs into steps. Each step has a key of its own, which is the same in each attempt.
     """
 
-    def __init__(self, assignment: Assignment, journal: Journal, recorder: Recorder, threads: Executor) -> None:
+    def __init__(
+        self,
+        assignment: Assignment,
+        journal: Journal,
+        recorder: Recorder,
+        threads: Executor,
+        lifecycle: LifecycleEvents | None = None,
+    ) -> None:
         self._assignment = assignment
         self._journal = journal
         self._recorder = recorder
         self._threads = threads
+        self._lifecycle = lifecycle
         self._names: set[str] = set()
         self.run_id = assignment.run_id
         self.workflow_id = assignment.workflow_id
@@ -126,6 +139,8 @@ class Context:
             return documents.decode(recorded.outputs, wanted, f"the recorded result of step {key!r}")
         with self._journal.running():
             done = StepDone(run_id=self.run_id, fence=self._assignment.fence, step_key=key)
+            if self._lifecycle is not None:
+                self._recorder.tell(self._lifecycle.step_start(key, function, retry))
             try:
                 result = await steps.run(function, arguments, retry, self._threads)
                 done.outputs = documents.encode(result, f"the result of step {key!r}")
@@ -134,6 +149,8 @@ class Context:
                 done.error = {"message": message}
                 await self._recorder.record(done)
                 raise StepFailed(key, message) from error
+            if self._lifecycle is not None:
+                done.events = self._lifecycle.step_finish(key, done.outputs)
             await self._recorder.record(done)
         return documents.decode(done.outputs, wanted, f"the result of step {key!r}")
 
@@ -174,20 +191,36 @@ class Context:
 
         `data` is what they are asked. They answer on the server's page `/approve/{root_id}/{key}`, or by
         `dormice runs resume`; the first answer counts. `data` may have a `_form`, which is what the page shows: a `title`, a `description`,
-        and `fields` with a `key` and a `type` each. If the worker dies just then, it is asked twice. Raises EventTimeout when no answer
-        comes within `timeout` seconds.
+        and `fields` with a `key` and a `type` each. It is asked once, whatever dies meanwhile. Raises EventTimeout when no answer comes
+        within `timeout` seconds.
         """
         recorded = self._journal.begin(key)
         if recorded is None:
-            topic = f"workflow/{self.root_workflow_id}/{self.root_id}"
-            event = NewEvent(event_type=f"suspend_{key}", data=documents.encode(data, f"the question of {key!r}"))
-            self._journal.questions.append(Publication(topic=topic, execution_id=self.run_id, events=[event]))
-            delay_ms = None if timeout is None else round(timeout * 1000)
-            raise self._journal.wait_for(Wait(step_key=key, wait_type="suspend", topic=topic, delay_ms=delay_ms))
+            wait = Wait(step_key=key, wait_type="suspend", topic=self._assignment.topic)
+            wait.question = documents.encode(data, f"the question of {key!r}")
+            wait.delay_ms = None if timeout is None else round(timeout * 1000)
+            raise self._journal.wait_for(wait)
         if recorded.failed:
             raise EventTimeout(key)
         answer = documents.decode(recorded.outputs, _Event, f"the answer to {key!r}").data
         return documents.decode(answer, returns, f"the answer to {key!r}")
+
+    async def publish(self, key: str, topic: str | None, data: object = None, *, event_type: str | None = None) -> None:
+        """Publish an event, once, whatever dies meanwhile: it is a step. Who waits for one of the topic goes on.
+
+        `topic` None is that of the run's tree, `workflow/{root_workflow_id}/{root_id}`, which `dormice runs events` shows.
+        """
+        recorded = self._journal.begin(key)
+        if recorded is not None:
+            _raise_failure(recorded)
+            return
+        with self._journal.running():
+            event = NewEvent(
+                topic=topic, event_type=event_type, data=documents.encode(data, f"the data of event {key!r}")
+            )
+            await self._recorder.record(
+                StepDone(run_id=self.run_id, fence=self._assignment.fence, step_key=key, events=[event])
+            )
 
     @overload
     async def child(

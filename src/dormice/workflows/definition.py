@@ -36,6 +36,7 @@ class Workflow(Generic[P, R]):
         timeout: float | None = None,
         schedule: Schedule | str | None = None,
         trigger: Trigger | str | None = None,
+        events: bool = False,
     ) -> None:
         if not inspect.iscoroutinefunction(function):
             raise TypeError("a workflow is an async function: async def f(ctx: Context, payload: P) -> R")
@@ -55,6 +56,8 @@ class Workflow(Generic[P, R]):
         """Seconds that a run may be with workers in one attempt; whole seconds are counted."""
         self.schedule = Schedule(schedule) if isinstance(schedule, str) else schedule
         self.trigger = Trigger(trigger) if isinstance(trigger, str) else trigger
+        self.events = events
+        """Whether its runs tell of their life by events."""
         self.takes_payload = len(positional) == 2
         hints = documents.hints(function)
         self.payload_type: Any = hints.get(positional[1].name, Any) if self.takes_payload else None
@@ -95,6 +98,7 @@ def workflow(
     timeout: float | None = None,
     schedule: Schedule | str | None = None,
     trigger: Trigger | str | None = None,
+    events: bool = False,
 ) -> _Decorator: ...
 def workflow(
     function: Callable[..., Awaitable[Any]] | None = None, /, **options: Any
@@ -103,7 +107,7 @@ def workflow(
 
     `id` is the function's name unless it is given, and what runs are started by. `queue` is the workflow's own, without a
     limit, unless it is given. `timeout` bounds each attempt, in seconds. With a `schedule` (or its cron expression) or a `trigger` (or its
-    topic), a worker has the server start runs by itself.
+    topic), a worker has the server start runs by itself. With `events`, runs publish what they do on their topic, as `dormice runs events` shows it.
     """
     decorator = _Decorator(options)
     return decorator if function is None else Workflow(function, **options)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from dormice.workflows.errors import LetGo, NonDeterministic
-from dormice.workflows.messages import Child, Command, Publication, Step, Wait
+from dormice.workflows.messages import Child, Command, Step, Wait
 
 
 class Journal:
@@ -21,8 +21,6 @@ class Journal:
         self.children: list[Child] = []
         self.waits: list[Wait] = []
         self.commands: list[Command] = []
-        self.questions: list[Publication] = []
-        """Asked before the run waits for the answers."""
         self.closed = False
         """Nothing may begin any more: the function is to unwind."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 NULL = Raw(b"null")
 
@@ -51,12 +51,33 @@ class Assignment(Struct, kw_only=True, tag_field="type", tag="run"):
     initial_state: Raw = NULL
     steps: Sequence[Step] = ()
 
+    @property
+    def topic(self) -> str:
+        """Where the tree of the run publishes."""
+        return f"workflow/{self.root_workflow_id}/{self.root_id}"
+
 
 class Cancel(Struct, kw_only=True, tag_field="type", tag="cancel"):
     """A run that this worker is to end."""
 
     run_id: str
     fence: int
+
+
+class NewEvent(Struct, kw_only=True, omit_defaults=True):
+    """An event to be published, on the topic of the run's tree if it names none."""
+
+    topic: str | None = None
+    event_type: str | None = None
+    data: Raw
+
+
+class Told(Struct, kw_only=True, tag_field="kind", tag="publish"):
+    """What is to be known of a run, and is not recorded."""
+
+    run_id: str
+    fence: int
+    event: NewEvent
 
 
 class StepDone(Struct, kw_only=True, tag_field="kind", tag="step", omit_defaults=True):
@@ -67,6 +88,7 @@ class StepDone(Struct, kw_only=True, tag_field="kind", tag="step", omit_defaults
     step_key: str
     outputs: Raw | None = None
     error: Mapping[str, str] | None = None
+    events: Sequence[NewEvent] = ()
 
 
 class Child(Struct, kw_only=True, omit_defaults=True):
@@ -89,21 +111,8 @@ class Wait(Struct, kw_only=True, omit_defaults=True):
     wait_type: str
     delay_ms: int | None = None
     topic: str | None = None
-
-
-class NewEvent(Struct, kw_only=True):
-    """An event of a run."""
-
-    event_type: str
-    data: Raw
-
-
-class Publication(Struct, kw_only=True):
-    """Events of a run, to be published."""
-
-    topic: str
-    execution_id: str
-    events: Sequence[NewEvent]
+    question: Raw | UnsetType = UNSET
+    """What is asked when the wait begins, if people are to answer."""
 
 
 class Command(Struct, kw_only=True):
@@ -125,12 +134,13 @@ class Suspended(Struct, kw_only=True, tag_field="kind", tag="suspend"):
     waits: Sequence[Wait]
 
 
-class Completed(Struct, kw_only=True, tag_field="kind", tag="complete"):
+class Completed(Struct, kw_only=True, tag_field="kind", tag="complete", omit_defaults=True):
     """A run has ended well."""
 
     run_id: str
     fence: int
     result: Raw
+    events: Sequence[NewEvent] = ()
 
 
 class Failed(Struct, kw_only=True, tag_field="kind", tag="fail"):
@@ -156,7 +166,7 @@ class Abandoned(Struct, kw_only=True, tag_field="kind", tag="abandoned"):
     fence: int
 
 
-Report = StepDone | Suspended | Completed | Failed | Ended | Abandoned
+Report = StepDone | Told | Suspended | Completed | Failed | Ended | Abandoned
 
 
 class Answer(Struct, kw_only=True):

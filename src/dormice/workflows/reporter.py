@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -17,7 +16,7 @@ from msgspec import structs
 from dormice.workflows import messages
 from dormice.workflows.lease import Lease
 from dormice.workflows.link import Link, LinkFailed
-from dormice.workflows.messages import Answer, Command, Publication, Report
+from dormice.workflows.messages import Answer, Command, Report
 
 log = logging.getLogger("dormice.workflows")
 
@@ -61,18 +60,12 @@ class Reporter:
     async def begin_command(self, run_id: str, command: Command) -> None:
         """Have a command run that a run waits for. Raises LinkFailed with a status when it is refused."""
         path = f"/internal/executions/{run_id}/commands"
-        await self._repeat(path, lambda: structs.replace(command, worker_id=self.worker_id))
 
-    async def publish(self, events: Publication) -> None:
-        """Publish events of a run, twice if the answer was lost. Raises LinkFailed with a status when they are refused."""
-        await self._repeat("/api/v1/events/publish", lambda: events)
-
-    async def _repeat(self, path: str, body: Callable[[], msgspec.Struct]) -> None:
-        """Send a request until it is answered. Raises LinkFailed with a status when it is refused."""
         pause = FIRST_PAUSE
         while True:
             try:
-                await self._link.ask(path, messages.encode(body()), ANSWER_SECONDS)
+                body = messages.encode(structs.replace(command, worker_id=self.worker_id))
+                await self._link.ask(path, body, ANSWER_SECONDS)
             except LinkFailed as failure:
                 if failure.status and failure.status not in _PASSING:
                     raise

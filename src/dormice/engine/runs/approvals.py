@@ -71,7 +71,7 @@ class Approvals:
             if done.answered:
                 raise Conflict("it has been answered already: the first answer counts")
             raise Conflict("no answer is waited for at this step: it was never asked for, or its time is over")
-        self._events.published(project, run.topic, done)
+        self._events.published(project, done.changed, done.told)
 
     async def _root(self, root_id: str) -> tuple[Run, Project]:
         identity = uuid_of(root_id, "path.execution_id")

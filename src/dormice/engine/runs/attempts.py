@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dormice.crash_points import CrashPoint, reached
 from dormice.domain.errors import Conflict, Invalid, NotFound
 from dormice.domain.run import HELD, CancelledBy, Json, Run, RunState, Step
@@ -16,7 +18,7 @@ from dormice.engine.runs.runs import Runs
 from dormice.engine.runs.waits import Waits
 from dormice.engine.tasks import Tasks
 from dormice.store.projects import Project
-from dormice.store.workflows import Attempt, Moved, NewWait, Refused, RunResult, RunStore
+from dormice.store.workflows import Attempt, Moved, NewWait, Publication, Refused, RunResult, RunStore
 
 _STOPPING_US = 2_000_000
 _EARLY_US = 1_000_000
@@ -89,12 +91,14 @@ class Attempts:
     async def _complete(self, run: Run, attempt: Attempt, result: RunResult) -> None:
         self._settle(await self.end(run, attempt, result))
 
-    async def end(self, run: Run, attempt: Attempt, result: RunResult) -> Moved | Refused:
-        """Record that a run was completed. It has failed for good if its result does not fit the workflow's output_schema."""
+    async def end(
+        self, run: Run, attempt: Attempt, result: RunResult, publications: Sequence[Publication] = ()
+    ) -> Moved | Refused:
+        """Record that a run was completed, and publish. It has failed for good if its result does not fit the workflow's output_schema."""
         now = self._clock.now()
         fault = fault_of_result(self._offer(run), result.result)
         if fault is None:
-            return await self._store.complete(run.id, attempt, result, now=now)
+            return await self._store.complete(run.id, attempt, result, publications, now=now)
         return await self._store.fail(
             run.id, attempt, fault, retryable=False, not_before=0, final_state=result.final_state, now=now
         )

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from uuid import uuid4
 
+from msgspec import UNSET
+
+from dormice.crash_points import CrashPoint, reached
 from dormice.domain import documents
 from dormice.domain.errors import Conflict, Invalid, NotFound
 from dormice.domain.limits import Limits
@@ -15,6 +19,7 @@ from dormice.engine.runs.attempts import Attempts
 from dormice.engine.runs.board import RunBoard
 from dormice.engine.runs.checks import check_order, check_step_key, check_topic
 from dormice.engine.runs.dispatcher import RunDispatcher
+from dormice.engine.runs.events import EventOrder, Events
 from dormice.engine.runs.ledger import Ledger
 from dormice.engine.runs.orders import RunOrder, Submission
 from dormice.engine.runs.pull import Presence
@@ -24,7 +29,7 @@ from dormice.engine.runs.waits import Waits
 from dormice.engine.runs.workers import Workers
 from dormice.engine.tasks import Tasks
 from dormice.store.projects import Project
-from dormice.store.workflows import Attempt, Moved, NewRun, NewWait, Refused, RunResult, RunStore
+from dormice.store.workflows import Attempt, Moved, NewEvent, NewRun, NewWait, Publication, Refused, RunResult, RunStore
 
 _KINDS = {kind.value: kind for kind in (WaitKind.TIME, WaitKind.EVENT, WaitKind.SUSPEND)}
 _MOST_DELAY_MS = 100 * 366 * 24 * 3600 * 1000
@@ -43,6 +48,7 @@ class Batches:
         attempts: Attempts,
         runs: Runs,
         waits: Waits,
+        events: Events,
         workers: Workers,
         tasks: Tasks,
         clock: Clock,
@@ -55,6 +61,7 @@ class Batches:
         self._attempts = attempts
         self._runs = runs
         self._waits = waits
+        self._events = events
         self._workers = workers
         self._tasks = tasks
         self._clock = clock
@@ -86,9 +93,11 @@ class Batches:
         try:
             match item:
                 case reports.StepReport():
-                    return await self._step(run, attempt, item)
+                    return await self._step(project, run, attempt, item)
+                case reports.PublishReport():
+                    await self._publish(project, run, item)
                 case reports.CompleteReport():
-                    return await self._complete(run, attempt, item)
+                    return await self._complete(project, run, attempt, item)
                 case reports.SuspendReport():
                     return await self._suspend(project, run, attempt, item)
                 case reports.FailReport():
@@ -106,7 +115,12 @@ class Batches:
             return Answer(status=Verdict.ERROR, message=error.message)
         return OK
 
-    async def _step(self, run: Run, attempt: Attempt, item: reports.StepReport) -> Answer:
+    async def _publish(self, project: Project, run: Run, item: reports.PublishReport) -> None:
+        one = self._publication(run, item.event)
+        event = EventOrder(event_type=one.event.event_type, data=one.event.data, run_id=run.id)
+        await self._events.record(project, one.topic, [event])
+
+    async def _step(self, project: Project, run: Run, attempt: Attempt, item: reports.StepReport) -> Answer:
         check_step_key(item.step_key, self._limits)
         error = documents.json(item.error)
         step = Step(
@@ -116,13 +130,18 @@ class Batches:
             success=error is None,
             completed_at=self._clock.now(),
         )
-        put = await self._store.put_step(run.project_id, run.id, attempt, step)
-        return OK if isinstance(put, Moved) else _refused(put, attempt)
+        put = await self._store.put_step(run.project_id, run.id, attempt, step, self._publications(run, item.events))
+        if isinstance(put, Refused):
+            return _refused(put, attempt)
+        reached(CrashPoint.STEP_COMMITTED)
+        if put.told is not None:
+            self._events.published(project, put.changed, put.told)
+        return OK
 
-    async def _complete(self, run: Run, attempt: Attempt, item: reports.CompleteReport) -> Answer:
+    async def _complete(self, project: Project, run: Run, attempt: Attempt, item: reports.CompleteReport) -> Answer:
         result = RunResult(result=bytes(item.result), final_state=documents.json(item.final_state))
-        done = await self._attempts.end(run, attempt, result)
-        self._ledger.apply(done.changed)
+        done = await self._attempts.end(run, attempt, result, self._publications(run, item.events))
+        self._events.published(project, done.changed, done.told if isinstance(done, Moved) else None)
         return OK if isinstance(done, Moved) else _refused(done, attempt)
 
     async def _suspend(self, project: Project, run: Run, attempt: Attempt, item: reports.SuspendReport) -> Answer:
@@ -135,8 +154,9 @@ class Batches:
         done = await self._store.suspend(run.id, attempt, children, waits, now=self._clock.now())
         if isinstance(done, Refused):
             return _refused(done, attempt)
+        reached(CrashPoint.WAIT_COMMITTED)
         self._runs.know_queues(children)
-        self._ledger.apply(done.changed)
+        self._events.published(project, done.changed, done.told)
         kinds = {child.step_key: WaitKind.RUN for child in item.children}
         self._ledger.waits_for(run.id, kinds | {wait.step_key: wait.kind for wait in waits})
         for due in done.dues:
@@ -168,6 +188,9 @@ class Batches:
             raise Invalid("topic is required for an event, and for nothing else")
         if order.topic is not None:
             check_topic(order.topic, self._limits, "body.topic")
+        question = None if order.question is UNSET else bytes(order.question)
+        if question is not None and kind is not WaitKind.SUSPEND:
+            raise Invalid("question is for wait_type suspend only")
         if order.delay_ms is None and kind is WaitKind.TIME:
             raise Invalid("delay_ms is required for a wait for time")
         if order.delay_ms is not None and not 0 <= order.delay_ms <= _MOST_DELAY_MS:
@@ -178,7 +201,21 @@ class Batches:
             due_at=None if order.delay_ms is None else self._clock.now() + order.delay_ms * 1000,
             topic=order.topic,
             event_type=f"resume_{order.step_key}" if kind is WaitKind.SUSPEND else None,
+            question=question,
         )
+
+    def _publications(self, run: Run, entries: Sequence[reports.EventReport]) -> Sequence[Publication]:
+        if not entries:
+            return ()
+        if len(entries) > self._limits.events_per_request:
+            raise Invalid(f"events must have at most {self._limits.events_per_request} entries (events_per_request)")
+        return [self._publication(run, entry) for entry in entries]
+
+    def _publication(self, run: Run, entry: reports.EventReport) -> Publication:
+        topic = run.topic if entry.topic is None else entry.topic
+        check_topic(topic, self._limits, "body.topic")
+        event = NewEvent(id=str(uuid4()), event_type=entry.event_type, data=bytes(entry.data), run_id=run.id)
+        return Publication(topic=topic, event=event)
 
 
 def _refused(refused: Refused, attempt: Attempt) -> Answer:

@@ -180,6 +180,7 @@ class RunEngine:
             attempts=self.attempts,
             runs=runs,
             waits=waits,
+            events=self.events,
             workers=self.workers,
             tasks=tasks,
             clock=clock,

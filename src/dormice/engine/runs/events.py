@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from dormice.crash_points import CrashPoint, reached
 from dormice.domain.execution import Micros
-from dormice.domain.run import Event, Json
+from dormice.domain.run import Event, Json, Run
 from dormice.engine.clock import Clock
 from dormice.engine.feed import Feed
 from dormice.engine.observer import Observer
@@ -17,7 +17,7 @@ from dormice.engine.runs.ledger import Ledger
 from dormice.engine.runs.triggers import Triggers
 from dormice.engine.tasks import Tasks
 from dormice.store.projects import Project
-from dormice.store.workflows import EventStore, NewEvent, Published
+from dormice.store.workflows import EventStore, NewEvent, Told
 
 
 class EventOrder(Struct, frozen=True, kw_only=True):
@@ -53,9 +53,10 @@ class Events:
 
     async def publish(self, project: Project, topic: str, orders: Sequence[EventOrder]) -> Sequence[Event]:
         """Record events, in their order, and let go on who waits for them."""
-        return await self._tasks.finish(self._publish(project, topic, orders))
+        return await self._tasks.finish(self.record(project, topic, orders))
 
-    async def _publish(self, project: Project, topic: str, orders: Sequence[EventOrder]) -> Sequence[Event]:
+    async def record(self, project: Project, topic: str, orders: Sequence[EventOrder]) -> Sequence[Event]:
+        """The same, for who is not cancelled: the store is asked at once, before anything that comes after it."""
         news = [
             NewEvent(
                 id=str(uuid4()),
@@ -68,17 +69,21 @@ class Events:
         ]
         published = await self._store.publish(project.id, topic, news, now=self._clock.now())
         reached(CrashPoint.EVENT_PUBLISHED)
-        self.published(project, topic, published)
+        self.published(project, published.changed, published.told)
         return published.events
 
-    def published(self, project: Project, topic: str, published: Published) -> None:
-        """Let go on who waits for what has been committed."""
-        for run_id, step_key in published.ended:
+    def published(self, project: Project, changed: Sequence[Run], told: Told | None) -> None:
+        """Let go on who waits for what has been committed: changes of runs, and events."""
+        if told is None:
+            self._ledger.apply(changed)
+            return
+        for run_id, step_key in told.ended:
             self._ledger.over(run_id, step_key)
-        self._observer.published(len(published.events))
-        self._ledger.apply(published.changed)
-        self._feed.notify(topic_key(project, topic))
-        self._triggers.published(project.id, topic, len(published.events))
+        self._observer.published(len(told.topics))
+        self._ledger.apply(changed)
+        for topic in dict.fromkeys(told.topics):
+            self._feed.notify(topic_key(project, topic))
+            self._triggers.published(project.id, topic, told.topics.count(topic))
 
     async def page(
         self,

@@ -10,6 +10,23 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 from dormice.domain import documents
 
 
+class EventReport(Struct, frozen=True, kw_only=True):
+    """An event that is published together with what is reported."""
+
+    topic: str | None = None
+    """None: the topic of the run's tree."""
+    event_type: str | None = None
+    data: Raw = field(default_factory=documents.nothing)
+
+
+class PublishReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="publish"):
+    """Something is to be known of a run that is not recorded: sent again, it is published again."""
+
+    run_id: str
+    fence: int
+    event: EventReport
+
+
 class StepReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="step"):
     """A step has been run."""
 
@@ -19,6 +36,8 @@ class StepReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="step"
     outputs: Raw = field(default_factory=documents.nothing)
     error: Raw = field(default_factory=documents.nothing)
     """What went wrong, if it failed for good."""
+    events: Sequence[EventReport] = ()
+    """Published with it, unless the step is known already."""
 
 
 class ChildOrder(Struct, frozen=True, kw_only=True):
@@ -44,6 +63,8 @@ class WaitOrder(Struct, frozen=True, kw_only=True):
     delay_ms: int | None = None
     """Ends the wait, from now on: a wait for time well, another one with an error."""
     topic: str | None = None
+    question: Raw | UnsetType = UNSET
+    """With `suspend`: what is asked, by an event `suspend_{step_key}` of the topic, once, when the wait begins."""
 
 
 class SuspendReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="suspend"):
@@ -62,6 +83,8 @@ class CompleteReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="c
     fence: int
     result: Raw = field(default_factory=documents.nothing)
     final_state: Raw = field(default_factory=documents.nothing)
+    events: Sequence[EventReport] = ()
+    """Published with it."""
 
 
 class FailReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="fail"):
@@ -88,7 +111,7 @@ class AbandonedReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="
     fence: int
 
 
-Report = StepReport | SuspendReport | CompleteReport | FailReport | EndedReport | AbandonedReport
+Report = StepReport | PublishReport | SuspendReport | CompleteReport | FailReport | EndedReport | AbandonedReport
 
 
 class Verdict(StrEnum):

@@ -14,7 +14,7 @@ from dormice.store.sqlite import questions, run_rows, run_waits, statements
 from dormice.store.sqlite.reader import SHORT_BYTES, SHORT_ROWS, Reader
 from dormice.store.sqlite.run_unit import RunUnit
 from dormice.store.sqlite.writer import Writer
-from dormice.store.workflows import NewEvent, Published, Question
+from dormice.store.workflows import NewEvent, Publication, Published, Question, Told
 
 _SQL = statements.load("events.sql")
 _WAITS = statements.load("waits.sql")
@@ -60,9 +60,27 @@ class SqliteEvents:
 
 def publish(db: apsw.Connection, project_id: str, topic: str, events: Sequence[NewEvent], now: Micros) -> Published:
     """Record events and give them to those who wait."""
-    made = [_insert(db, project_id, topic, event, now) for event in events]
     unit = RunUnit(db, now)
-    waiting: list[Any] = db.execute(_WAITS["for_topic"], (topic, project_id)).fetchall()
+    made, ended = _publish(unit, project_id, topic, events)
+    told = Told(topics=[topic] * len(made), ended=ended)
+    return Published(events=made, changed=unit.changed, told=told)
+
+
+def publish_with(unit: RunUnit, project_id: str, publications: Sequence[Publication]) -> Told | None:
+    """Publish in the transaction of a change of a run; None when there is nothing to publish."""
+    if not publications:
+        return None
+    ended: list[tuple[str, str]] = []
+    for publication in publications:
+        ended += _publish(unit, project_id, publication.topic, [publication.event])[1]
+    return Told(topics=[publication.topic for publication in publications], ended=ended)
+
+
+def _publish(
+    unit: RunUnit, project_id: str, topic: str, events: Sequence[NewEvent]
+) -> tuple[list[Event], list[tuple[str, str]]]:
+    made = [_insert(unit.db, project_id, topic, event, unit.now) for event in events]
+    waiting: list[Any] = unit.db.execute(_WAITS["for_topic"], (topic, project_id)).fetchall()
     ended = []
     for run_id, step_key, kind, wanted in waiting:
         fitting = made if kind == WaitKind.EVENT else [event for event in made if event.event_type == wanted]
@@ -70,7 +88,7 @@ def publish(db: apsw.Connection, project_id: str, topic: str, events: Sequence[N
         if fitting and run is not None and not run.closed:
             run_waits.deliver(unit, run, step_key, fitting[-1])
             ended.append((run_id, step_key))
-    return Published(events=made, changed=unit.changed, ended=ended)
+    return made, ended
 
 
 def _insert(db: apsw.Connection, project_id: str, topic: str, new: NewEvent, now: Micros) -> Event:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import apsw
 
 from dormice.domain.execution import Micros
 from dormice.domain.run import HELD, CancelledBy, Json, Run, RunEvent, RunState
-from dormice.store.sqlite import statements
+from dormice.store.sqlite import events, statements
 from dormice.store.sqlite.run_unit import RunUnit
-from dormice.store.workflows import Attempt, Moved, Refused, RunResult
+from dormice.store.workflows import Attempt, Moved, Publication, Refused, RunResult
 
 _SQL = statements.load("runs.sql")
 _WORKED_ON = HELD | {RunState.WAITING}
@@ -31,7 +33,14 @@ def release(
     return Moved(run=released, changed=unit.changed)
 
 
-def complete(db: apsw.Connection, run_id: str, attempt: Attempt, result: RunResult, now: Micros) -> Moved | Refused:
+def complete(
+    db: apsw.Connection,
+    run_id: str,
+    attempt: Attempt,
+    result: RunResult,
+    publications: Sequence[Publication],
+    now: Micros,
+) -> Moved | Refused:
     """End it well."""
     unit = RunUnit(db, now)
     run = unit.load(run_id)
@@ -41,7 +50,8 @@ def complete(db: apsw.Connection, run_id: str, attempt: Attempt, result: RunResu
     values = (run.number, result.result, result.output_schema_name, result.final_state)
     db.execute(_SQL["put_result"], values)
     ended = unit.move(run, RunEvent.COMPLETED, error=None, completed_at=now)
-    return Moved(run=ended, changed=unit.changed)
+    told = events.publish_with(unit, run.project_id, publications)
+    return Moved(run=ended, changed=unit.changed, told=told)
 
 
 def fail(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from uuid import uuid4
 
 import apsw
 
 from dormice.domain.execution import Micros
 from dormice.domain.run import Event, Run, WaitKind
-from dormice.store.sqlite import run_rows, run_submits, run_waits, statements
+from dormice.store.sqlite import events, run_rows, run_submits, run_waits, statements
 from dormice.store.sqlite.run_unit import RunUnit
-from dormice.store.workflows import Attempt, Due, NewRun, NewWait, Refused, Suspended
+from dormice.store.workflows import Attempt, Due, NewEvent, NewRun, NewWait, Publication, Refused, Suspended
 
 _SQL = statements.load("runs.sql")
 _WAITS = statements.load("waits.sql")
@@ -32,8 +33,8 @@ def suspend(
         return Refused(run=run)
     run = unit.wait(run)
     made = [child for new in children if (child := _child(unit, run, new)) is not None]
-    for wait in waits:
-        _wait(unit, run, wait)
+    questions = [question for wait in waits if (question := _wait(unit, run, wait)) is not None]
+    told = events.publish_with(unit, run.project_id, questions)
     if not unit.has_waits(run):
         run = unit.resume(run)
     dues = [
@@ -41,7 +42,7 @@ def suspend(
         for wait in waits
         if (row := db.execute(_WAITS["find"], (run.number, wait.step_key)).get) is not None and row[1] is not None
     ]
-    return Suspended(run=run, changed=[*made, *unit.changed], dues=dues)
+    return Suspended(run=run, changed=[*made, *unit.changed], dues=dues, told=told)
 
 
 def _child(unit: RunUnit, run: Run, new: NewRun) -> Run | None:
@@ -61,18 +62,24 @@ def _child(unit: RunUnit, run: Run, new: NewRun) -> Run | None:
     return None
 
 
-def _wait(unit: RunUnit, run: Run, new: NewWait) -> None:
+def _wait(unit: RunUnit, run: Run, new: NewWait) -> Publication | None:
+    """Have the run wait; return what it asks, if it has not asked before."""
     if unit.has_step(run, new.step_key):
-        return
+        return None
     values = (run.number, new.step_key, new.kind.value, new.due_at, new.topic, new.event_type, unit.now)
     unit.db.execute(_WAITS["insert_together"], values)
+    is_new = unit.db.changes() > 0
     if new.topic is None:
-        return
+        return None
+    if is_new and new.question is not None:
+        asked = NewEvent(id=str(uuid4()), event_type=f"suspend_{new.step_key}", data=new.question, run_id=run.id)
+        return Publication(topic=new.topic, event=asked)
     event = _came_before(unit, run, new.topic, new.event_type)
     if event is not None:
         unit.db.execute(_WAITS["set_cursor"], (run.number, event.topic, event.sequence))
         unit.put_step(run, run_waits.event_step(new.step_key, event))
         unit.db.execute(_WAITS["delete"], (run.number, new.step_key))
+    return None
 
 
 def _came_before(unit: RunUnit, run: Run, topic: str, event_type: str | None) -> Event | None:

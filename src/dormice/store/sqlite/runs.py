@@ -13,6 +13,7 @@ from dormice.domain.run import CancelledBy, Json, Run, RunEvent, RunState, Step,
 from dormice.store.interface import IdempotencyClaim, KeyReused, NewExecution, Replayed
 from dormice.store.sealing import Sealer
 from dormice.store.sqlite import (
+    events,
     executions,
     run_commands,
     run_ends,
@@ -35,6 +36,7 @@ from dormice.store.workflows import (
     NewWait,
     OpenWait,
     ParentWait,
+    Publication,
     Refused,
     RunInput,
     RunResult,
@@ -133,9 +135,13 @@ class SqliteRuns:
         )
         return await self._writer.run(operation, short=True)
 
-    async def complete(self, run_id: str, attempt: Attempt, result: RunResult, *, now: Micros) -> Moved | Refused:
-        short = len(result.result or b"") + len(result.final_state or b"") <= SHORT_BYTES
-        operation = partial(run_ends.complete, run_id=run_id, attempt=attempt, result=result, now=now)
+    async def complete(
+        self, run_id: str, attempt: Attempt, result: RunResult, publications: Sequence[Publication] = (), *, now: Micros
+    ) -> Moved | Refused:
+        short = _short(publications, len(result.result or b"") + len(result.final_state or b""))
+        operation = partial(
+            run_ends.complete, run_id=run_id, attempt=attempt, result=result, publications=publications, now=now
+        )
         return await self._writer.run(operation, short=short)
 
     async def fail(
@@ -168,9 +174,13 @@ class SqliteRuns:
     async def cancelled(self, run_id: str, attempt: Attempt, by: CancelledBy | None, *, now: Micros) -> Moved | Refused:
         return await self._writer.run(partial(run_ends.cancelled, run_id=run_id, attempt=attempt, by=by, now=now))
 
-    async def put_step(self, project_id: str, run_id: str, attempt: Attempt, step: Step) -> Moved | Refused:
-        operation = partial(_put_step, project_id=project_id, run_id=run_id, attempt=attempt, step=step)
-        return await self._writer.run(operation, short=len(step.outputs) <= SHORT_BYTES)
+    async def put_step(
+        self, project_id: str, run_id: str, attempt: Attempt, step: Step, publications: Sequence[Publication] = ()
+    ) -> Moved | Refused:
+        operation = partial(
+            _put_step, project_id=project_id, run_id=run_id, attempt=attempt, step=step, publications=publications
+        )
+        return await self._writer.run(operation, short=_short(publications, len(step.outputs)))
 
     async def step(self, run: Run, step_key: str) -> Step | None:
         row = self._reader.point(lambda db: db.execute(_SQL["step"], (run.number, step_key)).fetchone())
@@ -192,7 +202,8 @@ class SqliteRuns:
     async def suspend(
         self, run_id: str, attempt: Attempt, children: Sequence[NewRun], waits: Sequence[NewWait], *, now: Micros
     ) -> Suspended | Refused:
-        short = len(children) + len(waits) <= _SHORT_RUNS and sum(len(new.payload) for new in children) <= SHORT_BYTES
+        size = sum(len(new.payload) for new in children) + sum(len(new.question or b"") for new in waits)
+        short = len(children) + len(waits) <= _SHORT_RUNS and size <= SHORT_BYTES
         operation = partial(
             run_suspends.suspend, run_id=run_id, attempt=attempt, children=children, waits=waits, now=now
         )
@@ -264,12 +275,28 @@ def _taken(run: Run, now: Micros, accepted_at: Micros) -> dict[str, Micros]:
     return {"started_at": run.started_at or now, "running_since": accepted_at}
 
 
-def _put_step(db: apsw.Connection, project_id: str, run_id: str, attempt: Attempt, step: Step) -> Moved | Refused:
+def _short(publications: Sequence[Publication], size: int) -> bool:
+    if not publications:
+        return size <= SHORT_BYTES
+    return len(publications) <= _SHORT_RUNS and size + sum(len(one.event.data) for one in publications) <= SHORT_BYTES
+
+
+def _put_step(
+    db: apsw.Connection,
+    project_id: str,
+    run_id: str,
+    attempt: Attempt,
+    step: Step,
+    publications: Sequence[Publication],
+) -> Moved | Refused:
     unit = RunUnit(db, step.completed_at)
     run = unit.load(run_id)
     if run is None or run.project_id != project_id:
         return Refused()
     if run.closed or not attempt.holds(run):
         return Refused(run=run)
+    if publications and unit.has_step(run, step.step_key):
+        return Moved(run=run)
     unit.put_step(run, step)
-    return Moved(run=run)
+    told = events.publish_with(unit, project_id, publications)
+    return Moved(run=run, changed=unit.changed, told=told)

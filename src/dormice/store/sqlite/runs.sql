@@ -99,7 +99,8 @@ FROM steps WHERE run = ? ORDER BY step_key;
 DELETE FROM steps WHERE run = ? AND step_key = ?;
 
 -- name: copy_steps
--- The steps of a run that were done before one of them, for another run.
+-- The steps of a run that were done before one of them, for another run, which tells its start itself.
 INSERT INTO steps (run, step_key, outputs, error, success, source_run_id, output_schema_name, completed_at)
 SELECT ?2, step_key, outputs, error, success, source_run_id, output_schema_name, completed_at
-FROM steps WHERE run = ?1 AND completed_at < (SELECT completed_at FROM steps WHERE run = ?1 AND step_key = ?3);
+FROM steps WHERE run = ?1 AND step_key <> 'publish_start'
+AND completed_at < (SELECT completed_at FROM steps WHERE run = ?1 AND step_key = ?3);
