@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dormice.workflows import Context, Event, NonRetryable, Trigger, workflow
+import time
+from pathlib import Path
+
+from dormice.workflows import Context, Event, NonRetryable, Retry, Trigger, workflow
 from tests.workflows.flows import Place, add, mark
 
 
@@ -55,3 +58,33 @@ async def awaits(ctx: Context, topic: str) -> object:
 @workflow(trigger=Trigger("started by code"))
 async def triggered(_ctx: Context, event: Event) -> object:
     return event.data
+
+
+async def _fail(ctx: Context, place: Place) -> None:
+    with (Path(place.directory) / "times").open("a") as file:
+        file.write(f"{time.monotonic()}\n")
+    raise ValueError(f"attempt {ctx.retry_count}")
+
+
+@workflow(retry=Retry(attempts=4, first_pause=0.6, factor=2, longest_pause=0.8))
+async def stubborn(ctx: Context, place: Place) -> None:
+    await _fail(ctx, place)
+
+
+@workflow(retry=Retry(attempts=6, first_pause=3_600, longest_pause=0))
+async def hasty(ctx: Context, place: Place) -> None:
+    await _fail(ctx, place)
+
+
+@workflow(retry=Retry(attempts=1))
+async def faint(ctx: Context, place: Place) -> None:
+    await _fail(ctx, place)
+
+
+@workflow
+async def parent_of_hasty(ctx: Context, place: Place) -> str:
+    try:
+        await ctx.child("child", hasty, place)
+    except NonRetryable as error:
+        return str(error)
+    return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -61,8 +62,36 @@ def test_what_is_no_workflow_is_refused() -> None:
             Workflow(function)  # type: ignore[arg-type] # what a user may do
     with pytest.raises(ValueError, match="timeout must be at least 1 second"):
         workflow(timeout=0)(_plain)
-    with pytest.raises(ValueError, match="at least 1 attempt"):
-        Retry(attempts=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"attempts": 0}, "attempts must be a whole number of at least 1, not 0"),
+        ({"attempts": 2.5}, "attempts must be a whole number of at least 1, not 2.5"),
+        ({"first_pause": -1}, "first_pause must be a number of at least 0, not -1"),
+        ({"factor": 0.5}, "factor must be a number of at least 1, not 0.5"),
+        ({"longest_pause": float("nan")}, "longest_pause must be a number of at least 0, not nan"),
+        ({"longest_pause": float("inf")}, "longest_pause must be a number of at least 0, not inf"),
+    ],
+)
+def test_a_retry_that_is_none_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        Retry(**values)
+
+
+@pytest.mark.parametrize(
+    ("retry", "message"),
+    [
+        (5, r"retry must be a Retry, such as Retry\(attempts=5\), not 5"),
+        (Retry(attempts=1002), "retry.attempts of a workflow must be at most 1001, not 1002"),
+        (Retry(factor=101), "retry.factor of a workflow must be at most 100, not 101"),
+        (Retry(longest_pause=86_401), "retry.longest_pause of a workflow must be at most 86400 s, a day, not 86401"),
+    ],
+)
+def test_a_retry_that_the_server_would_not_keep_is_refused(retry: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{message}$"):
+        workflow(retry=retry)(_plain)
 
 
 def test_a_worker_needs_workflows_with_ids_of_their_own() -> None:

@@ -1,13 +1,15 @@
-"""What runs publish of themselves, and of anything else."""
+"""What runs publish of themselves and of anything else, and how often they are tried."""
 
 from __future__ import annotations
 
 import json
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dormice.workflows import Workflows
+from dormice.workflows import Workflow, Workflows
 from tests.live import Live
 from tests.wait import wait_until
 from tests.workflows import telling
@@ -95,3 +97,29 @@ def test_what_a_run_publishes_lets_others_go_on_and_starts_others(
         assert workflows.wait(waiting, timeout=SECONDS).result == {"n": 1}
         [made] = wait_until(lambda: [each for each in ended() if each not in before], SECONDS, "a run for the event")
     assert workflows.get(made).result == 3
+
+
+def gaps(place: Place) -> list[float]:
+    """Return the seconds between attempts."""
+    times = [float(line) for line in (Path(place.directory) / "times").read_text().split()]
+    return [later - sooner for sooner, later in pairwise(times)]
+
+
+def test_a_run_is_tried_as_often_and_with_such_pauses_as_its_workflow_says(workflows: Workflows, place: Place) -> None:
+    run = workflows.wait(workflows.start(telling.stubborn, place), timeout=SECONDS)
+    assert (run.status, run.retry_count, run.error) == ("failed", 4, "ValueError: attempt 3")
+    first, second, third = gaps(place)
+    assert first >= 0.6 / 2
+    assert min(second, third) >= 0.8 / 2
+
+
+@pytest.mark.parametrize(("workflow", "attempts"), [(telling.hasty, 6), (telling.faint, 1)])
+def test_no_pause_and_no_second_attempt(
+    workflows: Workflows, place: Place, workflow: Workflow[Place, None], attempts: int
+) -> None:
+    run = workflows.wait(workflows.start(workflow, place), timeout=SECONDS)
+    assert (run.status, run.retry_count, len(gaps(place))) == ("failed", attempts, attempts - 1)
+
+
+def test_a_child_is_tried_as_its_own_workflow_says(workflows: Workflows, place: Place) -> None:
+    assert "attempt 5" in workflows.run(telling.parent_of_hasty, place, timeout=SECONDS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, assert_type
 
-from dormice.workflows import AsyncWorkflows, CommandResult, Context, Workflow, WorkflowRun, Workflows, workflow
+from dormice.workflows import AsyncWorkflows, CommandResult, Context, Retry, Workflow, WorkflowRun, Workflows, workflow
 
 
 async def double(number: int) -> int:
@@ -26,12 +26,14 @@ async def fed(ctx: Context, number: int) -> str:
     assert_type(await ctx.gather(*(ctx.child(f"h{n}", fed, n) for n in range(9))), tuple[str, ...])
     assert_type(await ctx.event("i", "topic", returns=int), int)
     assert_type(await ctx.exec("j", "dm-1", ["true"]), CommandResult)
+    assert_type(await ctx.suspend("m", {"why": 1}, returns=bool), bool)
+    await ctx.publish("n", None, number, event_type="progress")
     await ctx.step("k", double, "no number")  # type: ignore[arg-type]
     await ctx.child("l", fed, "no number")  # type: ignore[misc]
     return ""
 
 
-@workflow(queue="mail")
+@workflow(queue="mail", retry=Retry(attempts=5), events=True)
 async def plain(ctx: Context) -> bytes:
     return b""
 

@@ -10,9 +10,15 @@ from typing import Any, Generic, TypeVar, overload
 from dormice.workflows import documents
 from dormice.workflows.context import Context
 from dormice.workflows.starts import Schedule, Trigger
+from dormice.workflows.steps import Retry
 
 P = TypeVar("P")
 R = TypeVar("R")
+
+
+_MOST_ATTEMPTS = 1_001
+_GREATEST_FACTOR = 100
+_LONGEST_PAUSE = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,7 @@ class Workflow(Generic[P, R]):
         timeout: float | None = None,
         schedule: Schedule | str | None = None,
         trigger: Trigger | str | None = None,
+        retry: Retry | None = None,
         events: bool = False,
     ) -> None:
         if not inspect.iscoroutinefunction(function):
@@ -49,6 +56,8 @@ class Workflow(Generic[P, R]):
             raise TypeError("a workflow takes a Context and at most one payload: async def f(ctx: Context, payload: P)")
         if timeout is not None and timeout < 1:
             raise ValueError("timeout must be at least 1 second")
+        if retry is not None:
+            _check(retry)
         self.function = function
         self.id = id or function.__name__
         self.queue = Queue(queue) if isinstance(queue, str) else queue
@@ -56,6 +65,8 @@ class Workflow(Generic[P, R]):
         """Seconds that a run may be with workers in one attempt; whole seconds are counted."""
         self.schedule = Schedule(schedule) if isinstance(schedule, str) else schedule
         self.trigger = Trigger(trigger) if isinstance(trigger, str) else trigger
+        self.retry = retry
+        """How failed attempts are taken again; None: as the server does."""
         self.events = events
         """Whether its runs tell of their life by events."""
         self.takes_payload = len(positional) == 2
@@ -72,6 +83,20 @@ class Workflow(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<Workflow {self.id}>"
+
+
+def _check(retry: Retry) -> None:
+    """Raise TypeError or ValueError for what the server would not keep."""
+    if not isinstance(retry, Retry):
+        raise TypeError(f"retry must be a Retry, such as Retry(attempts=5), not {retry!r}")
+    if retry.attempts > _MOST_ATTEMPTS:
+        raise ValueError(f"retry.attempts of a workflow must be at most {_MOST_ATTEMPTS}, not {retry.attempts}")
+    if retry.factor > _GREATEST_FACTOR:
+        raise ValueError(f"retry.factor of a workflow must be at most {_GREATEST_FACTOR}, not {retry.factor}")
+    if retry.longest_pause > _LONGEST_PAUSE:
+        raise ValueError(
+            f"retry.longest_pause of a workflow must be at most {_LONGEST_PAUSE} s, a day, not {retry.longest_pause}"
+        )
 
 
 class _Decorator:
@@ -98,6 +123,7 @@ def workflow(
     timeout: float | None = None,
     schedule: Schedule | str | None = None,
     trigger: Trigger | str | None = None,
+    retry: Retry | None = None,
     events: bool = False,
 ) -> _Decorator: ...
 def workflow(
@@ -107,7 +133,8 @@ def workflow(
 
     `id` is the function's name unless it is given, and what runs are started by. `queue` is the workflow's own, without a
     limit, unless it is given. `timeout` bounds each attempt, in seconds. With a `schedule` (or its cron expression) or a `trigger` (or its
-    topic), a worker has the server start runs by itself. With `events`, runs publish what they do on their topic, as `dormice runs events` shows it.
+    topic), a worker has the server start runs by itself. `retry` says how attempts that fail are taken again; without it, there are 3, with
+    pauses from 0.5 s on. With `events`, runs publish what they do on their topic, as `dormice runs events` shows it.
     """
     decorator = _Decorator(options)
     return decorator if function is None else Workflow(function, **options)

@@ -183,6 +183,15 @@ class Reported(Struct, kw_only=True):
     answers: Sequence[Answer]
 
 
+class RetryPolicy(Struct, kw_only=True):
+    """How failed attempts are taken again."""
+
+    max_retries: int
+    initial_ms: int
+    multiplier: float
+    max_ms: int
+
+
 class Offer(Struct, kw_only=True, omit_defaults=True):
     """A workflow that this worker runs."""
 
@@ -191,6 +200,7 @@ class Offer(Struct, kw_only=True, omit_defaults=True):
     concurrency_limit: int | None = None
     input_schema: Mapping[str, object] | None = None
     output_schema: Mapping[str, object] | None = None
+    retry_policy: RetryPolicy | None = None
     scheduled: bool = False
     trigger_on_event: bool = False
 

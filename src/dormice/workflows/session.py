@@ -25,8 +25,10 @@ from dormice.workflows.messages import (
     Offer,
     PutSchedule,
     PutTrigger,
+    RetryPolicy,
 )
 from dormice.workflows.reporter import Reporter
+from dormice.workflows.steps import Retry
 
 log = logging.getLogger("dormice.workflows")
 
@@ -238,6 +240,16 @@ def _offer(workflow: Workflow[object, object]) -> Offer:
         concurrency_limit=None if workflow.queue is None else workflow.queue.limit,
         input_schema=documents.schema(workflow.payload_type) if workflow.takes_payload else None,
         output_schema=documents.schema(workflow.result_type),
+        retry_policy=None if workflow.retry is None else _policy(workflow.retry),
         scheduled=True,
         trigger_on_event=workflow.trigger is not None,
+    )
+
+
+def _policy(retry: Retry) -> RetryPolicy:
+    return RetryPolicy(
+        max_retries=retry.attempts - 1,
+        initial_ms=round(min(retry.first_pause, retry.longest_pause) * 1000),
+        multiplier=retry.factor,
+        max_ms=round(retry.longest_pause * 1000),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import math
 import random
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -16,7 +17,7 @@ from dormice.workflows.errors import NonRetryable
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often a step is tried, and how long the pauses are, in seconds."""
+    """How often a step, or a whole run, is tried, and how long the pauses are, in seconds: each from half of its length on at random."""
 
     attempts: int = 3
     """With the first one; at least 1."""
@@ -25,8 +26,12 @@ class Retry:
     longest_pause: float = 30.0
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or self.first_pause < 0 or self.factor < 1 or self.longest_pause < 0:
-            raise ValueError("a Retry has at least 1 attempt, pauses of 0 s and more, and a factor of at least 1")
+        if not isinstance(self.attempts, int) or self.attempts < 1:
+            raise ValueError(f"attempts must be a whole number of at least 1, not {self.attempts!r}")
+        for name, least in (("first_pause", 0), ("factor", 1), ("longest_pause", 0)):
+            value = getattr(self, name)
+            if not least <= value < math.inf:
+                raise ValueError(f"{name} must be a number of at least {least}, not {value!r}")
 
     def pause(self, failures: int) -> float:
         """The pause after so many failures: from half of it on at random."""
