@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -37,6 +38,19 @@ def test_the_demo_shows_it_all_and_leaves_nothing(dormice: Dormice) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert_shown(done.stdout.decode())
     assert not list(Path("/tmp").glob("dormice-demo-*"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_the_demo_runs_on_a_small_disk(environment: dict[str, str]) -> None:
+    on_small_disk = 'mount -t tmpfs -o size=6g none "$TMPDIR" && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", on_small_disk, "sh", *COMMAND, "demo", "--driver", "process"],
+        env={**environment, "TMPDIR": "/mnt"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.machines

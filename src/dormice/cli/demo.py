@@ -25,6 +25,8 @@ from dormice.client.socket_transport import SocketTransport
 
 IMAGE_DIR = "/var/lib/dormice/images"
 LONGEST_WAIT_MS = 55_000
+_MEMORY_MIB, _STORAGE_GIB = 512, 1
+"""Small, so that the demo also runs on the smallest of hosts."""
 SCRIPT = """\
 echo "PID 1 here is $(cat /proc/1/comm), and I am $(id -un) on $(hostname)"
 for n in 1 2 3; do
@@ -108,9 +110,11 @@ class _Demo:
         self._show_times()
 
     def _commands(self, client: Dormice) -> None:
-        self._say("client.machines.create()")
+        self._say(f"client.machines.create(memory_mib={_MEMORY_MIB}, storage_gib={_STORAGE_GIB})")
         with self._timed("create to running"):
-            machine = client.machines.create(wait_ms=LONGEST_WAIT_MS)
+            machine = client.machines.create(
+                memory_mib=_MEMORY_MIB, storage_gib=_STORAGE_GIB, wait_ms=LONGEST_WAIT_MS
+            )
         self._expect_running(machine)
         self._print("machine", machine.machine_id)
         self._execute(client, machine, ["uname", "-a"], "uname -a")
