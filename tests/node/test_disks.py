@@ -122,6 +122,15 @@ def test_the_pool_holds_disks_of_the_size_asked_for_last(tmp_path: Path) -> None
     assert list((tmp_path / "pool").iterdir()) == []
 
 
+def test_a_pool_is_not_left_behind(tmp_path: Path) -> None:
+    disks = opened(tmp_path, pool_size=2)
+    disks.create("dm-a", 1)
+    disks.refill()
+    disks.close()
+    assert list((tmp_path / "pool").iterdir()) == []
+    assert (tmp_path / "machines/dm-a.ext4").exists()
+
+
 def test_a_disk_that_never_was_is_released_and_deleted(disks: Disks) -> None:
     assert disks.wait_released("dm-a", 0.0)
     disks.delete("dm-a")

@@ -117,6 +117,7 @@ async def test_twenty_lives_leave_nothing_behind(lab: Lab) -> None:
     assert after[0] <= before[0] + 4  # the pool may be a slot ahead
     assert after[1] <= before[1] + 4  # threads are made as they are needed, four at most
     assert lab.leftovers() == []
+    assert list((lab.data / "disks/pool").iterdir()) == []
 
 
 async def test_many_machines_start_at_once(lab: Lab) -> None:

@@ -56,6 +56,11 @@ class Disks:
         for leftover in (*self._templates.glob("*.new"), *self._images.glob("*.new")):
             leftover.unlink()
 
+    def close(self) -> None:
+        """Drop the disks that nobody took: the next node makes its own."""
+        for ready in self._pool.glob("*"):
+            ready.unlink()
+
     def create(self, machine_id: str, size_gib: int) -> None:
         """Make the machine's disk, or let an existing one grow to `size_gib`. Raises RuntimeFailure STORAGE_EXHAUSTED."""
         image = self._path(machine_id)

@@ -212,6 +212,7 @@ class ContainerRuntime:
             self._refilling.cancel()
         await self._in_thread(self._pool_executor.shutdown, cancel_futures=True)
         await self._in_thread(self._slots.close)
+        await self._in_thread(self._disks.close)
         await self._in_thread(self._cgroups.leave)
         self._executor.shutdown()
         self._launcher.close()
