@@ -20,6 +20,17 @@ V1 = """\
 HYBRID = V1 + "35 30 0:31 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
 WITH_DISKS = HYBRID + "36 30 0:32 / /sys/fs/cgroup/blkio rw - cgroup cgroup rw,blkio\n"
 V2 = "30 22 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n"
+DEBIAN_V2 = "31 22 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n"
+DEBIAN_V1 = """\
+31 22 0:26 / /sys/fs/cgroup ro,nosuid,nodev,noexec shared:9 - tmpfs tmpfs ro,size=4096k,nr_inodes=1024,mode=755,inode64
+32 31 0:27 / /sys/fs/cgroup/systemd rw shared:10 - cgroup cgroup rw,xattr,release_agent=/lib/systemd/systemd-cgroups-agent,name=systemd
+36 31 0:31 / /sys/fs/cgroup/pids rw shared:15 - cgroup cgroup rw,pids
+38 31 0:33 / /sys/fs/cgroup/net_cls,net_prio rw shared:17 - cgroup cgroup rw,net_cls,net_prio
+41 31 0:36 / /sys/fs/cgroup/memory rw shared:20 - cgroup cgroup rw,memory
+44 31 0:39 / /sys/fs/cgroup/blkio rw shared:23 - cgroup cgroup rw,blkio
+46 31 0:41 / /sys/fs/cgroup/cpu,cpuacct rw shared:25 - cgroup cgroup rw,cpu,cpuacct
+"""
+DEBIAN_HYBRID = DEBIAN_V1 + "47 31 0:27 / /sys/fs/cgroup/unified rw shared:10 - cgroup2 cgroup2 rw,nsdelegate\n"
 LIMITS = Limits(vcpu=1.5, memory_mib=512, pids=100)
 
 
@@ -72,6 +83,22 @@ def test_disks_are_bounded_by_whichever_controller_the_host_has(tmp_path: Path) 
 def test_a_host_of_v2_is_recognised(tmp_path: Path) -> None:
     assert discover(unified(tmp_path, "cpu io memory pids"), V2) == Hierarchies(tmp_path, {}, disk_on_v2=True)
     assert hybrid_mount(V2) is None
+
+
+def test_debian_12_under_systemd_is_recognised_however_it_was_started(tmp_path: Path) -> None:
+    assert discover(unified(tmp_path, "cpuset cpu io memory hugetlb pids rdma misc"), DEBIAN_V2) == Hierarchies(
+        tmp_path, {}, disk_on_v2=True
+    )
+    v1 = {name: Path("/sys/fs/cgroup") / name for name in ("memory", "pids", "blkio")}
+    v1["cpu"] = Path("/sys/fs/cgroup/cpu,cpuacct")
+    others = frozenset({Path("/sys/fs/cgroup/systemd"), Path("/sys/fs/cgroup/net_cls,net_prio")})
+    for mountinfo in (DEBIAN_V1, DEBIAN_HYBRID):
+        assert discover(unified(tmp_path, ""), mountinfo) == Hierarchies(tmp_path, v1, others=others)
+    assert [hybrid_mount(text) for text in (DEBIAN_V2, DEBIAN_V1, DEBIAN_HYBRID)] == [
+        None,
+        None,
+        Path("/sys/fs/cgroup/unified"),
+    ]
 
 
 def test_a_host_without_a_controller_is_refused(tmp_path: Path) -> None:

@@ -112,9 +112,7 @@ class _Demo:
     def _commands(self, client: Dormice) -> None:
         self._say(f"client.machines.create(memory_mib={_MEMORY_MIB}, storage_gib={_STORAGE_GIB})")
         with self._timed("create to running"):
-            machine = client.machines.create(
-                memory_mib=_MEMORY_MIB, storage_gib=_STORAGE_GIB, wait_ms=LONGEST_WAIT_MS
-            )
+            machine = client.machines.create(memory_mib=_MEMORY_MIB, storage_gib=_STORAGE_GIB, wait_ms=LONGEST_WAIT_MS)
         self._expect_running(machine)
         self._print("machine", machine.machine_id)
         self._execute(client, machine, ["uname", "-a"], "uname -a")
