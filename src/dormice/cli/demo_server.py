@@ -99,7 +99,7 @@ def _start(ends: ExitStack, log: Path, environment: dict[str, str]) -> subproces
     ends.callback(os.close, holder)
     with log.open("wb") as log_file:
         child = subprocess.Popen(
-            [sys.executable, "-m", "dormice.cli", "up"],
+            [sys.executable, "-P", "-m", "dormice.cli", "up"],
             env={**environment, LIFELINE: str(lifeline)},
             stdin=subprocess.DEVNULL,
             stdout=log_file,

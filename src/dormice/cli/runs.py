@@ -33,6 +33,14 @@ STEPS: Columns = {
     "run id": lambda step: step["source_execution_id"],
     "output": lambda step: json.dumps(step["outputs"] if step["success"] else step["error"]),
 }
+COMMANDS: Columns = {
+    "execution id": lambda command: command["execution_id"],
+    "machine": lambda command: command["machine_id"],
+    "status": lambda command: command["status"],
+    "created": lambda command: command["created_at"],
+    "ended": lambda command: command["completed_at"],
+    "step": lambda command: command["step_key"],
+}
 FILTERS = {
     "workflow": ("workflow_id", "ID", "those of this workflow"),
     "queue": ("queue", "NAME", "those of this queue"),
@@ -64,7 +72,9 @@ def declare(parser: Parser) -> None:
     rerun.add_argument("--deployment", type=word, metavar="ID", help="whose workers run it (default: the same)")
     _write_options(rerun)
     resume = command(commands, "resume", "Give a suspended run the answer that it waits for", _resume)
-    children = command(commands, "children", "List the runs that a run has asked for", _children)
+    children = command(
+        commands, "children", "List the runs that a run has asked for, and its commands on machines", _children
+    )
     list_options(children)
     steps = command(commands, "steps", "Show what a run has done, in order", _steps)
     why = command(commands, "why-queued", "Say what a queued run waits for", _why_queued)
@@ -193,8 +203,11 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 
 def _children(arguments: argparse.Namespace) -> int:
-    path = f"{routes.run(arguments.run_id)}/children"
-    show_pages(pages(connect(arguments), path, arguments, name="executions"), LIST, as_json=arguments.json)
+    server, path = connect(arguments), f"{routes.run(arguments.run_id)}/children"
+    show_pages(pages(server, path, arguments, name="executions"), LIST, as_json=arguments.json)
+    commands = server.call("GET", path, query={"limit": 1}).json()["commands"] if arguments.cursor is None else []
+    if commands:
+        show_pages([commands], COMMANDS, as_json=arguments.json)
     return 0
 
 

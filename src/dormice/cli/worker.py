@@ -123,7 +123,7 @@ def _reloading(words: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     while True:
         seen = dict(_files(Path.cwd()))
-        child = subprocess.Popen([sys.executable, "-m", "dormice.cli", *words], process_group=0)
+        child = subprocess.Popen([sys.executable, "-P", "-m", "dormice.cli", *words], process_group=0)
         try:
             while dict(_files(Path.cwd())) == seen:
                 time.sleep(LOOK_SECONDS)

@@ -14,7 +14,7 @@ import msgspec
 
 from dormice.client.argv import as_argv
 from dormice.workflows import documents, steps
-from dormice.workflows.errors import ChildFailed, EventTimeout, LetGo, NonDeterministic, StepFailed
+from dormice.workflows.errors import ChildFailed, EventTimeout, LetGo, NonDeterministic, NonRetryable, StepFailed
 from dormice.workflows.journal import Journal
 from dormice.workflows.messages import Assignment, Child, Command, NewEvent, Step, StepDone, Told, Wait
 from dormice.workflows.records import CommandResult
@@ -155,9 +155,9 @@ class Context:
         return documents.decode(done.outputs, wanted, f"the result of step {key!r}")
 
     async def sleep(self, key: str, seconds: float) -> None:
-        """Wait for a time, without holding a worker."""
-        if seconds < 0:
-            raise ValueError("seconds must not be negative")
+        """Wait for a time, without holding a worker. Raises NonRetryable when the time is none."""
+        if not isinstance(seconds, int | float) or not seconds >= 0:
+            raise NonRetryable(f"sleep {key!r}: seconds must be a number and not negative")
         recorded = self._journal.begin(key)
         if recorded is None:
             raise self._journal.wait_for(Wait(step_key=key, wait_type="time", delay_ms=round(seconds * 1000)))

@@ -14,11 +14,16 @@ from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
+import msgspec
 
 from dormice.client.settings import ClientSettings
 
 CONNECT_SECONDS = 5.0
 MOST_BUFFERED = 1 << 20
+
+
+class _Refusal(msgspec.Struct):
+    error: str
 
 
 class LinkFailed(Exception):
@@ -231,4 +236,12 @@ class _Wire(asyncio.Protocol):
 def _good(status: int, body: bytes) -> bytes:
     if status < 300:
         return body
-    raise LinkFailed(f"HTTP status {status}: {body[:500].decode(errors='replace')}", status)
+    raise LinkFailed(_reason(body) or f"HTTP status {status}: {body[:500].decode(errors='replace')}", status)
+
+
+def _reason(body: bytes) -> str | None:
+    """What the server says in its own words; None if that is not the server."""
+    try:
+        return msgspec.json.decode(body, type=_Refusal).error
+    except msgspec.MsgspecError:
+        return None

@@ -60,10 +60,10 @@ class BodyDecoder(Generic[T]):
             wanted = " or ".join(_WORDS.get(word.strip(), word.strip()) for word in match[1].split("|"))
             got = f", not {_WORDS.get(match[2], match[2])}" if match[2] else ""
             return Fault(f"{name} must be {wanted}{got}", location)
-        if match := _FIELD.search(text):
+        if match := _FIELD.search(_PATH.sub("", text)):
             field = match[1][:_SHOWN]
             if "missing" in text:
-                return Fault(f"{field} is required", f"{location}.{field}")
+                return Fault(f"{where}.{field} is required" if where else f"{field} is required", f"{location}.{field}")
             return Fault(f"unknown field {field}; known fields: {self._fields}", f"{location}.{field}")
         return Fault(f"{name} is out of range", location)
 

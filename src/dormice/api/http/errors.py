@@ -45,7 +45,7 @@ _TRANSIENT = frozenset({408, 500})
 # A retry would carry the same If-Match: it can never succeed.
 _RETRYABLE_BUT_NOT_AS_IS = "REVISION_MISMATCH"
 _ROUTING = {
-    404: "no such route: GET /openapi.json lists all",
+    404: "no such route: GET /openapi.json and GET /api-docs/openapi.json list all",
     405: "the route does not take this method; the Allow header says which it takes",
 }
 

@@ -21,12 +21,12 @@ FORCE = Parameter(
 )
 
 
-def idempotency_key(limits: Limits, *, required: bool) -> Parameter:
-    """Return the header that makes a repeated request harmless."""
+def idempotency_key(limits: Limits, *, required: bool, refusal: str = "IDEMPOTENCY_KEY_REUSED") -> Parameter:
+    """Return the header that makes a repeated request harmless. `refusal`: how the surface calls a key that is used again."""
     schema = {"type": "string", "minLength": 1, "maxLength": limits.idempotency_key_bytes}
     description = (
         "New for every request, the same on its retries. The same key with the same request is answered with the same "
-        "resource; with another request, 409 `IDEMPOTENCY_KEY_REUSED`."
+        f"resource; with another request, 409 `{refusal}`."
     )
     return Parameter("Idempotency-Key", "header", schema, description, required=required)
 

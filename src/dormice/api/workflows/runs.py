@@ -109,7 +109,7 @@ class RunRoutes:
     def operations(self) -> list[Operation]:
         """Return the routes."""
         route = self._door.route
-        key = idempotency_key(self._limits, required=False)
+        key = idempotency_key(self._limits, required=False, refusal="CONFLICT")
         wait = wait_ms(self._limits, "the run has ended")
         return [
             route(

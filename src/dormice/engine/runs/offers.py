@@ -84,11 +84,11 @@ def _offer(spec: Json) -> Offer:
     return msgspec.json.decode(spec, type=Offer)
 
 
-def check_payload(offer: Offer, payload: Json) -> None:
-    """Raise Invalid for a payload that does not fit the schema of the workflow."""
-    fault = fault_of_payload(offer, payload)
+def check_payload(offer: Offer, payload: Json, name: str = "payload") -> None:
+    """Raise Invalid for a payload that does not fit the schema of the workflow. `name`: what it is called in the request."""
+    fault = _fault(name, payload, "input_schema", offer.input_schema)
     if fault is not None:
-        raise Invalid(fault, location="body.payload", status=400)
+        raise Invalid(fault, location=f"body.{name}", status=400)
 
 
 def fault_of_payload(offer: Offer, payload: Json) -> str | None:

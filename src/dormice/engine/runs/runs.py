@@ -104,8 +104,8 @@ class Runs:
         session_id = submission.session_id or (parent.session_id if parent is not None else new_id(self._clock))
         batch_id = new_id(self._clock) if submission.batch else None
         offers = [self._registry.offer(project.id, deployment.id, order.workflow_id) for order in submission.runs]
-        for offer, order in zip(offers, submission.runs, strict=True):
-            check_payload(offer, order.payload)
+        for number, (offer, order) in enumerate(zip(offers, submission.runs, strict=True)):
+            check_payload(offer, order.payload, f"workflows[{number}].payload" if submission.batch else "payload")
         return [
             NewRun(
                 id=new_id(self._clock),

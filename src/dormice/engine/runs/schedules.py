@@ -121,7 +121,8 @@ class Schedules:
         payload = _payload(identity or new_id(self._clock), order.key, order.timezone, at, last, at)
         fault = self._runs.fault(project.id, order.workflow_id, deployment_id, payload)
         if fault is not None:
-            raise Invalid(f"its ticks would fail: {fault}", location="body.workflow_id", status=400)
+            words = f"its ticks would fail: what a schedule gives a run is the tick (timestamp, timezone, key, ...): {fault}"
+            raise Invalid(words, location="body.workflow_id", status=400)
 
     def find(self, project: Project, schedule_id: str) -> Schedule:
         """Return a schedule of the project. Raises NotFound."""
