@@ -25,6 +25,12 @@ def offer(schema: bytes) -> Offer:
         (b'{"input_schema": {"type": "nonsense"}}', "input_schema is no JSON Schema"),
         (b'{"output_schema": {"$ref": "http://127.0.0.1:9/x"}}', "output_schema is no JSON Schema"),
         (b'{"input_schema": {"pattern": "(a)\\\\1"}}', "input_schema is no JSON Schema"),
+        (b'{"input_schema": "text"}', "input_schema is no JSON Schema"),
+        (b'{"input_schema": {"minimum": 1e400}}', "input_schema is no JSON Schema"),
+        (b'{"input_schema": {"const": "\\ud800"}}', "schema cannot be read"),
+        (b'{"input_schema": ' + b'{"not":' * 400 + b"true" + b"}" * 400 + b"}", "input_schema is no JSON Schema"),
+        (b'{"output_schema": ' + b'{"not":' * 5_000 + b"true" + b"}" * 5_000 + b"}", "schema cannot be read"),
+        (b'{"retry_policy": {"max_retries": "\\ud800"}}', "retry_policy"),
         (b'{"input_schema": {"description": "' + b"x" * 262_144 + b'"}}', "at most 262144 bytes"),
     ],
 )
@@ -40,6 +46,12 @@ def test_a_payload_that_fits_not_is_refused_without_its_values() -> None:
         check_payload(offer(SCHEMA), b'{"n": 987654}')
     assert "payload['n']" in refused.value.message
     assert "987654" not in refused.value.message
+
+
+@pytest.mark.parametrize("document", [b"1e400", b'{"n": "\\ud800"}', b"[" * 5_000 + b"]" * 5_000])
+def test_a_payload_that_cannot_be_read_does_not_fit(document: bytes) -> None:
+    with pytest.raises(Invalid, match="payload cannot be compared with the workflow's input_schema"):
+        check_payload(offer(b'{"items": {"$ref": "#"}}'), document)
 
 
 def test_expressions_take_linear_time() -> None:

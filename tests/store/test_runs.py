@@ -245,6 +245,14 @@ async def test_a_cancel_goes_down_the_tree_and_never_up(world: RunWorld) -> None
     assert ended.run.completed_at is not None
 
 
+async def test_a_cancel_goes_down_a_tree_of_any_depth(world: RunWorld) -> None:
+    tree = [await world.queued()]
+    for _ in range(1_500):
+        tree.append(await world.queued(parent_id=tree[-1].id, root_id=tree[0].id))
+    await world.store.runs.request_cancel(world.project.id, tree[0].id, CancelledBy.MANUAL, now=world.tick())
+    assert (await world.read(tree[-1])).state is S.CANCELLED
+
+
 async def test_a_cancel_is_final(world: RunWorld) -> None:
     run = await world.running()
     await world.store.runs.request_cancel(world.project.id, run.id, CancelledBy.MANUAL, now=world.tick())

@@ -17,6 +17,8 @@ from dormice.store.projects import Definition
 
 SCHEMA_BYTES = 256 * 1024
 _SHOWN_CHARS = 300
+_UNREADABLE = (ValueError, RecursionError)
+"""JSON that is well formed, and that means nothing to us: 1e400, half a surrogate pair, a thousand levels."""
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True):
@@ -50,8 +52,10 @@ def check_offer(spec: Json) -> None:
     """Raise Invalid for a spec that cannot be gone by."""
     try:
         offer = msgspec.json.decode(spec, type=Offer)
-    except msgspec.ValidationError as error:
-        raise Invalid(f"retry_policy: {error}", location="body.retry_policy", status=400) from None
+    except _UNREADABLE as error:
+        raise Invalid(
+            f"retry_policy or a schema cannot be read: {error}", location="body.retry_policy", status=400
+        ) from None
     policy = offer.retry_policy
     if not (0 <= policy.max_retries <= 1_000 and 0 <= policy.initial_ms <= policy.max_ms <= 86_400_000):
         raise Invalid(
@@ -66,9 +70,10 @@ def check_offer(spec: Json) -> None:
             raise Invalid(f"{name} must have at most {SCHEMA_BYTES} bytes", location=f"body.{name}", status=400)
         try:
             _validator(bytes(raw))
-        except ValidationError as error:
+        except _UNREADABLE as error:
+            problem = error.message if isinstance(error, ValidationError) else str(error)
             raise Invalid(
-                f"{name} is no JSON Schema (draft 2020-12) that stands for itself: {error.message[:_SHOWN_CHARS]}",
+                f"{name} is no JSON Schema (draft 2020-12) that stands for itself: {problem[:_SHOWN_CHARS]}",
                 location=f"body.{name}",
                 status=400,
             ) from None
@@ -105,7 +110,13 @@ def _fault(what: str, document: Json, name: str, schema: msgspec.Raw) -> str | N
     validator = _validator(bytes(schema))
     if validator is None:
         return None
-    error = next(validator.iter_errors(msgspec.json.decode(document)), None)
+    try:
+        error = next(validator.iter_errors(msgspec.json.decode(document)), None)
+    except _UNREADABLE:
+        return (
+            f"{what} cannot be compared with the workflow's {name}: a number in it is too large, "
+            "a text has half a surrogate pair, or it is nested too deeply"
+        )
     if error is None:
         return None
     where = "".join(f"[{part!r}]" for part in error.instance_path)

@@ -110,8 +110,11 @@ class RunUnit:
     def cancel_tree(self, run: Run, by: CancelledBy) -> Run:
         """Ask for the end of a run that has not ended, and of all below it; what no worker has is cancelled now."""
         cancelled = self._cancel(run, by)
-        for row in self.db.execute(_SQL["children"], (run.id,)).fetchall():
-            self.cancel_tree(run_rows.run(row), by)
+        below = [run.id]
+        while below:  # not by recursion: nothing limits how deep a tree is
+            for row in self.db.execute(_SQL["children"], (below.pop(),)).fetchall():
+                child = self._cancel(run_rows.run(row), by)
+                below.append(child.id)
         return cancelled
 
     def end_if_nothing_runs(self, run: Run) -> Run:
