@@ -11,6 +11,7 @@ from dormice.api.http import sse
 from dormice.api.http.call import Call
 from dormice.api.http.decoding import BodyDecoder
 from dormice.api.http.operation import Operation, Parameter
+from dormice.api.http.pagination import sequence_cursor
 from dormice.api.http.replies import json_reply
 from dormice.api.services import WorkflowServices
 from dormice.api.workflows import parameters, wire
@@ -94,8 +95,8 @@ class EventRoutes:
         """GET /api/v1/events/stream."""
         workflow_id, run_id = call.query.get("workflow_id"), call.query.get("workflow_run_id")
         after: int | None = call.integer("last_sequence_id", default=0) if call.query.get("last_sequence_id") else None
-        if after is None and (resumed := call.header("Last-Event-ID")) is not None and resumed.isdecimal():
-            after = int(resumed)
+        if after is None and (resumed := call.header("Last-Event-ID")) is not None:
+            after = sequence_cursor(resumed, "header.Last-Event-ID")
         since = None if after is not None else parameters.moment(call, "last_timestamp")
         if run_id is not None:
             if not workflow_id:

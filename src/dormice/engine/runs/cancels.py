@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dormice.domain.execution import Micros
 from dormice.domain.run import CancelledBy, Run, RunState
 from dormice.engine.clock import Clock
 from dormice.engine.runs.agenda import Agenda
@@ -43,7 +44,8 @@ class Cancels:
     def begin(self, run: Run) -> None:
         """Have the worker of a run, and its commands, end it. The request is in the store: it is repeated after a crash."""
         self._commands.cancel(run)
-        self._agenda.put(self._clock.steady(), ("cancel", run.id), lambda: self._tell(run.id))
+        now = self._clock.steady()
+        self._agenda.put(now, ("cancel", run.id), lambda: self._tell(run.id, since=now))
 
     async def time_out(self, run_id: str) -> None:
         """Ask for the end of a run that has run too long, and of all below it."""
@@ -53,12 +55,12 @@ class Cancels:
             asked = await self._store.request_cancel(run.project_id, run_id, CancelledBy.TIMEOUT, now=now)
             self._ledger.apply(asked.changed)
 
-    async def _tell(self, run_id: str) -> None:
+    async def _tell(self, run_id: str, *, since: Micros) -> None:
         run = self._board.runs.get(run_id)
         if run is None or run.state is not RunState.PENDING_CANCEL:
             return
         worker = self._board.workers.get(run.worker_id or "")
-        waited = self._clock.now() - (run.cancelled_at or 0)
+        waited = self._clock.steady() - since
         if run.worker_id is None:
             return  # its commands are being ended, and the last one ends it
         if worker is None or waited >= self._policy.cancel_given_up_ms * 1000:
@@ -67,7 +69,7 @@ class Cancels:
         if (run.id, run.fence) in self._board.offered:
             return  # "I do not have it" would not mean that it never will: it is told once its push is answered
         again = self._clock.steady() + self._policy.cancel_again_ms * 1000
-        self._agenda.put(again, ("cancel", run_id), lambda: self._tell(run_id))
+        self._agenda.put(again, ("cancel", run_id), lambda: self._tell(run_id, since=since))
         if worker.worker.mode == "push":
             url = worker.worker.url or ""
             self._tasks.start(f"cancel of {run_id}", lambda: self._push(run, url))
