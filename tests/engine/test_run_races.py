@@ -225,6 +225,25 @@ async def test_a_worker_has_two_minutes_to_end_a_run_whatever_the_host_s_clock_i
     await in_state(serving, run, RunState.CANCELLED)
 
 
+@pytest.mark.parametrize("jump", [3_600, -3_600])
+async def test_a_wait_is_given_what_came_since_its_attempt_began_whatever_the_host_s_clock_was_set_to(
+    serving: RunServer, clock: MovedClock, jump: float
+) -> None:
+    clock.set_by(jump)
+    clock.forward(10)
+    publish = serving.runs.events.publish
+    await publish(serving.project, "t", [EventOrder(event_type="early", data=b"1")])
+    clock.forward(10)
+    run = await submit(serving)
+    await in_state(serving, run, RunState.RUNNING)
+    await publish(serving.project, "t", [EventOrder(event_type="just now", data=b"2")])
+    wait = NewWait(step_key="e", kind=WaitKind.EVENT, topic="t")
+    await serving.runs.attempts.wait(serving.project, run.id, Attempt(), wait)
+    step = await _step(serving, run)
+    assert step is not None
+    assert json.loads(step.outputs)["event_type"] == "just now"
+
+
 @pytest.mark.parametrize("end", ["event", "cancel", "time"])
 async def test_nothing_is_remembered_of_a_wait_that_has_ended(
     serving: RunServer, clock: MovedClock, pushes: HeldPushes, end: str

@@ -126,7 +126,7 @@ class RunWorld:
 
     async def wait(self, run: Run, step_key: str, kind: WaitKind, **fields: Any) -> Moved:
         new = NewWait(step_key=step_key, kind=kind, **fields)
-        waiting = await self.store.runs.wait(run.id, Attempt(), new, now=self.tick())
+        waiting = await self.store.runs.wait(run.id, Attempt(), new, now=self.tick(), steady=self.now)
         assert isinstance(waiting, Moved)
         return waiting
 

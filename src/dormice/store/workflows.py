@@ -342,8 +342,13 @@ class RunStore(Protocol):
         """Return all steps, by key."""
         ...
 
-    async def wait(self, run_id: str, attempt: Attempt, wait: NewWait, *, now: Micros) -> Waited | Refused:
-        """Have a run wait. An event that came just before ends the wait at once; a wait that is there already stays as it is."""
+    async def wait(
+        self, run_id: str, attempt: Attempt, wait: NewWait, *, now: Micros, steady: Micros
+    ) -> Waited | Refused:
+        """Have a run wait. An event that came just before ends the wait at once; a wait that is there already stays as it is.
+
+        `steady`: this moment by the clock that attempts are timed by; events are by the one that `now` is of.
+        """
         ...
 
     async def suspend(

@@ -27,7 +27,7 @@ class Waits:
 
     async def begin(self, run: Run, attempt: Attempt, wait: NewWait) -> Run:
         """Have a run wait. Raises NotFound, Conflict."""
-        done = await self._store.wait(run.id, attempt, wait, now=self._clock.now())
+        done = await self._store.wait(run.id, attempt, wait, now=self._clock.now(), steady=self._clock.steady())
         if isinstance(done, Refused):
             raise cannot_wait(done)
         reached(CrashPoint.WAIT_COMMITTED)

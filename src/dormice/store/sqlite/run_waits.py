@@ -17,7 +17,9 @@ _EVENTS = statements.load("events.sql")
 _encode = msgspec.json.Encoder().encode
 
 
-def wait(db: apsw.Connection, run_id: str, attempt: Attempt, new: NewWait, now: Micros) -> Waited | Refused:
+def wait(
+    db: apsw.Connection, run_id: str, attempt: Attempt, new: NewWait, now: Micros, steady: Micros
+) -> Waited | Refused:
     """Have a run wait."""
     unit = RunUnit(db, now)
     run = unit.load(run_id)
@@ -28,7 +30,7 @@ def wait(db: apsw.Connection, run_id: str, attempt: Attempt, new: NewWait, now: 
     values = (run.number, new.step_key, new.kind.value, new.due_at, new.topic, new.event_type, None, None, now)
     db.execute(_WAITS["insert"], values)
     waiting = unit.wait(run)
-    event = _came_before(unit, run, new)
+    event = _came_before(unit, run, new, steady)
     if event is not None:
         return Waited(run=deliver(unit, waiting, new.step_key, event), changed=unit.changed)
     kept = db.execute(_WAITS["find"], (run.number, new.step_key)).get
@@ -75,7 +77,7 @@ def answered_before(unit: RunUnit, run: Run, topic: str, event_type: str) -> Eve
     return None if row is None else run_rows.event(row)
 
 
-def _came_before(unit: RunUnit, run: Run, new: NewWait) -> Event | None:
+def _came_before(unit: RunUnit, run: Run, new: NewWait, steady: Micros) -> Event | None:
     """Return the event that a wait was for, if it was published before the wait was known.
 
     A worker publishes `suspend_…` first, and an answer may come before its wait does. Of other topics, a run is given what
@@ -86,7 +88,8 @@ def _came_before(unit: RunUnit, run: Run, new: NewWait) -> Event | None:
     if new.kind is WaitKind.SUSPEND and new.event_type is not None:
         return answered_before(unit, run, new.topic, new.event_type)
     cursor = unit.db.execute(_WAITS["cursor"], (run.number, new.topic)).get
-    since_at = 0 if cursor is not None else (run.running_since or unit.now)
+    ran_for = 0 if run.running_since is None else steady - run.running_since
+    since_at = 0 if cursor is not None else unit.now - ran_for
     values = (run.project_id, new.topic, cursor or 0, since_at, run.id)
     row = unit.db.execute(_EVENTS["of_others"], values).fetchone()
     return None if row is None else run_rows.event(row)

@@ -195,8 +195,10 @@ class SqliteRuns:
             rows = await self._reader.scan(lambda db: db.execute(query, (run.number,)).fetchall())
         return [run_rows.step(row) for row in rows]
 
-    async def wait(self, run_id: str, attempt: Attempt, wait: NewWait, *, now: Micros) -> Waited | Refused:
-        operation = partial(run_waits.wait, run_id=run_id, attempt=attempt, new=wait, now=now)
+    async def wait(
+        self, run_id: str, attempt: Attempt, wait: NewWait, *, now: Micros, steady: Micros
+    ) -> Waited | Refused:
+        operation = partial(run_waits.wait, run_id=run_id, attempt=attempt, new=wait, now=now, steady=steady)
         return await self._writer.run(operation, short=True)
 
     async def suspend(
