@@ -85,7 +85,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Only where `listen` is a loopback address."""
     push_allow: str = ""
     """Where workers that are called may live, besides which none may: networks and names, with commas between (`10.1.0.0/16,workers.example`, which
-    covers what is below it). Empty: anywhere but link-local and metadata addresses, and this host itself only in local mode."""
+    covers what is below it). Empty: anywhere but link-local and metadata addresses, and loopback ones only in local mode."""
     log_level: str = "info"
     """debug, info, warning or error."""
     api_key: str = ""
