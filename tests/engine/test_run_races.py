@@ -211,12 +211,12 @@ async def test_pushes_that_fail_one_after_the_other_are_failures_in_a_row(
 async def test_a_worker_has_two_minutes_to_end_a_run_whatever_the_host_s_clock_is_set_to(
     serving: RunServer, clock: MovedClock, pushes: HeldPushes, jump: float
 ) -> None:
-    run = await submit(serving)
-    await in_state(serving, run, RunState.RUNNING)
+    run = await in_state(serving, await submit(serving), RunState.RUNNING)
     await serving.runs.runs.cancel(serving.project, run.id)
     await wait_until_async(lambda: true(pushes.asked_to_cancel), SECONDS, "the worker is told")
     clock.set_by(jump)
     clock.forward(60)
+    assert serving.runs.workers.heartbeat(serving.project, run.worker_id or "")  # it lives, and says nothing of the run
     serving.runs.wake()
     await wait_until_async(lambda: true(len(pushes.asked_to_cancel) > 1), SECONDS, "the worker is told again")
     assert (await serving.runs.runs.find(serving.project, run.id)).state is RunState.PENDING_CANCEL
