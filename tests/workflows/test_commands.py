@@ -43,7 +43,7 @@ def test_commands_are_steps(workflows: Workflows, api: Api, start_worker: StartW
 
 def test_a_command_that_cannot_be_begun_is_a_step_that_failed(workflows: Workflows, start_worker: StartWorker) -> None:
     start_worker()
-    with pytest.raises(RunFailed, match="step 'first' failed: it could not be begun: no such machine$"):
+    with pytest.raises(RunFailed, match=r"step 'first' failed: it could not be begun: no such machine$"):
         workflows.run(flows.commands, "dm-nowhere", timeout=SECONDS)
 
 
