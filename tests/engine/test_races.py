@@ -142,6 +142,34 @@ async def test_an_execution_that_is_cancelled_while_its_claim_fails_stays_cancel
         assert now.state is ExecutionState.CANCELLED
 
 
+async def test_an_execution_that_is_cancelled_while_it_is_put_back_into_its_queue_stays_cancelled(
+    tmp_path: Path, clock: MovedClock, faults: Faults, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(tmp_path, clock, Limits(running_per_machine=1), faults.wrap) as server:
+        node = await server.node()
+        machine, up = await server.machine(node)
+        await server.execute(machine)
+        second = await server.execute(machine)
+        async with faults.held("claim") as claiming:
+            node.exited(await node.hear(wire.StartExecution))
+            await claiming.wait()
+            node.say(wire.MachineEnded(machine.id, up.boot_id, clean=False, reason="killed"))
+            await phase(server, machine.id, Phase.STARTING)
+        await wait_until_async(
+            lambda: _claimed(server, machine.id, second), 5, "it is claimed by the boot that has ended"
+        )
+        async with faults.late("progress") as put_back:
+            await node.start_machine()
+            await put_back.wait()
+            asked = await server.engine.executions.cancel(server.caller, machine.id, second)
+            assert asked.state is ExecutionState.CANCELLED
+        third = await server.execute(machine)
+        assert (await node.hear(wire.StartExecution)).execution == wire_id(third)
+        now = await server.engine.executions.get(server.caller, machine.id, second)
+        assert now.state is ExecutionState.CANCELLED
+        assert "a turn failed" not in caplog.text
+
+
 async def _claimed(server: Server, machine_id: str, execution_id: str) -> bool:
     return (await server.engine.executions.get(server.caller, machine_id, execution_id)).boot_id is not None
 

@@ -206,7 +206,8 @@ class Dispatcher:
                 self._observer.finished(queued)
                 self._feed.notify(queued.id)
                 return
-            live.queue.move_to_end(queued.id, last=False)
+            if queued.id in live.queue:  # it may have been cancelled meanwhile
+                live.queue.move_to_end(queued.id, last=False)
             self.pump(live)
 
     async def _start_stored(self, live: LiveMachine, execution: Execution) -> None:
