@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from uuid import uuid4
 
@@ -81,9 +82,9 @@ class Events:
             self._ledger.over(run_id, step_key)
         self._observer.published(len(told.topics))
         self._ledger.apply(changed)
-        for topic in dict.fromkeys(told.topics):
+        for topic, count in Counter(told.topics).items():
             self._feed.notify(topic_key(project, topic))
-            self._triggers.published(project.id, topic, told.topics.count(topic))
+            self._triggers.published(project.id, topic, count)
 
     async def page(
         self,
