@@ -32,6 +32,11 @@ async def tells_below(_ctx: Context, number: int) -> int:
     return number
 
 
+@workflow(events=True)
+async def takes_the_key_of_the_start(ctx: Context) -> int:
+    return await ctx.step("publish_start", add, 1, 1)
+
+
 @workflow
 async def silent(ctx: Context) -> int:
     return await ctx.step("one", add, 1, 1)

@@ -66,6 +66,15 @@ def test_a_run_from_a_step_on_tells_its_own_start(workflows: Workflows, live: Li
     assert told[1]["data"]["step_key"] == "bad"
 
 
+def test_the_step_key_of_the_start_is_refused_where_it_is_taken(workflows: Workflows) -> None:
+    """Else the step would give null when the function is run again."""
+    run_id = workflows.start(telling.takes_the_key_of_the_start)
+    run = workflows.wait(run_id, timeout=SECONDS)
+    assert run.status == "failed"
+    assert run.error is not None
+    assert "step key 'publish_start' is used twice" in run.error
+
+
 def test_a_workflow_that_did_not_ask_for_it_tells_nothing(workflows: Workflows, live: Live) -> None:
     run_id = workflows.start(telling.silent)
     assert workflows.wait(run_id, timeout=SECONDS).result == 2

@@ -13,7 +13,7 @@ from dormice.workflows.definition import Workflow
 from dormice.workflows.errors import LetGo, NonRetryable
 from dormice.workflows.journal import Journal
 from dormice.workflows.lease import Lease
-from dormice.workflows.lifecycle import LifecycleEvents
+from dormice.workflows.lifecycle import START_KEY, LifecycleEvents
 from dormice.workflows.link import LinkFailed
 from dormice.workflows.messages import (
     Abandoned,
@@ -176,8 +176,8 @@ class Attempt:
         return await self._report_of(result, failure)
 
     async def _call(self, workflow: Workflow[object, object]) -> object:
-        if self._lifecycle is not None and (start := self._lifecycle.start()) is not None:
-            self.tell(start)
+        if self._lifecycle is not None and self._journal.begin(START_KEY) is None:
+            self.tell(self._lifecycle.start())
         if not workflow.takes_payload:
             return await workflow.function(self._context)
         payload = documents.decode(self._assignment.payload, workflow.payload_type, "the payload")

@@ -22,10 +22,8 @@ class LifecycleEvents:
         self._run = assignment
         self._metadata = {"execution_id": assignment.run_id, "workflow_id": assignment.workflow_id}
 
-    def start(self) -> StepDone | None:
-        """What says that the run has started; None when that was said before."""
-        if any(step.step_key == START_KEY for step in self._run.steps):
-            return None
+    def start(self) -> StepDone:
+        """What says that the run has started."""
         event = self._event("workflow_start", {"payload": self._run.payload})
         return StepDone(run_id=self._run.run_id, fence=self._run.fence, step_key=START_KEY, events=[event])
 

@@ -60,7 +60,6 @@ class Reporter:
     async def begin_command(self, run_id: str, command: Command) -> None:
         """Have a command run that a run waits for. Raises LinkFailed with a status when it is refused."""
         path = f"/internal/executions/{run_id}/commands"
-
         pause = FIRST_PAUSE
         while True:
             try:
