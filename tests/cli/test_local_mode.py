@@ -50,7 +50,12 @@ def test_no_key_is_needed_and_a_project_is_made_when_it_is_named(keyless: httpx.
 
 
 def test_it_answers_programs_of_this_host_only(keyless: httpx.Client) -> None:
-    for header in ({"Host": "dormice.example"}, {"Origin": "https://elsewhere.example"}):
+    for header in (
+        {"Host": "dormice.example"},
+        {"Origin": "https://elsewhere.example"},
+        {"Origin": "http://["},
+        {"Host": "["},
+    ):
         refused = keyless.get("/api/v1/executions", headers=header)
         assert (refused.status_code, refused.json()["error_type"]) == (403, "FORBIDDEN")
 

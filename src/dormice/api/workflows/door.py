@@ -171,10 +171,17 @@ def operation(
 def check_local(call: Call) -> None:
     """Raise Forbidden unless a program of this host calls us by a name of this host."""
     host, origin = call.header("Host") or "", call.header("Origin")
-    if not is_loopback(urlsplit(f"//{host}").hostname):
+    if not is_loopback(_host_of(f"//{host}")):
         raise Forbidden("local mode answers to localhost only: the Host header names something else")
-    if origin is not None and not is_loopback(urlsplit(origin).hostname):
+    if origin is not None and not is_loopback(_host_of(origin)):
         raise Forbidden("local mode answers to programs of this host only: the Origin header names another place")
+
+
+def _host_of(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:  # a bracket that is not closed
+        return None
 
 
 def answered(handle: Handler) -> Handler:

@@ -33,8 +33,6 @@ REFUSED_SECONDS = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0)
 """Pauses between attempts to reach a worker that does not listen: it says that it is there before it does."""
 REST_US = 250_000
 """How long a worker that says that it is full is left alone."""
-
-
 REPEATED_US = 15_000_000
 """From a report of the foreign SDK that was not answered to its last repetition: after pauses of 1, 2, 4 and 8 s."""
 REPEATS_US = 9_000_000
