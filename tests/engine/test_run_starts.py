@@ -16,7 +16,7 @@ from dormice.engine.orders import ExecutionOrder, MachineOrder
 from dormice.engine.runs.dispatcher import REPEATS_US
 from dormice.engine.runs.policy import RunPolicy
 from dormice.store.workflows import Attempt, RunResult, WholeStore
-from tests.engine.run_serving import serving_runs
+from tests.engine.run_serving import RunServer, serving_runs
 from tests.engine.scripted_node import MovedClock
 from tests.engine.test_run_races import SECONDS, HeldPushes, in_state, submit, true, with_worker
 from tests.wait import wait_until_async
@@ -112,6 +112,33 @@ async def test_a_silent_worker_that_may_be_alive_has_more_time(tmp_path: Path, c
         clock.forward((policy.worker_lost_ms - policy.worker_silent_ms) / 1000)
         server.runs.wake()
         await in_state(server, run, RunState.QUEUED)
+
+
+class _ComesBack(HeldPushes):
+    """A worker whose heartbeat comes while it is searched for."""
+
+    server: RunServer
+
+    async def listens(self, url: str, worker_id: str) -> bool:
+        self.server.runs.workers.heartbeat(self.server.project, worker_id)
+        return await super().listens(url, worker_id)
+
+
+async def test_a_worker_that_is_heard_of_while_it_is_searched_for_is_not_lost(
+    tmp_path: Path, clock: MovedClock
+) -> None:
+    pushes = _ComesBack()
+    async with serving_runs(tmp_path, clock, pushes) as server:
+        pushes.server = server
+        await with_worker(server)
+        run = await submit(server)
+        await in_state(server, run, RunState.RUNNING)
+        pushes.dead = True
+        clock.forward(RunPolicy().worker_silent_ms / 1000)
+        server.runs.wake()
+        await wait_until_async(lambda: true(pushes.searched_for), SECONDS, "it is searched for")
+        await in_state(server, await submit(server), RunState.RUNNING)
+        assert (await server.runs.runs.find(server.project, run.id)).crashes == 0
 
 
 async def test_a_failure_that_is_told_again_after_a_restart_does_not_count_for_the_next_attempt(
