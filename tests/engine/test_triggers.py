@@ -14,6 +14,7 @@ from dormice.domain.errors import Invalid, NotFound
 from dormice.domain.limits import Limits
 from dormice.domain.run import RunState
 from dormice.engine.runs import triggers
+from dormice.engine.runs.events import EventOrder
 from dormice.engine.runs.orders import TriggerOrder
 from dormice.engine.runs.policy import RunPolicy
 from dormice.store.workflows import NewEvent, Told
@@ -312,6 +313,20 @@ async def test_an_event_that_does_not_fit_the_workflow_makes_a_run_that_has_fail
         assert (failed.started_at, failed.retry_count) == (None, 0)
         assert failed.completed_at == failed.created_at
         assert set(at.engine._board.runs) == {queued.id}
+
+
+@pytest.mark.parametrize("document", [b"1e400", b"[-1e999]"])
+async def test_an_event_that_cannot_be_judged_does_not_fit(
+    tmp_path: Path, clock: StoppedClock, document: bytes
+) -> None:
+    async with lab(tmp_path, clock) as at:
+        await at.register("d1", trigger_on_event=True, spec=json.dumps({"input_schema": SMALL_N}).encode())
+        await at.trigger()
+        await at.engine.events.publish(at.project, "t", [EventOrder(event_type="told", data=document)])
+        await at.publish({"n": 1})
+        failed, queued = await at.runs()
+        assert (failed.state, queued.state) == (RunState.FAILED, RunState.QUEUED)
+        assert (failed.error or "").startswith("payload cannot be compared with the workflow's input_schema: ")
 
 
 async def test_a_batch_of_which_one_event_does_not_fit_fails_as_a_whole(tmp_path: Path, clock: StoppedClock) -> None:

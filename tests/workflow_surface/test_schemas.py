@@ -20,6 +20,19 @@ def test_a_result_that_does_not_fit_fails_the_run_for_good(project: Project, wor
     assert "secret" not in record["error"]
 
 
+def test_what_is_out_of_range_does_not_fit(project: Project, worker: Worker) -> None:
+    project.define("w", input_schema={"type": ["number", "null"]}, output_schema=RESULT)
+    headers = {"Content-Type": "application/json"}
+    refused = project.post("/api/v1/workflows/w/run", content=b'{"payload": 1e400}', headers=headers)
+    assert (refused.status_code, "cannot be compared" in refused.text) == (400, True)
+    run = worker.running()
+    report = f'{{"result": {{"cents": [1e400]}}, "worker_id": "{worker.id}"}}'
+    assert project.post(f"/internal/executions/{run}/complete", content=report, headers=headers).status_code == 200
+    record = project.run(run)
+    assert (record["status"], record["result"]) == ("failed", None)
+    assert "cannot be compared" in record["error"]
+
+
 def test_a_result_that_fits_is_the_run_s(project: Project, worker: Worker) -> None:
     project.define("w", output_schema=RESULT)
     run = worker.running()
