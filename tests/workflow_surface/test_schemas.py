@@ -33,6 +33,13 @@ def test_what_is_out_of_range_does_not_fit(project: Project, worker: Worker) -> 
     assert "cannot be compared" in record["error"]
 
 
+def test_an_error_is_short_however_long_the_names_are(project: Project, worker: Worker) -> None:
+    project.define("w", output_schema={"additionalProperties": {"type": "integer"}})
+    run = worker.running()
+    worker.complete(run, {"k" * 100_000: "secret"})
+    assert len(project.run(run)["error"]) < 1_000
+
+
 def test_a_result_that_fits_is_the_run_s(project: Project, worker: Worker) -> None:
     project.define("w", output_schema=RESULT)
     run = worker.running()

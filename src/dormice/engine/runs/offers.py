@@ -119,7 +119,7 @@ def _fault(what: str, document: Json, name: str, schema: msgspec.Raw) -> str | N
         )
     if error is None:
         return None
-    where = "".join(f"[{part!r}]" for part in error.instance_path)
+    where = "".join(f"[{part!r}]" for part in error.instance_path)[:_SHOWN_CHARS]
     return f"{what}{where} does not fit the workflow's {name}: {error.message[:_SHOWN_CHARS]}"
 
 
