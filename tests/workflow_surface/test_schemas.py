@@ -33,6 +33,12 @@ def test_what_is_out_of_range_does_not_fit(project: Project, worker: Worker) -> 
     assert "cannot be compared" in record["error"]
 
 
+def test_a_document_that_is_no_utf_8_is_refused(project: Project) -> None:
+    headers = {"Content-Type": "application/json"}
+    refused = project.post("/api/v1/workflows/w/run", content=b'{"payload": "\xff"}', headers=headers)
+    assert (refused.status_code, refused.json()["error"]) == (400, "the body is not UTF-8")
+
+
 def test_an_error_is_short_however_long_the_names_are(project: Project, worker: Worker) -> None:
     project.define("w", output_schema={"additionalProperties": {"type": "integer"}})
     run = worker.running()

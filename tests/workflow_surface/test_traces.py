@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from uuid import uuid4
 
@@ -88,6 +89,15 @@ def test_links_that_lead_nowhere_do_no_harm(project: Project, previous: dict[str
     )
     found = project.ok("GET", f"/api/v1/traces/{trace}")
     assert {"a", "b"} <= {one["span_id"] for one in found["spans"]}
+
+
+def test_attributes_that_cannot_be_read_lead_nowhere(project: Project) -> None:
+    trace = uuid4().hex
+    body = json.dumps({"spans": [span(trace, "a", 1, attributes={"cost": "N"})]}).replace('"N"', "1e400")
+    headers = {"Content-Type": "application/json"}
+    assert project.post("/internal/spans/batch", content=body, headers=headers).status_code == 200
+    found = project.get(f"/api/v1/traces/{trace}")
+    assert (found.status_code, "1e400" in found.text) == (200, True)
 
 
 def test_traces_are_listed_by_their_root_spans(project: Project) -> None:

@@ -44,6 +44,8 @@ class BodyDecoder(Generic[T]):
                 "the body must be JSON: send Content-Type: application/json", location="header.Content-Type", status=415
             )
         try:
+            if not body.isascii():
+                body.decode()  # documents that are taken as they come are not looked at otherwise
             return self._decoder.decode(body)
         except msgspec.ValidationError as error:
             # It stops at the first fault; what comes after may not even be JSON.

@@ -111,7 +111,10 @@ def link(spans: Sequence[Span]) -> list[Span]:
 def _previous(span: Span) -> str | None:
     if span.attributes is None:
         return None
-    attributes = msgspec.json.decode(span.attributes)
+    try:
+        attributes = msgspec.json.decode(span.attributes)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # a number out of range, such as 1e400
+        return None
     if not isinstance(attributes, dict):
         return None
     found = next((value for key, value in attributes.items() if key.endswith(_PREVIOUS)), None)
