@@ -27,7 +27,7 @@ static uint64_t cgroup, leftover;
 static int plan_fds[2] = {-1, -1};
 static struct pipes pipes;
 static bool wanted;
-static uint64_t rest_at; /* 0 while something is to be done */
+static bool rested; /* there was nothing to be done in the turn before */
 
 void spare_want(void)
 {
@@ -89,17 +89,17 @@ void spare_turn(uint64_t *next)
 {
     /* While something runs, which may want this processor, starts are common or the gain is small. */
     if (!wanted || spare || guest.stopping || !list_empty(&lives) || (leftover && !cgroup_unmake(leftover, false))) {
-        rest_at = 0;
+        rested = false;
         return;
     }
     leftover = 0;
-    if (!rest_at) {
+    if (!rested) {
         /* Those who have just been told of an end want this processor too, and a client waits for them. */
-        rest_at = after_ms(1);
-        sooner(next, rest_at);
+        rested = true;
+        sooner(next, after_ms(1));
         return;
     }
-    rest_at = 0;
+    rested = false;
     wanted = false;
     if (!make())
         leftover = cgroup;

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dormice.domain.errors import Invalid, NotFound
-from dormice.domain.limits import Limits
 from dormice.domain.run import RunState
 from dormice.engine.runs import triggers
 from dormice.engine.runs.events import EventOrder
 from dormice.engine.runs.orders import TriggerOrder
 from dormice.engine.runs.policy import RunPolicy
-from dormice.store.workflows import NewEvent, Told
+from dormice.store.workflows import NewEvent
 from tests.engine.faulty_store import Faults
 from tests.engine.run_lab import RunLab, StoppedClock, lab
 
@@ -338,11 +336,3 @@ async def test_a_batch_of_which_one_event_does_not_fit_fails_as_a_whole(tmp_path
         failed, queued = await at.runs()
         assert (failed.state, queued.state) == (RunState.FAILED, RunState.QUEUED)
         assert "payload['events'][1]['data']['n']" in (failed.error or "")
-
-
-async def test_many_topics_at_once_cost_each_of_them_one_look(tmp_path: Path, clock: StoppedClock) -> None:
-    async with lab(tmp_path, clock) as at:
-        told = Told(topics=[f"topic {number}" for number in range(Limits().events_per_request)], ended=[])
-        began = time.thread_time()
-        at.engine.events.published(at.project, [], told)
-        assert time.thread_time() - began < 0.2, "the event loop stands still meanwhile"
