@@ -136,6 +136,22 @@ async def test_short_operations_that_come_together_share_a_commit_where_they_are
     assert counted.commits == 1
 
 
+async def test_those_of_the_turns_that_follow_share_one_too_as_long_as_each_brings_more(counted: Counted) -> None:
+    async def later(number: int, turns: int) -> int:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await counted.insert(number, short=True)
+
+    for before, commits in ((1, 4), (2, 2)):  # after one that came alone each turn's is committed for itself
+        first = counted.commits
+        await asyncio.gather(*(counted.insert(10 * before + number, short=True) for number in range(before)))
+        counted.writer._quick = True  # however slow this host's disk is
+        numbers = [10 * before + 5 + turns for turns in range(3)]
+        assert await asyncio.gather(*map(later, numbers, range(3))) == numbers
+        assert counted.commits - first == commits
+    assert set(counted.threads) == {threading.main_thread()}
+
+
 async def test_the_event_loop_is_not_held_for_more_than_a_limit(counted: Counted) -> None:
     answers = await asyncio.gather(*(counted.insert(number, short=True) for number in range(NEAR_LIMIT + 1)))
     assert answers == list(range(NEAR_LIMIT + 1))

@@ -6,7 +6,8 @@ alone. Nobody is answered before the commit is durable; then a whole batch is an
 
 The way to the thread and back costs as much as an fsync of a fast disk, and two threads that take the interpreter from each other
 at every statement cost more. So short operations that come in one turn of the event loop, while the thread is idle and the disk
-quick, are committed where they are asked for, together, on the loop's thread (docs/decisions/0008).
+quick, are committed where they are asked for, together, on the loop's thread (docs/decisions/0008). When the last such commit was
+of several, there is much to do, and the next one waits as long as each turn brings more.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ BATCH_LIMIT = 256
 """Operations per commit, at most: bounds how long the first one waits for the last."""
 NEAR_LIMIT = 64
 """Short operations that the event loop commits in one turn, at most: some 5 ms of work, which other requests wait for."""
+GATHERED = 32
+"""Short operations that are committed without a look at whether the next turn brings more."""
 QUICK_SECONDS = 0.001
 """A disk that needs longer to make a commit durable is not worth holding the event loop for."""
 
@@ -60,7 +63,11 @@ class Writer:
         self._queued = 0
         """Jobs that the thread was given and has not answered: while there are any, the connection is the thread's."""
         self._near: list[_Job] = []
-        """Short jobs of this turn of the loop, to be committed at its end."""
+        """Short jobs that the loop is about to commit."""
+        self._seen = 0
+        """How many of them there were a turn before."""
+        self._gathers = False
+        """Whether more is waited for: the last commit of the loop was of several."""
         self._quick = True
         """Whether the disk was quick the last time. Whose the connection is, the loop or the thread, sets it."""
         self._closed = False
@@ -81,6 +88,7 @@ class Writer:
             return future
         if short and self._quick and not self._queued:
             if not self._near:
+                self._seen = 0
                 self._loop.call_soon(self._commit_near)
             self._near.append(_Job(operation, future))
         else:
@@ -99,10 +107,14 @@ class Writer:
             self._queue(job)
 
     def _commit_near(self) -> None:
-        if len(self._near) > NEAR_LIMIT or (self._near and not self._begin_at_once()):
+        if self._gathers and self._seen < len(self._near) < GATHERED:
+            self._seen = len(self._near)
+            self._loop.call_soon(self._commit_near)
+        elif len(self._near) > NEAR_LIMIT or (self._near and not self._begin_at_once()):
             self._queue_near()
         elif self._near:
             batch, self._near = self._near, []
+            self._gathers = len(batch) > 1
             _resolve(batch, self._commit(batch, begun=True))
 
     def _begin_at_once(self) -> bool:
