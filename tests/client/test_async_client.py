@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 
 from dormice import APIConnectionError, AsyncDormice, ConflictError, NotFoundError
 from dormice.client._async.httpx_transport import AsyncHttpxTransport
+from dormice.client.transport import Request, Timeout
 from tests.client.fake_server import KEY, Answer, FakeServer
 
 
@@ -103,3 +105,39 @@ async def test_one_string_is_no_command(async_client: AsyncDormice, server: Fake
     with pytest.raises(TypeError, match="a command is a sequence of strings"):
         await async_client.machines.run(server.machine(), command)
     assert not server.requests
+
+
+async def test_requests_at_once_are_spread_over_pools_and_wait_for_none_of_each_other() -> None:
+    arrived, all_are_here = 0, asyncio.Event()
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal arrived
+        writers.append(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                arrived += 1
+                if arrived == 20:
+                    all_are_here.set()
+                await all_are_here.wait()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    transport = AsyncHttpxTransport(url)
+
+    async def ask() -> bytes:
+        response = await transport.send(Request("GET", url, {}, b"", Timeout()))
+        try:
+            return await response.read()
+        finally:
+            await response.aclose()
+
+    assert await asyncio.gather(*(ask() for _ in range(20))) == [b"{}"] * 20
+    assert await ask() == b"{}"
+    assert [pool.busy for pool in transport._pools] == [0, 0, 0]
+    await transport.aclose()
+    server.close()
+    for writer in writers:
+        writer.close()
+        await writer.wait_closed()

@@ -139,7 +139,7 @@ async def test_short_operations_that_come_together_share_a_commit_where_they_are
 async def test_those_of_the_turns_that_follow_share_one_too_as_long_as_each_brings_more(counted: Counted) -> None:
     async def later(number: int, turns: int) -> int:
         for _ in range(turns):
-            await asyncio.sleep(0)
+            await others_run()
         return await counted.insert(number, short=True)
 
     for before, commits in ((1, 4), (2, 2)):  # after one that came alone each turn's is committed for itself
