@@ -35,6 +35,13 @@ async def faulty(tmp_path: Path, clock: MovedClock, faults: Faults) -> AsyncIter
         yield running
 
 
+@pytest.fixture
+async def narrow(tmp_path: Path, clock: MovedClock, faults: Faults) -> AsyncIterator[Server]:
+    """Machines run one execution at a time."""
+    async with serving(tmp_path, clock, Limits(running_per_machine=1), faults.wrap) as running:
+        yield running
+
+
 # Requests
 
 
@@ -83,91 +90,83 @@ async def test_a_request_that_is_cancelled_has_its_execution_started_all_the_sam
 
 
 async def test_a_claim_that_comes_after_its_boot_has_ended_is_told_of_a_start_that_fails(
-    tmp_path: Path, clock: MovedClock, faults: Faults
+    narrow: Server, faults: Faults
 ) -> None:
-    async with serving(tmp_path, clock, Limits(running_per_machine=1), faults.wrap) as server:
-        node = await server.node()
-        machine, up = await server.machine(node)
-        await server.execute(machine)
-        second = await server.execute(machine)
-        async with faults.held("claim") as claiming:
-            node.exited(await node.hear(wire.StartExecution))
-            await claiming.wait()
-            node.say(wire.MachineEnded(machine.id, up.boot_id, clean=False, reason="killed"))
-            again = await node.hear(wire.StartMachine)
-        await wait_until_async(
-            lambda: _claimed(server, machine.id, second), 5, "it is claimed by the boot that has ended"
-        )
-        node.say(wire.MachineFailed(machine.id, again.boot_id, "STORAGE_EXHAUSTED", "full", retryable=True))
-        done = await server.engine.executions.get(server.caller, machine.id, second, wait_ms=5_000)
-        assert (done.state, done.error_code) == (ExecutionState.FAILED, ErrorCode.WAKE_FAILED)
+    node = await narrow.node()
+    machine, up = await narrow.machine(node)
+    await narrow.execute(machine)
+    second = await narrow.execute(machine)
+    async with faults.held("claim") as claiming:
+        node.exited(await node.hear(wire.StartExecution))
+        await claiming.wait()
+        node.say(wire.MachineEnded(machine.id, up.boot_id, clean=False, reason="killed"))
+        again = await node.hear(wire.StartMachine)
+    await wait_until_async(lambda: _claimed(narrow, machine.id, second), 5, "it is claimed by the boot that has ended")
+    node.say(wire.MachineFailed(machine.id, again.boot_id, "STORAGE_EXHAUSTED", "full", retryable=True))
+    done = await narrow.engine.executions.get(narrow.caller, machine.id, second, wait_ms=5_000)
+    assert (done.state, done.error_code) == (ExecutionState.FAILED, ErrorCode.WAKE_FAILED)
 
 
 async def test_what_is_heard_late_of_an_execution_that_has_ended_is_old(
-    tmp_path: Path, clock: MovedClock, faults: Faults
+    narrow: Server, clock: MovedClock, faults: Faults
 ) -> None:
-    async with serving(tmp_path, clock, Limits(running_per_machine=1), faults.wrap) as server:
-        node = await server.node()
-        machine, up = await server.machine(node)
-        await asleep(server, node, machine, up)
-        await server.execute(machine)
-        second = await server.execute(machine, start_timeout_ms=1_000)
-        async with faults.late("machine_ready") as committed:
-            await node.start_machine()
-            await committed.wait()
-            clock.forward(2)
-            await server.engine._reaper.reap()
-        assert (await node.hear(wire.StartExecution)).execution != wire_id(second)
-        now = await server.engine.executions.get(server.caller, machine.id, second)
-        assert now.state is ExecutionState.EXPIRED
+    node = await narrow.node()
+    machine, up = await narrow.machine(node)
+    await asleep(narrow, node, machine, up)
+    await narrow.execute(machine)
+    second = await narrow.execute(machine, start_timeout_ms=1_000)
+    async with faults.late("machine_ready") as committed:
+        await node.start_machine()
+        await committed.wait()
+        clock.forward(2)
+        await narrow.engine._reaper.reap()
+    assert (await node.hear(wire.StartExecution)).execution != wire_id(second)
+    now = await narrow.engine.executions.get(narrow.caller, machine.id, second)
+    assert now.state is ExecutionState.EXPIRED
 
 
 async def test_an_execution_that_is_cancelled_while_its_claim_fails_stays_cancelled(
-    tmp_path: Path, clock: MovedClock, faults: Faults
+    narrow: Server, faults: Faults
 ) -> None:
-    async with serving(tmp_path, clock, Limits(running_per_machine=1), faults.wrap) as server:
-        node = await server.node()
-        machine, _ = await server.machine(node)
-        await server.execute(machine)
-        second = await server.execute(machine)
-        async with faults.held("claim") as claiming:
-            node.exited(await node.hear(wire.StartExecution))
-            await claiming.wait()
-            asked = await server.engine.executions.cancel(server.caller, machine.id, second)
-            assert asked.state is ExecutionState.CANCELLED
-            faults.fail("claim", 1_000)  # and as often as it is tried again
-        for _ in range(20):
-            await others_run()
-        now = await server.engine.executions.get(server.caller, machine.id, second)
-        assert now.state is ExecutionState.CANCELLED
+    node = await narrow.node()
+    machine, _ = await narrow.machine(node)
+    await narrow.execute(machine)
+    second = await narrow.execute(machine)
+    async with faults.held("claim") as claiming:
+        node.exited(await node.hear(wire.StartExecution))
+        await claiming.wait()
+        asked = await narrow.engine.executions.cancel(narrow.caller, machine.id, second)
+        assert asked.state is ExecutionState.CANCELLED
+        faults.fail("claim", 1_000)  # and as often as it is tried again
+    for _ in range(20):
+        await others_run()
+    now = await narrow.engine.executions.get(narrow.caller, machine.id, second)
+    assert now.state is ExecutionState.CANCELLED
 
 
 async def test_an_execution_that_is_cancelled_while_it_is_put_back_into_its_queue_stays_cancelled(
-    tmp_path: Path, clock: MovedClock, faults: Faults, caplog: pytest.LogCaptureFixture
+    narrow: Server, faults: Faults, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with serving(tmp_path, clock, Limits(running_per_machine=1), faults.wrap) as server:
-        node = await server.node()
-        machine, up = await server.machine(node)
-        await server.execute(machine)
-        second = await server.execute(machine)
-        async with faults.held("claim") as claiming:
-            node.exited(await node.hear(wire.StartExecution))
-            await claiming.wait()
-            node.say(wire.MachineEnded(machine.id, up.boot_id, clean=False, reason="killed"))
-            await phase(server, machine.id, Phase.STARTING)
-        await wait_until_async(
-            lambda: _claimed(server, machine.id, second), 5, "it is claimed by the boot that has ended"
-        )
-        async with faults.late("progress") as put_back:
-            await node.start_machine()
-            await put_back.wait()
-            asked = await server.engine.executions.cancel(server.caller, machine.id, second)
-            assert asked.state is ExecutionState.CANCELLED
-        third = await server.execute(machine)
-        assert (await node.hear(wire.StartExecution)).execution == wire_id(third)
-        now = await server.engine.executions.get(server.caller, machine.id, second)
-        assert now.state is ExecutionState.CANCELLED
-        assert "a turn failed" not in caplog.text
+    node = await narrow.node()
+    machine, up = await narrow.machine(node)
+    await narrow.execute(machine)
+    second = await narrow.execute(machine)
+    async with faults.held("claim") as claiming:
+        node.exited(await node.hear(wire.StartExecution))
+        await claiming.wait()
+        node.say(wire.MachineEnded(machine.id, up.boot_id, clean=False, reason="killed"))
+        await phase(narrow, machine.id, Phase.STARTING)
+    await wait_until_async(lambda: _claimed(narrow, machine.id, second), 5, "it is claimed by the boot that has ended")
+    async with faults.late("progress") as put_back:
+        await node.start_machine()
+        await put_back.wait()
+        asked = await narrow.engine.executions.cancel(narrow.caller, machine.id, second)
+        assert asked.state is ExecutionState.CANCELLED
+    third = await narrow.execute(machine)
+    assert (await node.hear(wire.StartExecution)).execution == wire_id(third)
+    now = await narrow.engine.executions.get(narrow.caller, machine.id, second)
+    assert now.state is ExecutionState.CANCELLED
+    assert "a turn failed" not in caplog.text
 
 
 async def _claimed(server: Server, machine_id: str, execution_id: str) -> bool:

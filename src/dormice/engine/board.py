@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from dormice.domain.execution import Execution, ExecutionState, Micros
 from dormice.domain.machine import Machine, Phase
 from dormice.engine.ended import Ended
+from dormice.store.interface import LostRace
 
 
 @dataclass(eq=False, slots=True)
@@ -89,6 +90,11 @@ class LiveMachine:
         current = self.find(execution.id)
         if current is not None and current.last_sequence <= execution.last_sequence:
             self.place(execution)
+
+    def lost_race(self, execution_id: str, race: LostRace) -> None:
+        """Forget an execution whose row was not written because it has ended."""
+        if not isinstance(race.current, Execution) or race.current.terminal:
+            self.drop(execution_id)
 
     def drop(self, execution_id: str) -> None:
         """Forget an execution that has ended, whatever is heard of it later."""

@@ -228,6 +228,6 @@ class Dispatcher:
         if isinstance(ended, Execution):
             live.place(ended)
             self._observer.finished(ended)
-        elif not isinstance(ended.current, Execution) or ended.current.terminal:
-            live.drop(execution.id)
+        else:
+            live.lost_race(execution.id, ended)
         self._feed.notify(execution.id)

@@ -164,8 +164,7 @@ class Runner:
             self._acknowledge(live, done, turn.chunks)
             self._observer.progressed(before, done)
         else:
-            if not isinstance(done.current, Execution) or done.current.terminal:
-                live.drop(execution_id)
+            live.lost_race(execution_id, done)
             self._dispatcher.disown(live, execution_id)
 
     def _acknowledge(self, live: LiveMachine, execution: Execution, chunks: list[Chunk]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 import httpx
 
@@ -23,9 +25,12 @@ class AsyncHttpxTransport:
     def __init__(self, base_url: str, http_client: httpx.AsyncClient | None = None) -> None:
         self._trust_env = not is_loopback(base_url)  # a proxy of the environment cannot reach this host's loopback
         self._most_pools = 1 if http_client is not None else -(-_MOST_CONNECTIONS // _PER_POOL)
-        self._tls = httpx.create_ssl_context(trust_env=self._trust_env)
         self._lock = threading.Lock()
         self._pools = [_Pool(http_client or self._new_client())]
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return httpx.create_ssl_context(trust_env=self._trust_env)  # takes a while, so once for all pools
 
     def _new_client(self) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=_MOST_CONNECTIONS, max_keepalive_connections=_PER_POOL)

@@ -91,14 +91,14 @@ def _offer(spec: Json) -> Offer:
 
 def check_payload(offer: Offer, payload: Json, name: str = "payload") -> None:
     """Raise Invalid for a payload that does not fit the schema of the workflow. `name`: what it is called in the request."""
-    fault = _fault(name, payload, "input_schema", offer.input_schema)
+    fault = fault_of_payload(offer, payload, name)
     if fault is not None:
         raise Invalid(fault, location=f"body.{name}", status=400)
 
 
-def fault_of_payload(offer: Offer, payload: Json) -> str | None:
+def fault_of_payload(offer: Offer, payload: Json, name: str = "payload") -> str | None:
     """Say where and why a payload does not fit the schema of the workflow; None if it does. The payload is not repeated."""
-    return _fault("payload", payload, "input_schema", offer.input_schema)
+    return _fault(name, payload, "input_schema", offer.input_schema)
 
 
 def fault_of_result(offer: Offer, result: Json | None) -> str | None:
