@@ -300,6 +300,12 @@ class GuestProcess:
     def fds(self) -> int:
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
+    def settled_fds(self) -> int:
+        """How many it has while nothing runs: process 1 has made its spare by then, and holds five for it."""
+        its_own = 10 + (self.cgroup is None) + 5 * (self.mode == "init")
+        wait_until(lambda: its_own >= self.fds() > its_own - 3, PATIENCE, "descriptors settle")
+        return self.fds()
+
     def ended(self) -> int:
         """Wait for its end; its exit code."""
         return os.waitstatus_to_exitcode(os.waitpid(self.spawned, 0)[1])
