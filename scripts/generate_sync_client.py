@@ -28,12 +28,12 @@ RULES = [
     (r"\bStopAsyncIteration\b", "StopIteration"),
     (r"\bAsync([A-Z]\w+)", r"\1"),
     (r"\b_async\b", "_sync"),
-    (r"\b(httpx)\.AsyncClient\b", r"\1.Client"),
+    (r"\baiohttp_transport\b", "httpx_transport"),
+    (r"\bAiohttpTransport\b", "HttpxTransport"),
     (r"\b__a(enter|exit|iter|next)__\b", r"__\1__"),
     (r"\baclosing\b", "closing"),
     (r"\baclose\b", "close"),
     (r"\baread\b", "read"),
-    (r"\baiter_bytes\b", "iter_bytes"),
     (r"\banext\b", "next"),
 ]
 

@@ -20,7 +20,7 @@ class Dormice:
     server = True
     fsync = "SQLite WAL, synchronous=FULL: an fsync for each group commit"
     setup = (
-        "one worker process that fetches up to 64 runs; the client starts a run and waits by a long poll, over httpx"
+        "one worker process that fetches up to 64 runs; the client starts a run and waits by a long poll"
     )
 
     def install(self) -> None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any
 
-import httpx
 import pytest
 
-from dormice import APIConnectionError, AsyncDormice, ConflictError, NotFoundError
-from dormice.client._async.httpx_transport import AsyncHttpxTransport
-from dormice.client.transport import Request, Timeout
-from tests.client.fake_server import KEY, Answer, FakeServer
+from dormice import AsyncDormice, ConflictError, NotFoundError
+from tests.client.fake_server import Answer, FakeServer
 
 
 async def test_a_run_returns_the_record_and_the_exact_bytes(async_client: AsyncDormice, server: FakeServer) -> None:
@@ -84,60 +80,8 @@ async def test_errors_and_retries_are_those_of_the_twin(async_client: AsyncDormi
         await async_client.machines.retrieve("dm-nowhere")
 
 
-async def test_an_httpx_client_of_the_callers_can_carry_the_requests() -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        if request.url.path.endswith("/limits"):
-            return httpx.Response(200, json={"limits": {"key": request.headers["authorization"]}})
-        raise httpx.ConnectError("no way")
-
-    carrier = httpx.AsyncClient(transport=httpx.MockTransport(answer))
-    transport = AsyncHttpxTransport("http://far.example", carrier)
-    async with AsyncDormice(
-        base_url="http://far.example/prefix/", api_key=KEY, transport=transport, max_retries=0
-    ) as client:
-        assert (await client.limits()).limits == {"key": f"Bearer {KEY}"}
-        with pytest.raises(APIConnectionError, match="no way"):
-            await client.machines.list()
-
-
 @pytest.mark.parametrize("command", ["uname -a", b"uname"])
 async def test_one_string_is_no_command(async_client: AsyncDormice, server: FakeServer, command: Any) -> None:
     with pytest.raises(TypeError, match="a command is a sequence of strings"):
         await async_client.machines.run(server.machine(), command)
     assert not server.requests
-
-
-async def test_requests_at_once_are_spread_over_pools_and_wait_for_none_of_each_other() -> None:
-    arrived, all_are_here = 0, asyncio.Event()
-    writers: list[asyncio.StreamWriter] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal arrived
-        writers.append(writer)
-        with contextlib.suppress(asyncio.IncompleteReadError):
-            while await reader.readuntil(b"\r\n\r\n"):
-                arrived += 1
-                if arrived == 20:
-                    all_are_here.set()
-                await all_are_here.wait()
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    transport = AsyncHttpxTransport(url)
-
-    async def ask() -> bytes:
-        response = await transport.send(Request("GET", url, {}, b"", Timeout()))
-        try:
-            return await response.read()
-        finally:
-            await response.aclose()
-
-    assert await asyncio.gather(*(ask() for _ in range(20))) == [b"{}"] * 20
-    assert await ask() == b"{}"
-    assert [pool.busy for pool in transport._pools] == [0, 0, 0]
-    await transport.aclose()
-    server.close()
-    for writer in writers:
-        writer.close()
-        await writer.wait_closed()

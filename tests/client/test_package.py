@@ -42,8 +42,8 @@ def test_importing_the_package_loads_nothing_of_it() -> None:
     assert {name for name in loaded_after("import dormice") if name.startswith("dormice")} == {"dormice"}
 
 
-def test_httpx_is_loaded_only_when_a_client_needs_it() -> None:
-    assert "httpx" not in loaded_after("from dormice import Dormice, AsyncDormice")
+def test_httpx_and_aiohttp_are_loaded_only_when_a_client_needs_them() -> None:
+    assert not {"httpx", "aiohttp"} & loaded_after("from dormice import Dormice, AsyncDormice")
 
 
 def test_the_client_knows_nothing_of_the_server() -> None:

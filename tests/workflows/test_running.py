@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from dormice.client import BadRequestError, WaitTimeoutError
-from dormice.client._sync.httpx_transport import HttpxResponse, HttpxTransport
+from dormice.client.httpx_transport import HttpxResponse, HttpxTransport
 from dormice.client.transport import Request
 from dormice.workflows import RunFailed, Workflows
 from tests.live import Live

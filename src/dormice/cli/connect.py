@@ -33,7 +33,7 @@ def _transport(base_url: str) -> Transport:
         from urllib.request import getproxies  # noqa: PLC0415 - loaded when needed
 
         if getproxies():
-            from dormice.client._sync.httpx_transport import HttpxTransport  # noqa: PLC0415 - loaded when needed
+            from dormice.client.httpx_transport import HttpxTransport  # noqa: PLC0415 - loaded when needed
 
             return HttpxTransport(base_url)
     return SocketTransport()

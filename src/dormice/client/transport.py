@@ -1,7 +1,7 @@
 """The seam between the client and the network: a request goes in, a response with a body still to be read comes out.
 
-Three adapters exist: `_async.httpx_transport` and its generated twin, which the client uses unless it is given
-another, and `socket_transport`, which the command line uses because it loads thirty times faster.
+Three adapters exist: `aiohttp_transport` and `httpx_transport`, which the asynchronous and the synchronous client use
+unless they are given another, and `socket_transport`, which the command line uses because it loads thirty times faster.
 An adapter raises `APIConnectionError` or `APITimeoutError` and nothing else for what happens on the way;
 it neither retries nor follows redirects, and it closes what it opened when the response is closed.
 """

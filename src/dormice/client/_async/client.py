@@ -43,10 +43,10 @@ class AsyncDormice:
     ) -> None:
         found = settings.resolve(base_url=base_url, api_key=api_key, org_id=org_id)
         if transport is None:
-            # Here, because httpx takes longer to load than all of the rest.
-            from dormice.client._async.httpx_transport import AsyncHttpxTransport  # noqa: PLC0415
+            # Here, because it takes longer to load than all of the rest.
+            from dormice.client.aiohttp_transport import AiohttpTransport  # noqa: PLC0415
 
-            transport = AsyncHttpxTransport(found.base_url)
+            transport = AiohttpTransport(found.base_url)
         patience = timeout if isinstance(timeout, Timeout) else Timeout() if timeout is None else Timeout(read=timeout)
         self._connection = AsyncConnection(found, transport, timeout=patience, max_retries=max_retries)
         self.machines = AsyncMachines(self._connection)

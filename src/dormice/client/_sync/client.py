@@ -43,8 +43,8 @@ class Dormice:
     ) -> None:
         found = settings.resolve(base_url=base_url, api_key=api_key, org_id=org_id)
         if transport is None:
-            # Here, because httpx takes longer to load than all of the rest.
-            from dormice.client._sync.httpx_transport import HttpxTransport  # noqa: PLC0415
+            # Here, because it takes longer to load than all of the rest.
+            from dormice.client.httpx_transport import HttpxTransport  # noqa: PLC0415
 
             transport = HttpxTransport(found.base_url)
         patience = timeout if isinstance(timeout, Timeout) else Timeout() if timeout is None else Timeout(read=timeout)

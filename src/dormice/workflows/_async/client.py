@@ -55,9 +55,9 @@ class AsyncWorkflows:
     ) -> None:
         found = resolve(base_url=base_url, api_key=api_key, key_required=False)
         if transport is None:
-            from dormice.client._async.httpx_transport import AsyncHttpxTransport  # noqa: PLC0415 - slow to load
+            from dormice.client.aiohttp_transport import AiohttpTransport  # noqa: PLC0415 - slow to load
 
-            transport = AsyncHttpxTransport(found.base_url)
+            transport = AiohttpTransport(found.base_url)
         patience = timeout if isinstance(timeout, Timeout) else Timeout() if timeout is None else Timeout(read=timeout)
         self._connection = AsyncConnection(found, transport, timeout=patience, max_retries=max_retries)
         project = project_id or os.environ.get("DORMICE_PROJECT_ID")

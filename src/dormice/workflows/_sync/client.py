@@ -55,7 +55,7 @@ class Workflows:
     ) -> None:
         found = resolve(base_url=base_url, api_key=api_key, key_required=False)
         if transport is None:
-            from dormice.client._sync.httpx_transport import HttpxTransport  # noqa: PLC0415 - slow to load
+            from dormice.client.httpx_transport import HttpxTransport  # noqa: PLC0415 - slow to load
 
             transport = HttpxTransport(found.base_url)
         patience = timeout if isinstance(timeout, Timeout) else Timeout() if timeout is None else Timeout(read=timeout)

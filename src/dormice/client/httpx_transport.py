@@ -1,10 +1,10 @@
-"""The transport that the client uses unless it is given another."""
+"""The transport that the synchronous client uses unless it is given another."""
 
 from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -19,10 +19,10 @@ _PER_POOL = 8
 """httpx looks at all connections of a pool at every request: with 64 busy ones in one pool a request costs five times as much."""
 
 
-class AsyncHttpxTransport:
-    """An `AsyncTransport` on connection pools, of which there are more as more is asked for at once, or on an `httpx.AsyncClient` of the caller's making."""
+class HttpxTransport:
+    """An `Transport` on connection pools, of which there are more as more is asked for at once, or on an `httpx.Client` of the caller's making."""
 
-    def __init__(self, base_url: str, http_client: httpx.AsyncClient | None = None) -> None:
+    def __init__(self, base_url: str, http_client: httpx.Client | None = None) -> None:
         self._trust_env = not is_loopback(base_url)  # a proxy of the environment cannot reach this host's loopback
         self._most_pools = 1 if http_client is not None else -(-_MOST_CONNECTIONS // _PER_POOL)
         self._lock = threading.Lock()
@@ -32,9 +32,9 @@ class AsyncHttpxTransport:
     def _tls(self) -> ssl.SSLContext:
         return httpx.create_ssl_context(trust_env=self._trust_env)  # takes a while, so once for all pools
 
-    def _new_client(self) -> httpx.AsyncClient:
+    def _new_client(self) -> httpx.Client:
         limits = httpx.Limits(max_connections=_MOST_CONNECTIONS, max_keepalive_connections=_PER_POOL)
-        return httpx.AsyncClient(limits=limits, trust_env=self._trust_env, verify=self._tls)
+        return httpx.Client(limits=limits, trust_env=self._trust_env, verify=self._tls)
 
     def _enter(self) -> _Pool:
         with self._lock:
@@ -49,7 +49,7 @@ class AsyncHttpxTransport:
         with self._lock:
             pool.busy -= 1
 
-    async def send(self, request: Request) -> AsyncHttpxResponse:
+    def send(self, request: Request) -> HttpxResponse:
         connect, read = request.timeout
         pool = self._enter()
         try:
@@ -61,26 +61,26 @@ class AsyncHttpxTransport:
                     content=request.content,
                     timeout=httpx.Timeout(connect=connect, pool=connect, read=read, write=read),
                 )
-                response = await pool.client.send(outgoing, stream=True)
+                response = pool.client.send(outgoing, stream=True)
         except BaseException:
             self._leave(pool)
             raise
-        return AsyncHttpxResponse(response, lambda: self._leave(pool))
+        return HttpxResponse(response, lambda: self._leave(pool))
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         for pool in self._pools:
-            await pool.client.aclose()
+            pool.client.close()
 
 
 class _Pool:
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx.Client) -> None:
         self.client = client
         self.busy = 0
         """Requests whose answers are not closed."""
 
 
-class AsyncHttpxResponse:
-    """An `AsyncResponse`. `left` is called once it is closed."""
+class HttpxResponse:
+    """An `Response`. `left` is called once it is closed."""
 
     def __init__(self, response: httpx.Response, left: Callable[[], None]) -> None:
         self._left: Callable[[], None] | None = left
@@ -88,19 +88,18 @@ class AsyncHttpxResponse:
         self.status = response.status_code
         self.headers = response.headers  # looks names up without regard to case; its keys are in lower case
 
-    async def read(self) -> bytes:
+    def read(self) -> bytes:
         with _our_errors(str(self._response.url)):
-            return await self._response.aread()
+            return self._response.read()
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> Iterator[bytes]:
         with _our_errors(str(self._response.url)):
-            async for chunk in self._response.aiter_bytes():
-                yield chunk
+            yield from self._response.iter_bytes()
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         left, self._left = self._left, None
         try:
-            await self._response.aclose()
+            self._response.close()
         finally:
             if left is not None:
                 left()
