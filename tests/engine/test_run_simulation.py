@@ -157,7 +157,7 @@ class Simulation:
         assert len(set(self.promised.values())) == len(self.promised), "a key made two runs"
 
     async def _check_completed(self, run: Run, number: int) -> None:
-        assert (await self.server.runs.runs.result(run)).result == str(number).encode()
+        assert (await self.server.runs.runs.record(run))[1].result == str(number).encode()
         found = {step.step_key for step in await self.server.store.runs.steps(run)}
         more = {"parent": {"children"}, "fan": {"children"}, "sleeper": {"nap"}, "listener": {"ear"}}
         assert found == {"first", "last"} | more.get(run.workflow_id, set())

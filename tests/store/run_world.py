@@ -60,7 +60,7 @@ class RunWorld:
     def new(self, workflow_id: str = "w", **fields: Any) -> NewRun:
         now = self.tick()
         new = NewRun(
-            id=str(uuid7(now // 1_000, os.urandom(10))),
+            id=uuid7(now // 1_000, os.urandom(10)),
             project_id=self.project.id,
             workflow_id=workflow_id,
             payload=b'{"n": 1}',

@@ -109,7 +109,7 @@ async def test_completing_twice_is_completing_once(world: RunWorld) -> None:
     first = await world.complete(run, b'{"x": [1]}', output_schema_name="m.C", final_state=b"{}")
     again = await world.complete(run, b"2")
     assert (first.run.state, again.run, again.changed) == (S.COMPLETED, first.run, ())
-    assert await world.store.runs.result(run) == RunResult(
+    assert (await world.store.runs.record(run))[1] == RunResult(
         result=b'{"x": [1]}', output_schema_name="m.C", final_state=b"{}"
     )
     assert await world.store.runs.open() == []

@@ -13,13 +13,13 @@ EXECUTION_PREFIX = "exec-"
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
-def uuid7(unix_ms: int, random: bytes) -> UUID:
-    """Build a UUIDv7 from a time in milliseconds and at least 10 random bytes."""
+def uuid7(unix_ms: int, random: bytes) -> str:
+    """Build a UUIDv7 from a time in milliseconds and at least 10 random bytes, as text."""
     tail = int.from_bytes(random[:10], "big")
     value = (unix_ms & (1 << 48) - 1) << 80 | tail
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
-    return UUID(int=value)
+    return _dashed(f"{value:032x}")
 
 
 def machine_id(unix_ms: int, random: bytes) -> str:
@@ -48,5 +48,13 @@ def execution_bytes(execution: str) -> bytes:
 
 def execution_of(value: bytes) -> str:
     """Return the execution id that carries the UUID of these 16 bytes."""
-    text = value.hex()
-    return f"{EXECUTION_PREFIX}{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return f"{EXECUTION_PREFIX}{_dashed(value.hex())}"
+
+
+def canonical_uuid(text: str) -> str:
+    """Return a UUID as it is stored. Raises ValueError for what is none."""
+    return text if _UUID.fullmatch(text) else str(UUID(text))
+
+
+def _dashed(text: str) -> str:
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from dormice.domain.execution import Micros
 
@@ -12,7 +13,14 @@ _MICROSECOND = timedelta(microseconds=1)
 
 def rfc3339(moment: Micros) -> str:
     """A moment with six digits of the second and an offset, which every version of Python reads (RFC 3339, section 5.6)."""
-    return (_EPOCH + moment * _MICROSECOND).isoformat(timespec="microseconds")
+    seconds, below = divmod(moment, 1_000_000)
+    return f"{_second(seconds)}.{below:06}+00:00"
+
+
+@lru_cache(maxsize=256)
+def _second(seconds: int) -> str:
+    """What the moments of one second begin with: most that are told are of the last few."""
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat(timespec="seconds")[:19]
 
 
 def micros(text: str) -> Micros:

@@ -69,7 +69,7 @@ def new_execution_id(clock: Clock) -> str:
 
 def new_id(clock: Clock) -> str:
     """Mint the id of a run, a batch, a session, a schedule or a trigger: a UUIDv7."""
-    return str(ids.uuid7(clock.now() // 1000, clock.random(10)))
+    return ids.uuid7(clock.now() // 1000, clock.random(10))
 
 
 def new_boot_id(clock: Clock) -> UUID:

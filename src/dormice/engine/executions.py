@@ -211,7 +211,8 @@ class Executions:
                 execution = await self._reread(execution)
                 if execution.terminal:
                     break
-                execution = await hint.wait(left / 1_000_000) or await self._reread(execution)
+                news = await hint.wait(left / 1_000_000)
+            execution = news if isinstance(news, Execution) else await self._reread(execution)
         return execution
 
     async def _reread(self, execution: Execution) -> Execution:
@@ -274,7 +275,8 @@ class Executions:
                 left = deadline - self._clock.steady()
                 if execution.last_sequence > after or execution.terminal or left <= 0:
                     break
-                execution = await hint.wait(left / 1_000_000) or await self._reread(execution)
+                news = await hint.wait(left / 1_000_000)
+            execution = news if isinstance(news, Execution) else await self._reread(execution)
         if execution.last_sequence <= after:
             return execution, []
         entries = await self._store.entries(execution, after=after, limit=limit, max_bytes=max_bytes)

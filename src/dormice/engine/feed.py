@@ -8,6 +8,10 @@ from types import TracebackType
 from typing import Self
 
 from dormice.domain.execution import Execution
+from dormice.domain.run import Run
+
+News = Execution | Run
+"""A committed record, which spares those who hear of it reading it."""
 
 
 class Listener:
@@ -16,7 +20,7 @@ class Listener:
     def __init__(self, listeners: dict[str, list[Listener]], keys: Sequence[str]) -> None:
         self._listeners = listeners
         self._keys = keys
-        self._heard: asyncio.Future[Execution | None] = asyncio.get_running_loop().create_future()
+        self._heard: asyncio.Future[News | None] = asyncio.get_running_loop().create_future()
 
     def __enter__(self) -> Self:
         for key in self._keys:
@@ -33,12 +37,12 @@ class Listener:
                 if not others:
                     del self._listeners[key]
 
-    def hear(self, news: Execution | None) -> None:
+    def hear(self, news: News | None) -> None:
         """Be told."""
         if not self._heard.done():
             self._heard.set_result(news)
 
-    async def wait(self, seconds: float) -> Execution | None:
+    async def wait(self, seconds: float) -> News | None:
         """Wait for a hint, at most so many seconds. Returns what is committed, if the hint came with it."""
         if not self._heard.done():
             late = asyncio.get_running_loop().call_later(max(seconds, 0), self.hear, None)
@@ -50,7 +54,7 @@ class Listener:
 
 
 class Feed:
-    """Wakes whoever waits for a key (an execution id, a machine id). Keeps nothing for those who come later."""
+    """Wakes whoever waits for a key (the id of an execution, a machine, a run). Keeps nothing for those who come later."""
 
     def __init__(self) -> None:
         self._listeners: dict[str, list[Listener]] = {}
@@ -63,8 +67,8 @@ class Feed:
         for key in list(self._listeners):
             self.notify(key)
 
-    def notify(self, key: str, news: Execution | None = None) -> None:
-        """Wake everybody who listens to the key now; `news` is the committed record, which spares them reading it."""
+    def notify(self, key: str, news: News | None = None) -> None:
+        """Wake everybody who listens to the key now."""
         for listener in self._listeners.pop(key, ()):
             listener.hear(news)
 

@@ -277,8 +277,8 @@ class RunStore(Protocol):
         """Return what it was given."""
         ...
 
-    async def result(self, run: Run) -> RunResult:
-        """Return what came of it; all None before its end."""
+    async def record(self, run: Run) -> tuple[RunInput, RunResult]:
+        """Return what it was given and what came of it; that is all None before its end."""
         ...
 
     async def claim(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 from litestar.types import ASGIApp
 
 from dormice.api.http.call import Call
@@ -16,6 +14,7 @@ from dormice.api.workflows import wire
 from dormice.api.workflows.door import Door, bad
 from dormice.domain import documents
 from dormice.domain.errors import Conflict
+from dormice.domain.ids import canonical_uuid
 from dormice.domain.limits import Limits
 from dormice.domain.moments import rfc3339
 from dormice.domain.run import Run
@@ -55,8 +54,7 @@ class RunRoutes:
         [run] = await self._services.runs.submit(caller, project, submission, call.idempotency(body))
         submitted = _submitted(run)
         if patience:
-            run = await self._services.runs.get(project, run.id, wait_ms=patience)
-            submitted.execution = await self._record(run)
+            submitted.execution = await self._record(await self._services.runs.ended(run, patience))
         return json_reply(submitted)
 
     async def submit_batch(self, call: Call, caller: Caller, project: Project) -> ASGIApp:
@@ -97,8 +95,7 @@ class RunRoutes:
         return json_reply(record)
 
     async def _record(self, run: Run) -> wire.ExecutionRecord:
-        runs = self._services.runs
-        return wire.execution(run, await runs.input(run), await runs.result(run))
+        return wire.execution(run, *await self._services.runs.record(run))
 
     def _check(self, submission: Submission) -> None:
         if submission.step_key is not None:
@@ -163,7 +160,7 @@ class RunRoutes:
 def uuid_or_none(text: str | None) -> str | None:
     """A run's id as it is stored; None when it is none: the contract takes what cannot be read for absent."""
     try:
-        return None if text is None else str(UUID(text))
+        return None if text is None else canonical_uuid(text)
     except ValueError:
         return None
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 from dormice.domain.errors import Invalid
+from dormice.domain.ids import canonical_uuid
 from dormice.domain.limits import Limits
 from dormice.engine.runs.orders import RunOrder
 
@@ -47,7 +46,7 @@ def check_positive(number: int | None, location: str) -> None:
 def uuid_of(text: str, location: str) -> str:
     """Return an id that is a UUID as it is stored."""
     try:
-        return str(UUID(text))
+        return canonical_uuid(text)
     except ValueError:
         raise _invalid("must be a UUID", location) from None
 

@@ -92,7 +92,8 @@ class Ledger:
         if not self._board.place(run):
             return
         self._observer.run_moved(before, run)
-        self._feed.notify(run.id)
+        if run.terminal:
+            self._feed.notify(run.id, run)
         if run.state not in (RunState.QUEUED, RunState.CLAIMED):
             self._ready.pop(run.id, None)
         if run.state is not RunState.RUNNING:

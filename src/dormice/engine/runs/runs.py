@@ -136,32 +136,36 @@ class Runs:
 
     async def get(self, project: Project, run_id: str, *, wait_ms: int = 0) -> Run:
         """Return a run of a project; with wait_ms, once it has ended or that time is over. Raises NotFound."""
-        run = await self.find(project, run_id)
+        return await self.ended(await self.find(project, run_id), wait_ms)
+
+    async def ended(self, run: Run, wait_ms: int) -> Run:
+        """Return a run once it has ended; as it is when that time is over, or the server stops."""
         deadline = self._clock.steady() + wait_ms * 1000
         while not (run.terminal or self._feed.closing) and (left := deadline - self._clock.steady()) > 0:
             with self._feed.listen(run.id) as hint:
-                run = await self.find(project, run_id)
+                run = await self._reread(run)
                 if run.terminal:
                     break
-                await hint.wait(left / 1_000_000)
-            run = await self.find(project, run_id)
+                news = await hint.wait(left / 1_000_000)
+            run = news if isinstance(news, Run) else await self._reread(run)
         return run
 
     async def find(self, project: Project, run_id: str) -> Run:
         """Return a run as it is. Raises NotFound."""
-        identity = uuid_of(run_id, "path.execution_id")
-        run = self._board.runs.get(identity) or await self._store.get(project.id, identity)
-        if run is None or run.project_id != project.id:
+        return await self._find(project.id, uuid_of(run_id, "path.execution_id"))
+
+    async def _reread(self, run: Run) -> Run:
+        return await self._find(run.project_id, run.id)
+
+    async def _find(self, project_id: str, identity: str) -> Run:
+        run = self._board.runs.get(identity) or await self._store.get(project_id, identity)
+        if run is None or run.project_id != project_id:
             raise NotFound(_NO_SUCH_RUN)
         return run
 
-    async def input(self, run: Run) -> RunInput:
-        """Return what a run was given."""
-        return await self._store.input(run)
-
-    async def result(self, run: Run) -> RunResult:
-        """Return what came of a run."""
-        return await self._store.result(run)
+    async def record(self, run: Run) -> tuple[RunInput, RunResult]:
+        """Return what a run was given, and what came of it."""
+        return await self._store.record(run)
 
     async def steps(self, run: Run) -> list[Step]:
         """Return what a run has done."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from dormice.domain.errors import ForeignProject, NotFound
+from dormice.domain.ids import canonical_uuid
 from dormice.engine.clock import Clock
 from dormice.engine.runs.board import RunBoard
 from dormice.store.projects import Project
@@ -48,7 +48,7 @@ class Traces:
     async def put(self, project: Project, spans: Sequence[Span]) -> None:
         """Record spans, all or none. Raises Forbidden when one is of a run of another project."""
         for trace_id in {span.trace_id for span in spans}:
-            run_id = str(UUID(trace_id))
+            run_id = canonical_uuid(trace_id)
             run = self._board.runs.get(run_id) or await self._runs.find(run_id)
             if run is not None and run.project_id != project.id:
                 raise ForeignProject("a span is of a run of another project")
@@ -78,7 +78,7 @@ class Traces:
 
     async def _status(self, project: Project, trace_id: str, root: Trace | None) -> str:
         """The state of the root run; of a trace without one, whether it has failed."""
-        run_id = str(UUID(trace_id))
+        run_id = canonical_uuid(trace_id)
         run = self._board.runs.get(run_id) or await self._runs.find(run_id)
         if run is not None and run.project_id == project.id:
             return run.state.value

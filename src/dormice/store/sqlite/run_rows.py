@@ -6,6 +6,7 @@ from typing import Any
 
 from dormice.domain.run import CancelledBy, Event, Run, RunState, Step
 from dormice.store.projects import Definition, Deployment, Project, Queue, Worker
+from dormice.store.workflows import RunInput, RunResult
 
 # Looking a word up is several times faster than calling its enum.
 _STATES = {state.value: state for state in RunState}
@@ -47,6 +48,17 @@ def run(row: tuple[Any, ...]) -> Run:
         cancelled_by=row[29] and _CANCELLED_BY[row[29]],
         run_timeout_seconds=row[30],
     )
+
+
+def run_input(row: tuple[Any, ...]) -> RunInput:
+    """What a run was given: the first five columns."""
+    return RunInput(payload=row[0], initial_state=row[1], channel_context=row[2], traceparent=row[3], span_id=row[4])
+
+
+def run_result(row: tuple[Any, ...]) -> RunResult:
+    """A row of `run_results`."""
+    result, schema, final_state = row
+    return RunResult(result=result, output_schema_name=schema, final_state=final_state)
 
 
 def step(row: tuple[Any, ...]) -> Step:

@@ -93,23 +93,11 @@ class SqliteRuns:
 
     async def input(self, run: Run) -> RunInput:
         row = self._reader.point(lambda db: db.execute(_SQL["input"], (run.number,)).fetchone())
-        if row is None:
-            return RunInput()
-        payload, initial_state, channel_context, traceparent, span_id = row
-        return RunInput(
-            payload=payload,
-            initial_state=initial_state,
-            channel_context=channel_context,
-            traceparent=traceparent,
-            span_id=span_id,
-        )
+        return RunInput() if row is None else run_rows.run_input(row)
 
-    async def result(self, run: Run) -> RunResult:
-        row = self._reader.point(lambda db: db.execute(_SQL["result"], (run.number,)).fetchone())
-        if row is None:
-            return RunResult()
-        result, schema, final_state = row
-        return RunResult(result=result, output_schema_name=schema, final_state=final_state)
+    async def record(self, run: Run) -> tuple[RunInput, RunResult]:
+        row = self._reader.point(lambda db: db.execute(_SQL["record"], (run.number,)).fetchone())
+        return (RunInput(), RunResult()) if row is None else (run_rows.run_input(row), run_rows.run_result(row[5:]))
 
     async def claim(
         self, run_id: str, worker_id: str, *, now: Micros, accepted_at: Micros | None = None

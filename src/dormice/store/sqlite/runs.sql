@@ -66,6 +66,11 @@ FROM run_inputs i LEFT JOIN run_spans s ON s.run = i.run WHERE i.run = ?;
 -- What came of a run.
 SELECT result, output_schema_name, final_state FROM run_results WHERE run = ?;
 
+-- name: record
+-- What a run was given, and what came of it.
+SELECT i.payload, i.initial_state, i.channel_context, i.traceparent, s.span_id, r.result, r.output_schema_name, r.final_state
+FROM run_inputs i LEFT JOIN run_spans s ON s.run = i.run LEFT JOIN run_results r ON r.run = i.run WHERE i.run = ?;
+
 -- name: put_result
 -- What came of a run.
 INSERT OR REPLACE INTO run_results (run, result, output_schema_name, final_state) VALUES (?, ?, ?, ?);
