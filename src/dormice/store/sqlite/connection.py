@@ -19,6 +19,8 @@ _ADDITIONS = tuple(map(statements.read, ("additions.sql", "workflows-schema.sql"
 SCHEMA_VERSION = 1
 BUSY_MS = 2_000
 """How long the writer waits for another process that holds the file: a backup, somebody's shell."""
+_WAL_PAGES = 4_000
+"""Pages of 4 KiB in the log before what it holds is written to the file: the more, the fewer times a busy page is written there."""
 APPLICATION_ID = 0x646F726D
 """`dorm`, in the header of the file: tells our file from any other."""
 
@@ -94,6 +96,7 @@ def _configure(db: apsw.Connection, path: Path) -> None:
     db.pragma("foreign_keys", value=True)
     db.pragma("secure_delete", "FAST")
     db.pragma("temp_store", "MEMORY")
+    db.pragma("wal_autocheckpoint", _WAL_PAGES)
     db.pragma("cache_size", -32 * 1024)
 
 
