@@ -106,7 +106,7 @@ static int oom_struck(uint64_t cgroup)
 }
 
 /* Some that are empty are kept for the next: making and removing one costs a tenth of a short command. */
-enum { IDLE_MOST = 8 };
+enum { IDLE_MOST = 64, IDLE_KEPT = 8, IDLE_REST_MS = 1000 };
 static uint64_t idle[IDLE_MOST];
 static unsigned idles;
 
@@ -135,6 +135,21 @@ bool cgroup_unmake(uint64_t cgroup, bool killed)
     }
     name(cgroup, path, "");
     return !unlinkat(guest.cgroup, path, AT_REMOVEDIR) || errno == ENOENT;
+}
+
+void cgroups_turn(uint64_t *next)
+{
+    static uint64_t rested_at;
+    char path[64];
+    if (idles <= IDLE_KEPT || !list_empty(&lives)) {
+        rested_at = 0;
+    } else if (!rested_at) {
+        rested_at = after_ms(IDLE_REST_MS);
+    } else if (rested_at <= guest.now) {
+        name(idle[--idles], path, "");
+        unlinkat(guest.cgroup, path, AT_REMOVEDIR);
+    }
+    sooner(next, rested_at);
 }
 
 static void signal_members(const struct execution *execution, int signal)

@@ -314,8 +314,10 @@ static int turn(void)
     more |= reap_due;
     retry_removals(&next);
     collect_garbage();
-    if (!more)
+    if (!more) {
         spare_turn(&next);
+        cgroups_turn(&next);
+    }
     return more ? 0 : until(next);
 }
 

@@ -269,17 +269,22 @@ class GuestProcess:
         """The processes in an execution's cgroup."""
         assert self.cgroup is not None
         mark = f"{MARK}={execution.hex()}".encode()
-        for cgroup in self.cgroup.glob("x-*"):
+        for cgroup in self.cgroups():
             with contextlib.suppress(OSError):
                 pids = [int(pid) for pid in (cgroup / "cgroup.procs").read_text().split()]
                 if any(mark in Path(f"/proc/{pid}/environ").read_bytes() for pid in pids):
                     return pids
         return []
 
+    def cgroups(self) -> list[Path]:
+        """All that it has made and not removed."""
+        assert self.cgroup is not None
+        return list(self.cgroup.glob("x-*"))
+
     def used_cgroups(self) -> list[str]:
         """The names of the cgroups in which processes of executions are: no empty one, nor that in which the spare waits."""
         assert self.cgroup is not None
-        return sorted(path.name for path in self.cgroup.glob("x-*") if self._is_used(path))
+        return sorted(path.name for path in self.cgroups() if self._is_used(path))
 
     def _is_used(self, cgroup: Path) -> bool:
         try:

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from dormice.protocol.guest import Ack, Cancel, End, Exited, Forget, How, Output, Reason, Refused
+from dormice.protocol.guest import Ack, Cancel, End, Exited, Forget, How, Output, Reason, Refused, Stdin
 from tests.guest.guest_process import GuestProcess, Link, Mode, Outcome, alive
 from tests.wait import wait_until
 
@@ -179,3 +179,17 @@ def test_nothing_leaks_over_many_executions(link: Link, guest: GuestProcess) -> 
     assert guest.rollup("Pss_Anon") <= memory + 40
     if guest.cgroup is not None:
         wait_until(lambda: not guest.used_cgroups(), 5, "cgroups are removed")
+
+
+def test_cgroups_that_a_crowd_needed_are_let_go(link: Link, guest: GuestProcess) -> None:
+    if guest.cgroup is None:
+        pytest.skip("without cgroups")
+    ids = [link.start("/bin/sh", "-c", "read line", stdin_open=1) for _ in range(40)]
+    wait_until(lambda: len(guest.used_cgroups()) == len(ids), 10, "all run")
+    link.send(*(Stdin(execution, 0, b"\n") for execution in ids))
+    for _ in ids:
+        link.until(Exited)
+    link.send(*map(Forget, ids))
+    assert len(guest.cgroups()) > 30
+    wait_until(lambda: len(guest.cgroups()) <= 8 + (guest.mode == "init"), 10, "most are gone")
+    assert link.run("/bin/true").end.code == 0
