@@ -19,9 +19,7 @@ class Dormice:
     name = "Dormice"
     server = True
     fsync = "SQLite WAL, synchronous=FULL: an fsync for each group commit"
-    setup = (
-        "one worker process that fetches up to 64 runs; the client starts a run and waits by a long poll"
-    )
+    setup = "one worker process that fetches up to 64 runs; the client starts a run and waits by a long poll"
 
     def install(self) -> None:
         """Nothing: it is here."""
