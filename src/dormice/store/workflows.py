@@ -6,7 +6,7 @@ A change of a run may change others: a child's end resumes its parent, a cancel 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -281,9 +281,9 @@ class RunStore(Protocol):
         """Return what it was given and what came of it; that is all None before its end."""
         ...
 
-    async def claim(
+    def claim(
         self, run_id: str, worker_id: str, *, now: Micros, accepted_at: Micros | None = None
-    ) -> Moved | Refused:
+    ) -> Awaitable[Moved | Refused]:
         """Give a queued run to a worker: fence + 1. With `accepted_at` (steady clock), the worker takes it at once: `running`."""
         ...
 
@@ -297,13 +297,13 @@ class RunStore(Protocol):
         """Put a run that a worker has back into its queue. A crash counts, and one more than `most_crashes` fails it."""
         ...
 
-    async def complete(
+    def complete(
         self, run_id: str, attempt: Attempt, result: RunResult, publications: Sequence[Publication] = (), *, now: Micros
-    ) -> Moved | Refused:
+    ) -> Awaitable[Moved | Refused]:
         """End a run well, and publish. Repeated by the same worker: unchanged."""
         ...
 
-    async def fail(
+    def fail(
         self,
         run_id: str,
         attempt: Attempt,
@@ -313,7 +313,7 @@ class RunStore(Protocol):
         not_before: Micros,
         final_state: Json | None,
         now: Micros,
-    ) -> Moved | Refused:
+    ) -> Awaitable[Moved | Refused]:
         """End an attempt badly: there is another one, not before that moment, or the run fails."""
         ...
 
@@ -325,9 +325,9 @@ class RunStore(Protocol):
         """What ran of it has ended. With `by`, also when nobody has asked for its end: all below it is asked to end then."""
         ...
 
-    async def put_step(
+    def put_step(
         self, project_id: str, run_id: str, attempt: Attempt, step: Step, publications: Sequence[Publication] = ()
-    ) -> Moved | Refused:
+    ) -> Awaitable[Moved | Refused]:
         """Record a step, and publish; one that publishes and is known already changes nothing.
 
         Refused when the run has ended or its end was asked for.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from dormice.crash_points import CrashPoint, reached
 from dormice.domain.errors import Conflict, Invalid, NotFound
@@ -91,15 +91,15 @@ class Attempts:
     async def _complete(self, run: Run, attempt: Attempt, result: RunResult) -> None:
         self._settle(await self.end(run, attempt, result))
 
-    async def end(
+    def end(
         self, run: Run, attempt: Attempt, result: RunResult, publications: Sequence[Publication] = ()
-    ) -> Moved | Refused:
+    ) -> Awaitable[Moved | Refused]:
         """Record that a run was completed, and publish. It has failed for good if its result does not fit the workflow's output_schema."""
         now = self._clock.now()
         fault = fault_of_result(self._offer(run), result.result)
         if fault is None:
-            return await self._store.complete(run.id, attempt, result, publications, now=now)
-        return await self._store.fail(
+            return self._store.complete(run.id, attempt, result, publications, now=now)
+        return self._store.fail(
             run.id, attempt, fault, retryable=False, not_before=0, final_state=result.final_state, now=now
         )
 

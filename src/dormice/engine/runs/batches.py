@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from uuid import uuid4
 
 from msgspec import UNSET
@@ -32,6 +32,7 @@ from dormice.store.projects import Project
 from dormice.store.workflows import Attempt, Moved, NewEvent, NewRun, NewWait, Publication, Refused, RunResult, RunStore
 
 _KINDS = {kind.value: kind for kind in (WaitKind.TIME, WaitKind.EVENT, WaitKind.SUSPEND)}
+_Written = reports.StepReport | reports.CompleteReport
 _MOST_DELAY_MS = 100 * 366 * 24 * 3600 * 1000
 
 
@@ -81,23 +82,54 @@ class Batches:
         return live is not None, answers
 
     async def _take(self, project: Project, worker_id: str, items: Sequence[Report]) -> Sequence[Answer]:
-        if len(items) == 1:
-            return [await self._judged(project, worker_id, items[0])]
+        written = [item for item in items if isinstance(item, _Written)]
+        if len(written) == len(items):
+            return await self._write(project, worker_id, written)
         return await asyncio.gather(*(self._judged(project, worker_id, item) for item in items))
 
-    async def _judged(self, project: Project, worker_id: str, item: Report) -> Answer:
+    async def _write(self, project: Project, worker_id: str, items: Sequence[_Written]) -> Sequence[Answer]:
+        """Take reports that are one write each. All are asked for at once: a task for each would cost as much as the write."""
+        answers: dict[int, Answer] = {}
+        begun: list[tuple[int, Attempt]] = []
+        writes: list[Awaitable[Moved | Refused]] = []
+        for index, item in enumerate(items):
+            attempt = Attempt(worker_id=worker_id, fence=item.fence)
+            run = self._held(project, attempt, item)
+            if run is None:
+                answers[index] = STALE
+                continue
+            try:
+                writes.append(self._begin(run, attempt, item))
+                begun.append((index, attempt))
+            except Invalid as error:
+                answers[index] = Answer(status=Verdict.ERROR, message=error.message)
+        failures: list[BaseException] = []
+        for (index, attempt), done in zip(begun, await asyncio.gather(*writes, return_exceptions=True), strict=True):
+            if isinstance(done, BaseException):
+                failures.append(done)
+            else:
+                answers[index] = self._written(project, attempt, items[index], done)
+        if failures:
+            raise failures[0]  # the worker tells all of it again
+        return [answers[index] for index in range(len(items))]
+
+    def _held(self, project: Project, attempt: Attempt, item: Report) -> Run | None:
+        """The run that is reported, if that worker has it."""
         run = self._board.runs.get(item.run_id)
+        return run if run is not None and run.project_id == project.id and attempt.holds(run) else None
+
+    async def _judged(self, project: Project, worker_id: str, item: Report) -> Answer:
         attempt = Attempt(worker_id=worker_id, fence=item.fence)
-        if run is None or run.project_id != project.id or not attempt.holds(run):
+        run = self._held(project, attempt, item)
+        if run is None:
             return STALE
         try:
             match item:
-                case reports.StepReport():
-                    return await self._step(project, run, attempt, item)
+                case reports.StepReport() | reports.CompleteReport():
+                    [answer] = await self._write(project, worker_id, [item])
+                    return answer
                 case reports.PublishReport():
                     await self._publish(project, run, item)
-                case reports.CompleteReport():
-                    return await self._complete(project, run, attempt, item)
                 case reports.SuspendReport():
                     return await self._suspend(project, run, attempt, item)
                 case reports.FailReport():
@@ -120,7 +152,12 @@ class Batches:
         event = EventOrder(event_type=one.event.event_type, data=one.event.data, run_id=run.id)
         await self._events.record(project, one.topic, [event])
 
-    async def _step(self, project: Project, run: Run, attempt: Attempt, item: reports.StepReport) -> Answer:
+    def _begin(self, run: Run, attempt: Attempt, item: _Written) -> Awaitable[Moved | Refused]:
+        """Ask for the write. Raises Invalid."""
+        publications = self._publications(run, item.events)
+        if isinstance(item, reports.CompleteReport):
+            result = RunResult(result=bytes(item.result), final_state=documents.json(item.final_state))
+            return self._attempts.end(run, attempt, result, publications)
         check_step_key(item.step_key, self._limits)
         error = documents.json(item.error)
         step = Step(
@@ -130,18 +167,15 @@ class Batches:
             success=error is None,
             completed_at=self._clock.now(),
         )
-        put = await self._store.put_step(run.project_id, run.id, attempt, step, self._publications(run, item.events))
-        if isinstance(put, Refused):
-            return _refused(put, attempt)
-        reached(CrashPoint.STEP_COMMITTED)
-        if put.told is not None:
-            self._events.published(project, put.changed, put.told)
-        return OK
+        return self._store.put_step(run.project_id, run.id, attempt, step, publications)
 
-    async def _complete(self, project: Project, run: Run, attempt: Attempt, item: reports.CompleteReport) -> Answer:
-        result = RunResult(result=bytes(item.result), final_state=documents.json(item.final_state))
-        done = await self._attempts.end(run, attempt, result, self._publications(run, item.events))
-        self._events.published(project, done.changed, done.told if isinstance(done, Moved) else None)
+    def _written(self, project: Project, attempt: Attempt, item: _Written, done: Moved | Refused) -> Answer:
+        if isinstance(item, reports.CompleteReport):
+            self._events.published(project, done.changed, done.told if isinstance(done, Moved) else None)
+        elif isinstance(done, Moved):
+            reached(CrashPoint.STEP_COMMITTED)
+            if done.told is not None:
+                self._events.published(project, done.changed, done.told)
         return OK if isinstance(done, Moved) else _refused(done, attempt)
 
     async def _suspend(self, project: Project, run: Run, attempt: Attempt, item: reports.SuspendReport) -> Answer:

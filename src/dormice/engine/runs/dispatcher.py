@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 
 from dormice.crash_points import CrashPoint, reached
 from dormice.domain.execution import Micros
@@ -21,7 +21,7 @@ from dormice.engine.runs.ledger import Ledger
 from dormice.engine.runs.policy import RunPolicy
 from dormice.engine.service import attempt
 from dormice.engine.tasks import Tasks
-from dormice.store.workflows import Moved, RunStore
+from dormice.store.workflows import Moved, Refused, RunStore
 from dormice.workers.interface import CancelAnswer, PushAnswer, Pusher
 from dormice.workers.messages import execute_body
 
@@ -74,8 +74,15 @@ class RunDispatcher:
         await self._ledger.work.wait()
         self._ledger.work.clear()
         picked = self._pick()
-        answers = await asyncio.gather(*(self._claim(run, worker) for run, worker in picked), return_exceptions=True)
-        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        claims = [self._claim(run, worker) for run, worker in picked]
+        failures: list[BaseException] = []
+        for (run, worker), claimed in zip(picked, await asyncio.gather(*claims, return_exceptions=True), strict=True):
+            if isinstance(claimed, Moved):
+                self._claimed(claimed, worker)
+                continue
+            self._board.put_back(run, worker)
+            if isinstance(claimed, BaseException):
+                failures.append(claimed)
         if failures:
             self._ledger.work.set()
             raise failures[0]
@@ -104,24 +111,20 @@ class RunDispatcher:
             and (worker.worker.mode == "push" or worker.channel is not None)
         )
 
-    async def _claim(self, run: Run, worker: LiveWorker) -> None:
+    def _claim(self, run: Run, worker: LiveWorker) -> Awaitable[Moved | Refused]:
         accepted_at = None if worker.worker.mode == "push" else self._clock.steady()
-        try:
-            claimed = await self._store.claim(run.id, worker.worker.id, now=self._clock.now(), accepted_at=accepted_at)
-        except Exception:
-            self._board.put_back(run, worker)
-            raise
-        if not isinstance(claimed, Moved):
-            self._board.put_back(run, worker)
-            return
+        return self._store.claim(run.id, worker.worker.id, now=self._clock.now(), accepted_at=accepted_at)
+
+    def _claimed(self, claimed: Moved, worker: LiveWorker) -> None:
         reached(CrashPoint.RUN_CLAIMED)
+        run = claimed.run
         self._ledger.apply(claimed.changed)
         if worker.worker.mode == "push":
-            self._tasks.start(f"push of {run.id}", lambda: self._push(claimed.run, worker))
+            self._tasks.start(f"push of {run.id}", lambda: self._push(run, worker))
         elif worker.worker.id not in self._board.workers:  # lost while the claim was written
-            await self.release(claimed.run, crashed=False)
+            self._tasks.start(f"release of {run.id}", lambda: self.release(run, crashed=False))
         elif worker.channel is not None:
-            worker.channel.send(claimed.run)
+            worker.channel.send(run)
             self._observer.pulled()
 
     async def _push(self, run: Run, worker: LiveWorker) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import Any
 
@@ -99,11 +99,11 @@ class SqliteRuns:
         row = self._reader.point(lambda db: db.execute(_SQL["record"], (run.number,)).fetchone())
         return (RunInput(), RunResult()) if row is None else (run_rows.run_input(row), run_rows.run_result(row[5:]))
 
-    async def claim(
+    def claim(
         self, run_id: str, worker_id: str, *, now: Micros, accepted_at: Micros | None = None
-    ) -> Moved | Refused:
+    ) -> Awaitable[Moved | Refused]:
         operation = partial(_claim, run_id=run_id, worker_id=worker_id, now=now, accepted_at=accepted_at)
-        return await self._writer.run(operation, short=True)
+        return self._writer.run(operation, short=True)
 
     async def accept(self, run_id: str, fence: int, *, now: Micros, accepted_at: Micros) -> Moved | Refused:
         operation = partial(_accept, run_id=run_id, fence=fence, now=now, accepted_at=accepted_at)
@@ -123,16 +123,16 @@ class SqliteRuns:
         )
         return await self._writer.run(operation, short=True)
 
-    async def complete(
+    def complete(
         self, run_id: str, attempt: Attempt, result: RunResult, publications: Sequence[Publication] = (), *, now: Micros
-    ) -> Moved | Refused:
+    ) -> Awaitable[Moved | Refused]:
         short = _short(publications, len(result.result or b"") + len(result.final_state or b""))
         operation = partial(
             run_ends.complete, run_id=run_id, attempt=attempt, result=result, publications=publications, now=now
         )
-        return await self._writer.run(operation, short=short)
+        return self._writer.run(operation, short=short)
 
-    async def fail(
+    def fail(
         self,
         run_id: str,
         attempt: Attempt,
@@ -142,7 +142,7 @@ class SqliteRuns:
         not_before: Micros,
         final_state: Json | None,
         now: Micros,
-    ) -> Moved | Refused:
+    ) -> Awaitable[Moved | Refused]:
         operation = partial(
             run_ends.fail,
             run_id=run_id,
@@ -153,7 +153,7 @@ class SqliteRuns:
             final_state=final_state,
             now=now,
         )
-        return await self._writer.run(operation, short=True)
+        return self._writer.run(operation, short=True)
 
     async def request_cancel(self, project_id: str, run_id: str, by: CancelledBy, *, now: Micros) -> Moved | Refused:
         operation = partial(run_ends.request_cancel, project_id=project_id, run_id=run_id, by=by, now=now)
@@ -162,13 +162,13 @@ class SqliteRuns:
     async def cancelled(self, run_id: str, attempt: Attempt, by: CancelledBy | None, *, now: Micros) -> Moved | Refused:
         return await self._writer.run(partial(run_ends.cancelled, run_id=run_id, attempt=attempt, by=by, now=now))
 
-    async def put_step(
+    def put_step(
         self, project_id: str, run_id: str, attempt: Attempt, step: Step, publications: Sequence[Publication] = ()
-    ) -> Moved | Refused:
+    ) -> Awaitable[Moved | Refused]:
         operation = partial(
             _put_step, project_id=project_id, run_id=run_id, attempt=attempt, step=step, publications=publications
         )
-        return await self._writer.run(operation, short=_short(publications, len(step.outputs)))
+        return self._writer.run(operation, short=_short(publications, len(step.outputs)))
 
     async def step(self, run: Run, step_key: str) -> Step | None:
         row = self._reader.point(lambda db: db.execute(_SQL["step"], (run.number, step_key)).fetchone())
