@@ -152,6 +152,8 @@ def test_a_run_that_kills_every_worker_is_given_up(bare_world: World, bare_clien
 
 
 def test_runs_that_were_submitted_without_a_worker_are_run_by_the_first(bare_world: World, bare_client: Client) -> None:
+    with worker(bare_world):
+        pass  # its deployment is known from now on
     runs = bare_client("submit_many", workflow="plain", payloads=[None] * 5)
     assert {bare_world.execution(run)["status"] for run in runs} <= {"queued", "claimed"}
     with worker(bare_world):
