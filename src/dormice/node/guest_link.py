@@ -27,7 +27,7 @@ class LinkListener(Protocol):
     """Who hears what the guest says."""
 
     def guest_welcomed(self, link: GuestLink) -> None:
-        """The guest follows this link from now on; called before anything that it says is passed on."""
+        """The guest follows this link from now on; called before anything that it says is passed on. May close it."""
         ...
 
     def guest_said(self, message: wire.FromNode) -> None:
@@ -174,6 +174,8 @@ class GuestLink(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             for frame in self._decoder.feed(data):
+                if self._transport is None:  # closed by what came before
+                    return
                 self._hear(frame)
             self._listener.guest_heard()
         except guest.ProtocolViolation as violation:
@@ -199,6 +201,8 @@ class GuestLink(asyncio.Protocol):
                     self._known[execution] = _Known({Stream.STDOUT: None, Stream.STDERR: None})
                 self.welcomed.set_result(frame)
                 self._listener.guest_welcomed(self)
+                if self._transport is None:
+                    return
                 self._listener.guest_said(wire.Attached(self.running.machine_id, boot_id, list(executions)))
             case guest.Stale():
                 self.welcomed.set_result(frame)

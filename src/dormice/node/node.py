@@ -65,6 +65,8 @@ class _Machine:
     """Held while the machine is started, stopped, resized or destroyed."""
     running: Running | None = None
     link: GuestLink | None = None
+    server: _ServerConnection | None = None
+    """The connection that the link is for: what the guest says on it means nothing to a later one."""
     died: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once process 1 of the present boot is dead."""
     attached_at: float = 0.0
@@ -347,7 +349,10 @@ class Node:
         running, server = machine.running, self._server
         if running is None or server is None or machine.died.is_set() or (machine.link is not None and not anew):
             return
+        machine.server = server
         for attempt in range(ATTACH_TRIES):
+            if server is not self._server:
+                return  # it went, and the next one has the machine attached to for itself
             if machine.link is not None:
                 machine.link.close()
                 machine.link = None
@@ -368,6 +373,10 @@ class Node:
     def guest_welcomed(self, link: GuestLink) -> None:
         """Send to this link from now on."""
         machine = self._machine(link.running.machine_id)
+        if machine.server is not self._server:
+            # The server for which it was called went meanwhile. To the next one what comes would seem to begin in the middle.
+            link.close()
+            return
         reached(CrashPoint.GUEST_WELCOMED)
         machine.link, machine.attached_at = link, asyncio.get_running_loop().time()
 

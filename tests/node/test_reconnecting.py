@@ -1,0 +1,129 @@
+"""What a guest says goes to the server that its link was made for, and to none that comes later."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Self
+from uuid import uuid4
+
+import pytest
+from tests.guest.guest_process import GUEST
+
+from dormice.node.node import Node, NodeIdentity
+from dormice.node.process import ProcessRuntime
+from dormice.protocol import node as wire
+from dormice.protocol.framing import Framer, frame
+
+MACHINE, BOOT, EXECUTION = f"dm-{uuid4()}", uuid4().bytes, uuid4().bytes
+SECONDS = 20.0
+
+
+class Server:
+    """The server's end of one connection of the node at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._coming: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+
+    async def __aenter__(self) -> Self:
+        self._listener = await asyncio.start_unix_server(lambda *ends: self._coming.put_nowait(ends), self._path)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.hang_up()
+        self._listener.close()
+        await self._listener.wait_closed()
+
+    async def joined(self) -> None:
+        """Take the node's next connection, and hear its hello."""
+        self._reader, self._writer = await asyncio.wait_for(self._coming.get(), SECONDS)
+        self._framer, self._heard = Framer(), list[wire.FromNode]()
+        assert isinstance(await self.said(), wire.NodeHello)
+
+    async def said(self) -> wire.FromNode:
+        """The next message."""
+        while not self._heard:
+            data = await asyncio.wait_for(self._reader.read(65_536), SECONDS)
+            assert data, "the node has hung up"
+            self._heard += map(wire.decode_from_node, self._framer.feed(data))
+        return self._heard.pop(0)
+
+    async def until(self, kind: type[wire.FromNode]) -> list[wire.FromNode]:
+        """Everything up to the first message of a kind."""
+        heard = [await self.said()]
+        while not isinstance(heard[-1], kind):
+            heard.append(await self.said())
+        return heard
+
+    def tell(self, *messages: wire.ToNode) -> None:
+        self._writer.write(b"".join(frame(wire.encode(message)) for message in messages))
+
+    async def hang_up(self) -> None:
+        self._writer.close()
+        await self._writer.wait_closed()
+
+
+@pytest.fixture(name="place")
+def _place() -> Iterator[Path]:
+    with TemporaryDirectory(prefix="dormice-") as place:  # the name of a socket must not be long
+        yield Path(place)
+
+
+def _pid(pidfd: int) -> int:
+    [line] = [line for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines() if line.startswith("Pid:")]
+    return int(line.split()[1])
+
+
+async def test_a_link_that_was_being_made_for_a_server_that_went_is_not_used_for_the_next(place: Path) -> None:
+    runtime = ProcessRuntime(data_dir=place / "data", run_dir=place / "run", guest=GUEST)
+    assert await runtime.open() == []
+    path = place / "node.sock"
+    start = wire.StartExecution(
+        MACHINE,
+        BOOT,
+        EXECUTION,
+        60_000,
+        65_536,
+        100,
+        "/",
+        ["/bin/sh", "-c", "echo out; read line"],
+        {},
+        stdin_open=True,
+    )
+    async with Server(path) as server, asyncio.TaskGroup() as group:
+        identity = NodeIdentity("node", 1.0, 1024, 10)
+        node = Node(runtime=runtime, identity=identity, server_socket=str(path), images=list, group=group)
+        serving = group.create_task(node.serve())
+        await server.joined()
+        server.tell(wire.Welcome(wire.VERSION), wire.StartMachine(MACHINE, BOOT, 1.0, 64, 1, "default"))
+        await server.until(wire.Attached)
+        server.tell(start)
+        await server.until(wire.Output)
+        [running] = await runtime.open()
+        guest = _pid(running.pidfd)
+        os.kill(guest, signal.SIGSTOP)
+        await server.hang_up()
+        await server.joined()
+        server.tell(wire.Welcome(wire.VERSION))  # the node calls the guest, which does not answer
+        await server.until(wire.NodeImages)
+        await server.hang_up()
+        await server.joined()
+        os.kill(guest, signal.SIGCONT)  # now it does
+        server.tell(wire.Welcome(wire.VERSION))
+        heard = await server.until(wire.Output)
+        server.tell(wire.WriteStdin(MACHINE, EXECUTION, 0, b"\n", eof=True))
+        heard += await server.until(wire.Exited)
+        told = [message for message in heard if isinstance(message, wire.Attached | wire.Output | wire.Exited)]
+        assert [type(message) for message in told] == [wire.Attached, wire.Output, wire.Exited]
+        serving.cancel()
+        node.close()
+        await runtime.destroy(MACHINE)
+        await runtime.close()
