@@ -28,6 +28,13 @@ def worker(world: World, **environment: str) -> Iterator[subprocess.Popen[str]]:
             world.end(process, signal.SIGKILL)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _deployed(bare_world: World) -> None:
+    """Have the project a deployment, whichever test comes first: without one no run is taken."""
+    with worker(bare_world):
+        pass
+
+
 def in_the_middle(world: World, client: Client, gate: str) -> str:
     """Start a run and return its id once it is between its two steps."""
     run = client.start("pauses", {"gate": gate})
@@ -152,8 +159,6 @@ def test_a_run_that_kills_every_worker_is_given_up(bare_world: World, bare_clien
 
 
 def test_runs_that_were_submitted_without_a_worker_are_run_by_the_first(bare_world: World, bare_client: Client) -> None:
-    with worker(bare_world):
-        pass  # its deployment is known from now on
     runs = bare_client("submit_many", workflow="plain", payloads=[None] * 5)
     assert {bare_world.execution(run)["status"] for run in runs} <= {"queued", "claimed"}
     with worker(bare_world):
