@@ -18,10 +18,9 @@ from uuid import UUID
 from dormice.crash_points import CrashPoint, reached, reached_once_sent
 from dormice.node.guest_link import GuestLink, attach
 from dormice.node.runtime import MachineSpec, Running, Runtime, RuntimeFailure
-from dormice.outbox import Outbox
+from dormice.node.server_connection import ServerConnection
 from dormice.protocol import guest
 from dormice.protocol import node as wire
-from dormice.protocol.framing import Framer, FramingViolation, frame
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +64,7 @@ class _Machine:
     """Held while the machine is started, stopped, resized or destroyed."""
     running: Running | None = None
     link: GuestLink | None = None
-    server: _ServerConnection | None = None
+    server: ServerConnection | None = None
     """The connection that the link is for: what the guest says on it means nothing to a later one."""
     died: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once process 1 of the present boot is dead."""
@@ -92,7 +91,7 @@ class Node:
         self._images = images
         self._group = group
         self._machines: dict[str, _Machine] = {}
-        self._server: _ServerConnection | None = None
+        self._server: ServerConnection | None = None
         self._epoch = 0
 
     def adopt(self, alive: Iterable[Running]) -> None:
@@ -115,7 +114,7 @@ class Node:
         """Keep a connection to the server until cancelled."""
         backoff = FIRST_BACKOFF_SECONDS
         while True:
-            connection = _ServerConnection(self._welcome, self._do)
+            connection = ServerConnection(self._welcome, self._do)
             try:
                 await asyncio.get_running_loop().create_unix_connection(lambda c=connection: c, self._server_socket)  # type: ignore[misc]
             except OSError as error:
@@ -135,7 +134,7 @@ class Node:
 
     async def watch_images(self) -> None:
         """Tell the server which images there are, whenever that changes, until cancelled."""
-        told: tuple[_ServerConnection, list[str]] | None = None
+        told: tuple[ServerConnection, list[str]] | None = None
         while True:
             try:
                 server, names = self._server, sorted(await asyncio.to_thread(self._images))
@@ -432,52 +431,6 @@ class Node:
             if machine.link is not None:
                 machine.link.close()
                 machine.link = None
-
-
-class _ServerConnection(asyncio.Protocol):
-    def __init__(self, welcome: Callable[[], None], do: Callable[[wire.ToNode], None]) -> None:
-        self._welcome, self._do = welcome, do
-        self._framer = Framer()
-        self._transport: asyncio.Transport | None = None
-        self._outbox = Outbox()
-        self.lost = asyncio.Event()
-        self.welcomed = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment] # a stream connection has a Transport
-        self._outbox.open(transport)  # type: ignore[arg-type] # likewise
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        self._transport = None
-        self._outbox.drop()
-        self.lost.set()
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            messages = [wire.decode_to_node(message) for message in self._framer.feed(data)]
-        except (FramingViolation, wire.NodeProtocolViolation) as violation:
-            log.warning("server connection dropped: %s", violation)
-            self.close()
-            return
-        for message in messages:
-            if isinstance(message, wire.Welcome) and not self.welcomed:
-                self.welcomed = True
-                self._welcome()
-            elif self.welcomed:
-                self._do(message)
-
-    def send(self, message: wire.FromNode) -> None:
-        """Send, with the other news of this turn: the server commits together what arrives together."""
-        self._outbox.post(frame(wire.encode(message)))
-
-    def flush(self) -> None:
-        """Send what there is to say now."""
-        self._outbox.flush()
-
-    def close(self) -> None:
-        self._outbox.flush()
-        if self._transport is not None:
-            self._transport.abort()
 
 
 async def _surely(machine_id: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
