@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 
-PER_TURN = 4
+PER_TURN = 16
 """Requests let in during one turn of the event loop. A short one takes about 0.1 ms, and in every turn all that is under way goes on too."""
 
 
