@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -13,6 +13,7 @@ from typing import Self
 from uuid import uuid4
 
 import pytest
+import pytest_asyncio
 from tests.guest.guest_process import GUEST
 
 from dormice.node.node import Node, NodeIdentity
@@ -77,14 +78,23 @@ def _place() -> Iterator[Path]:
         yield Path(place)
 
 
+@pytest_asyncio.fixture(name="runtime")
+async def _runtime(place: Path) -> AsyncIterator[ProcessRuntime]:
+    runtime = ProcessRuntime(data_dir=place / "data", run_dir=place / "run", guest=GUEST)
+    assert await runtime.open() == []
+    yield runtime
+    await runtime.destroy(MACHINE)
+    await runtime.close()
+
+
 def _pid(pidfd: int) -> int:
     [line] = [line for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines() if line.startswith("Pid:")]
     return int(line.split()[1])
 
 
-async def test_a_link_that_was_being_made_for_a_server_that_went_is_not_used_for_the_next(place: Path) -> None:
-    runtime = ProcessRuntime(data_dir=place / "data", run_dir=place / "run", guest=GUEST)
-    assert await runtime.open() == []
+async def test_a_link_that_was_being_made_for_a_server_that_went_is_not_used_for_the_next(
+    runtime: ProcessRuntime, place: Path
+) -> None:
     path = place / "node.sock"
     start = wire.StartExecution(
         MACHINE,
@@ -125,5 +135,3 @@ async def test_a_link_that_was_being_made_for_a_server_that_went_is_not_used_for
         assert [type(message) for message in told] == [wire.Attached, wire.Output, wire.Exited]
         serving.cancel()
         node.close()
-        await runtime.destroy(MACHINE)
-        await runtime.close()
