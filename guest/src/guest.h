@@ -212,10 +212,10 @@ void input_close(struct execution *execution);
 void cgroups_open(void);
 int cgroup_make(uint64_t *cgroup); /* its directory, or -1 */
 bool cgroup_unmake(uint64_t cgroup, bool killed); /* false while something lives in it */
+void cgroups_turn(uint64_t *next); /* lets go of those that nobody has needed for a while */
 void processes_signal(struct execution *execution, int signal);
 void processes_kill(struct execution *execution);
 bool processes_gone(struct execution *execution);
-void cgroups_turn(uint64_t *next); /* lets go of those that nobody has needed for a while */
 void cgroup_follow(struct execution *execution);
 void cgroup_remove(struct execution *execution);
 bool cgroup_oom(const struct execution *execution);

@@ -65,6 +65,16 @@ async def served() -> AsyncIterator[Served]:
                 await writer.wait_closed()
 
 
+@asynccontextmanager
+async def connected() -> AsyncIterator[tuple[Served, AiohttpTransport]]:
+    async with served() as server:
+        transport = AiohttpTransport(server.url)
+        try:
+            yield server, transport
+        finally:
+            await transport.aclose()
+
+
 def get(url: str, timeout: Timeout = Timeout(5, 5)) -> Request:  # noqa: B008 - a constant
     return Request("GET", url, {}, b"", timeout)
 
@@ -85,13 +95,11 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_requests_at_once_wait_for_none_of_each_other_and_connections_are_used_again() -> None:
-    async with served() as server:
-        transport = AiohttpTransport(server.url)
+    async with connected() as (server, transport):
         bodies = await asyncio.gather(*(body_of(transport, f"{server.url}/together") for _ in range(TOGETHER)))
         assert bodies == [b"{}"] * TOGETHER
         assert await body_of(transport, server.url) == b"{}"
         assert len(server.writers) == TOGETHER
-        await transport.aclose()
 
 
 async def test_requests_of_threads_are_spread_over_pools() -> None:
@@ -114,33 +122,27 @@ async def test_requests_of_threads_are_spread_over_pools() -> None:
 
 
 async def test_names_of_headers_are_in_lower_case() -> None:
-    async with served() as server:
-        transport = AiohttpTransport(server.url)
+    async with connected() as (server, transport):
         response = await transport.send(get(server.url))
         assert response.headers["x-request-id"] == "7"
         await response.aclose()
-        await transport.aclose()
 
 
 async def test_a_response_that_is_left_ends_its_connection() -> None:
-    async with served() as server:
+    async with connected() as (server, transport):
         server.answers[b"/"] = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
-        transport = AiohttpTransport(server.url)
         response = await transport.send(get(server.url))
         assert await anext(aiter(response.chunks())) == b"half"
         await response.aclose()
         await server.ended.wait()
-        await transport.aclose()
 
 
 async def test_a_redirection_is_not_followed() -> None:
-    async with served() as server:
+    async with connected() as (server, transport):
         server.answers[b"/"] = b"HTTP/1.1 307 Away\r\nLocation: /else\r\nContent-Length: 0\r\n\r\n"
-        transport = AiohttpTransport(server.url)
         response = await transport.send(get(server.url))
         assert response.status == 307
         await response.aclose()
-        await transport.aclose()
 
 
 def _refused() -> str:
@@ -150,12 +152,11 @@ def _refused() -> str:
 
 
 async def test_what_happens_on_the_way_is_a_connection_error_without_what_the_url_asks_for() -> None:
-    async with served() as server:
+    async with connected() as (server, transport):
         server.answers |= {
             b"/cut": b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
             b"/else?q=secret": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
         }
-        transport = AiohttpTransport(server.url)
         for url, said in (
             (f"{_refused()}?q=secret", "Connect call failed"),
             (f"{server.url}/cut", "not completed"),
@@ -164,12 +165,10 @@ async def test_what_happens_on_the_way_is_a_connection_error_without_what_the_ur
             with pytest.raises(APIConnectionError, match=f"(?s)^no answer from http://127.*{said}") as caught:
                 await body_of(transport, url)
             assert "secret" not in str(caught.value)
-        await transport.aclose()
 
 
 async def test_an_answer_that_does_not_come_in_time_is_a_timeout() -> None:
-    async with served() as server:
-        transport = AiohttpTransport(server.url)
+    async with connected() as (server, transport):
         with pytest.raises(APITimeoutError, match="no answer in time"):
             await transport.send(get(f"{server.url}/together", Timeout(5, 0.05)))
         server.answers[b"/slow"] = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
@@ -178,7 +177,6 @@ async def test_an_answer_that_does_not_come_in_time_is_a_timeout() -> None:
             await response.read()
         await response.aclose()
         server.together.set()
-        await transport.aclose()
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,7 @@ import pytest
 from dormice.domain.errors import Conflict
 from dormice.domain.execution import ErrorCode, ExecutionState, StdinMode
 from dormice.domain.limits import Limits
-from dormice.domain.machine import Phase
+from dormice.domain.machine import Machine, Phase
 from dormice.engine.orders import ExecutionOrder, Idempotency, MachineOrder
 from dormice.protocol import node as wire
 from dormice.store.interface import StoreUnavailable
@@ -94,11 +94,7 @@ async def test_a_claim_that_comes_after_its_boot_has_ended_is_told_of_a_start_th
 ) -> None:
     node = await narrow.node()
     machine, up = await narrow.machine(node)
-    await narrow.execute(machine)
-    second = await narrow.execute(machine)
-    async with faults.held("claim") as claiming:
-        node.exited(await node.hear(wire.StartExecution))
-        await claiming.wait()
+    async with second_being_claimed(narrow, node, machine, faults) as second:
         node.say(wire.MachineEnded(machine.id, up.boot_id, clean=False, reason="killed"))
         again = await node.hear(wire.StartMachine)
     await wait_until_async(lambda: _claimed(narrow, machine.id, second), 5, "it is claimed by the boot that has ended")
@@ -130,11 +126,7 @@ async def test_an_execution_that_is_cancelled_while_its_claim_fails_stays_cancel
 ) -> None:
     node = await narrow.node()
     machine, _ = await narrow.machine(node)
-    await narrow.execute(machine)
-    second = await narrow.execute(machine)
-    async with faults.held("claim") as claiming:
-        node.exited(await node.hear(wire.StartExecution))
-        await claiming.wait()
+    async with second_being_claimed(narrow, node, machine, faults) as second:
         asked = await narrow.engine.executions.cancel(narrow.caller, machine.id, second)
         assert asked.state is ExecutionState.CANCELLED
         faults.fail("claim", 1_000)  # and as often as it is tried again
@@ -149,11 +141,7 @@ async def test_an_execution_that_is_cancelled_while_it_is_put_back_into_its_queu
 ) -> None:
     node = await narrow.node()
     machine, up = await narrow.machine(node)
-    await narrow.execute(machine)
-    second = await narrow.execute(machine)
-    async with faults.held("claim") as claiming:
-        node.exited(await node.hear(wire.StartExecution))
-        await claiming.wait()
+    async with second_being_claimed(narrow, node, machine, faults) as second:
         node.say(wire.MachineEnded(machine.id, up.boot_id, clean=False, reason="killed"))
         await phase(narrow, machine.id, Phase.STARTING)
     await wait_until_async(lambda: _claimed(narrow, machine.id, second), 5, "it is claimed by the boot that has ended")
@@ -167,6 +155,19 @@ async def test_an_execution_that_is_cancelled_while_it_is_put_back_into_its_queu
     now = await narrow.engine.executions.get(narrow.caller, machine.id, second)
     assert now.state is ExecutionState.CANCELLED
     assert "a turn failed" not in caplog.text
+
+
+@asynccontextmanager
+async def second_being_claimed(
+    server: Server, node: ScriptedNode, machine: Machine, faults: Faults
+) -> AsyncIterator[str]:
+    """Its claim, in the place of the first one that has ended, is committed when the block ends."""
+    await server.execute(machine)
+    second = await server.execute(machine)
+    async with faults.held("claim") as claiming:
+        node.exited(await node.hear(wire.StartExecution))
+        await claiming.wait()
+        yield second
 
 
 async def _claimed(server: Server, machine_id: str, execution_id: str) -> bool:

@@ -205,15 +205,7 @@ class Executions:
         return await self._ended(execution, wait_ms)
 
     async def _ended(self, execution: Execution, wait_ms: int) -> Execution:
-        deadline = self._clock.steady() + wait_ms * 1000
-        while not (execution.terminal or self._feed.closing) and (left := deadline - self._clock.steady()) > 0:
-            with self._feed.listen(execution.id) as hint:
-                execution = await self._reread(execution)
-                if execution.terminal:
-                    break
-                news = await hint.wait(left / 1_000_000)
-            execution = news if isinstance(news, Execution) else await self._reread(execution)
-        return execution
+        return await self._feed.ended(execution, wait_ms, clock=self._clock, reread=self._reread)
 
     async def _reread(self, execution: Execution) -> Execution:
         live = self._board.get(execution.machine_id)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from dormice.domain.execution import Execution
 from dormice.domain.run import Run
+from dormice.engine.clock import Clock
 
 News = Execution | Run
 """A committed record, which spares those who hear of it reading it."""
+_Record = TypeVar("_Record", Execution, Run)
 
 
 class Listener:
@@ -75,3 +77,17 @@ class Feed:
     def listen(self, *keys: str) -> Listener:
         """Return a listener to any of these keys, to be used as a context manager."""
         return Listener(self._listeners, keys)
+
+    async def ended(
+        self, record: _Record, wait_ms: int, *, clock: Clock, reread: Callable[[_Record], Awaitable[_Record]]
+    ) -> _Record:
+        """Return a record once it has ended; as it is when that time is over, or the server stops."""
+        deadline = clock.steady() + wait_ms * 1000
+        while not (record.terminal or self.closing) and (left := deadline - clock.steady()) > 0:
+            with self.listen(record.id) as hint:
+                record = await reread(record)
+                if record.terminal:
+                    break
+                news = await hint.wait(left / 1_000_000)
+            record = news if isinstance(news, type(record)) else await reread(record)
+        return record

@@ -140,15 +140,7 @@ class Runs:
 
     async def ended(self, run: Run, wait_ms: int) -> Run:
         """Return a run once it has ended; as it is when that time is over, or the server stops."""
-        deadline = self._clock.steady() + wait_ms * 1000
-        while not (run.terminal or self._feed.closing) and (left := deadline - self._clock.steady()) > 0:
-            with self._feed.listen(run.id) as hint:
-                run = await self._reread(run)
-                if run.terminal:
-                    break
-                news = await hint.wait(left / 1_000_000)
-            run = news if isinstance(news, Run) else await self._reread(run)
-        return run
+        return await self._feed.ended(run, wait_ms, clock=self._clock, reread=self._reread)
 
     async def find(self, project: Project, run_id: str) -> Run:
         """Return a run as it is. Raises NotFound."""
