@@ -260,15 +260,13 @@ class Executions:
     ) -> tuple[Execution, list[LogEntry]]:
         """Return the execution and its log above `after`; with wait_ms, waits for the first such entry."""
         execution = await self.get(caller, machine_id, execution_id)
-        deadline = self._clock.steady() + wait_ms * 1000
-        while execution.last_sequence <= after and not (execution.terminal or self._feed.closing):
-            with self._feed.listen(execution.id) as hint:
-                execution = await self._reread(execution)
-                left = deadline - self._clock.steady()
-                if execution.last_sequence > after or execution.terminal or left <= 0:
-                    break
-                news = await hint.wait(left / 1_000_000)
-            execution = news if isinstance(news, Execution) else await self._reread(execution)
+        execution = await self._feed.ended(
+            execution,
+            wait_ms,
+            clock=self._clock,
+            reread=self._reread,
+            enough=lambda one: one.last_sequence > after,
+        )
         if execution.last_sequence <= after:
             return execution, []
         entries = await self._store.entries(execution, after=after, limit=limit, max_bytes=max_bytes)

@@ -79,14 +79,20 @@ class Feed:
         return Listener(self._listeners, keys)
 
     async def ended(
-        self, record: _Record, wait_ms: int, *, clock: Clock, reread: Callable[[_Record], Awaitable[_Record]]
+        self,
+        record: _Record,
+        wait_ms: int,
+        *,
+        clock: Clock,
+        reread: Callable[[_Record], Awaitable[_Record]],
+        enough: Callable[[_Record], bool] = lambda _: False,
     ) -> _Record:
-        """Return a record once it has ended; as it is when that time is over, or the server stops."""
+        """Return a record once it has ended, or is `enough`; as it is when that time is over, or the server stops."""
         deadline = clock.steady() + wait_ms * 1000
-        while not (record.terminal or self.closing) and (left := deadline - clock.steady()) > 0:
+        while not (record.terminal or enough(record) or self.closing) and (left := deadline - clock.steady()) > 0:
             with self.listen(record.id) as hint:
                 record = await reread(record)
-                if record.terminal:
+                if record.terminal or enough(record):
                     break
                 news = await hint.wait(left / 1_000_000)
             record = news if isinstance(news, type(record)) else await reread(record)
