@@ -1,7 +1,6 @@
 /* libFuzzer: the life of a whole process 1. The input is a script of what nodes send, what commands do, what fails and how
    time passes; everything that the guest then says is checked against PROTOCOL.md, byte by byte. Whatever the script was,
    a last node that is in good faith gets all there is, and afterwards nothing is left. No process is made (pretend.c). */
-int guest_main(int argc, char **argv); /* what the Makefile calls main */
 #include "../src/main.c"
 
 #include <setjmp.h>

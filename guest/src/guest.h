@@ -1,5 +1,6 @@
 /* Process 1 of a machine: what its parts know of one another.
 
+   start.c       which program this is: process 1, or a tool (tools/)
    main.c        start-up, the loop, time, signals, the machine's end
    frames.c      the wire
    link.c        connections from the node: frames in, and everything owed to the node out
@@ -134,6 +135,7 @@ extern struct link dues;       /* by `due` */
 extern struct link retries;    /* by `retry` */
 
 /* main.c */
+_Noreturn void guest_run(int argc, char **argv);
 uint64_t real_time(void);
 bool watch(int fd, uint32_t events, struct source *source);
 void shut(int *fd);           /* closed, if it is open, and -1 */

@@ -1,4 +1,4 @@
-/* dormice-guest BOOT_ID [HOME]: process 1 of a machine (or, without a container, the root of a machine's processes).
+/* Process 1 of a machine (or, without a container, the root of a machine's processes).
 
    Descriptor 3 is a listening socket, 4 the machine's cgroup2 directory. HOME is given only without a container: the
    directory that stands for /root when a command asks for it as its cwd. */
@@ -331,7 +331,7 @@ static void look(int timeout)
     }
 }
 
-int main(int argc, char **argv)
+_Noreturn void guest_run(int argc, char **argv)
 {
     prepare(argc, argv);
     for (;;)

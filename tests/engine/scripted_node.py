@@ -128,11 +128,11 @@ class Server:
     def __init__(self, engine: Engine, socket: Path, caller: Caller) -> None:
         self.engine = engine
         self.caller = caller
-        self._socket = socket
+        self.socket = socket
         self.nodes: list[ScriptedNode] = []
 
     async def node(self, *alive: wire.StartMachine, names: tuple[str, ...] = ("default",)) -> ScriptedNode:
-        node = ScriptedNode(*await asyncio.open_unix_connection(self._socket))
+        node = ScriptedNode(*await asyncio.open_unix_connection(self.socket))
         self.nodes.append(node)
         seen = [wire.MachineSeen(start.machine_id, start.boot_id) for start in alive]
         node.say(wire.NodeHello(wire.VERSION, "scripted", 8.0, 16_384, 500, isolated=True, machines=seen))

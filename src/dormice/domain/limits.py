@@ -55,6 +55,10 @@ class Limits:
     """Below the 60 s read timeout of the clients."""
     running_per_machine: int = 64
     queued_per_machine: int = 10_000
+    channels_per_machine: int = 256
+    """What is open into a machine at once besides executions: SSH, file work, connections to its ports."""
+    channel_wake_ms: int = 60_000
+    """How long whoever opens one waits for the machine to wake."""
     kept_output_bytes: int = 16 << 20
     """Per stream: the head is kept, the rest is counted."""
     cancel_grace_ms: int = 5_000

@@ -9,6 +9,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -16,6 +17,9 @@ from dormice.domain.execution import Execution, ExecutionState, Micros
 from dormice.domain.machine import Machine, Phase
 from dormice.engine.ended import Ended
 from dormice.store.interface import LostRace
+
+if TYPE_CHECKING:
+    from dormice.engine.channel import Channel
 
 
 @dataclass(eq=False, slots=True)
@@ -41,6 +45,8 @@ class LiveMachine:
     """Its stop is being committed: whatever arrives now waits for the next wake."""
     arriving: int = 0
     """Executions that are being committed: they hold the machine awake already."""
+    channels: dict[str, Channel] = field(default_factory=dict)
+    """What is held open in the present boot."""
     ended: Ended = field(default_factory=Ended)
     """Executions that ended last."""
 
@@ -53,6 +59,11 @@ class LiveMachine:
     def open_executions(self) -> int:
         """How many executions have not ended; never too few: one that is being claimed may count twice."""
         return len(self.queue) + len(self.waking) + len(self.claimed) + self.arriving + self.reserved
+
+    def lose_channels(self, why: str) -> None:
+        """End every channel: the present boot is over."""
+        for channel in list(self.channels.values()):
+            channel.lost(why)
 
     def free_slots(self, limit: int) -> int:
         """How many more executions may be claimed."""

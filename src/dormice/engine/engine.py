@@ -10,6 +10,7 @@ from dormice.crash_points import CrashPoint, reached
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.engine.board import Board
 from dormice.engine.census import Census, take_census
+from dormice.engine.channels import Channels
 from dormice.engine.clock import Clock
 from dormice.engine.dispatcher import Dispatcher
 from dormice.engine.executions import Executions
@@ -89,12 +90,16 @@ class Engine:
             limits=limits,
             observer=observer,
         )
+        self.channels = channels = Channels(
+            board=board, lifecycle=lifecycle, gateway=gateway, feed=feed, tasks=tasks, clock=clock, limits=limits
+        )
         reconciler = Reconciler(
             board=board,
             lifecycle=lifecycle,
             dispatcher=dispatcher,
             runner=runner,
             feeder=feeder,
+            channels=channels,
             clock=clock,
             group=group,
         )

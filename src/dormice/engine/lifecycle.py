@@ -299,6 +299,7 @@ class Lifecycle:
             outcome = outcomes.interrupted("ended because its machine was stopped", now)
             change, event = MachineChange(reason=STEADY, retryable=False, last_error=""), MachineEvent.STOPPED
         live.attached = False
+        live.lose_channels(why or "it was stopped")
         if live.machine.boot_id is not None:
             await self._end_all(live, live.machine.boot_id, outcome)
         reached(CrashPoint.BOOT_ENDED)
@@ -310,6 +311,7 @@ class Lifecycle:
 
     async def gone(self, live: LiveMachine) -> None:
         """Record that nothing of the machine is left."""
+        live.lose_channels("it was deleted")
         outcome = outcomes.interrupted("ended because its machine was deleted", self._clock.now())
         await self._end_all(live, None, outcome)
         await self._advance(live, MachineEvent.DESTROYED, MachineChange(reason=STEADY, last_error=""))

@@ -83,7 +83,7 @@ def from_guest(execution: Execution, report: Exited, now: Micros) -> Outcome:
         )
     if report.how == _EXITED and report.code == 0:
         return replace(base, event=ExecutionEvent.SUCCEEDED)
-    code, message = _failure(execution, report)
+    code, message = failure(execution.command[0], execution.cwd, report)
     return replace(base, error_code=code, error_message=message)
 
 
@@ -111,8 +111,8 @@ def clamp(nanoseconds: int, low: Micros, high: Micros) -> Micros:
     return max(min(nanoseconds // 1000, high), low)
 
 
-def _failure(execution: Execution, report: Exited) -> tuple[ErrorCode, str]:
-    program = execution.command[0]
+def failure(program: str, cwd: str, report: Exited) -> tuple[ErrorCode, str]:
+    """Return why a process failed, by its guest's report."""
     match report.how:
         case 1:
             return ErrorCode.NONZERO_EXIT, f"process exited with code {report.code}"
@@ -125,7 +125,7 @@ def _failure(execution: Execution, report: Exited) -> tuple[ErrorCode, str]:
         case 4:
             return ErrorCode.PERMISSION_DENIED, f"not permitted to execute {program[:200]!r} (is it executable?)"
         case 5:
-            return ErrorCode.CWD_NOT_FOUND, f"no such directory to work in, in the machine: {execution.cwd[:200]!r}"
+            return ErrorCode.CWD_NOT_FOUND, f"no such directory to work in, in the machine: {cwd[:200]!r}"
         case 7:
             return ErrorCode.EXECUTION_RUNNER_INTERRUPTED, "ended because its machine was put to sleep or rebooted"
         case _:

@@ -94,6 +94,7 @@ class Reaper:
             and live.attached
             and machine.autosleep_seconds > 0
             and not live.open_executions
+            and not live.channels
             and now - live.last_activity_at >= machine.autosleep_seconds * _SECOND_US
         )
 

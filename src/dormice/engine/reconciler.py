@@ -15,6 +15,7 @@ from dormice.domain.execution import Execution, Micros
 from dormice.domain.ids import execution_of
 from dormice.domain.machine import DesiredState, Phase
 from dormice.engine.board import Board, LiveMachine
+from dormice.engine.channels import Channels
 from dormice.engine.clock import Clock
 from dormice.engine.dispatcher import Dispatcher
 from dormice.engine.lifecycle import Lifecycle
@@ -43,6 +44,7 @@ class Reconciler:
         dispatcher: Dispatcher,
         runner: Runner,
         feeder: StdinFeeder,
+        channels: Channels,
         clock: Clock,
         group: asyncio.TaskGroup,
     ) -> None:
@@ -51,6 +53,7 @@ class Reconciler:
         self._dispatcher = dispatcher
         self._runner = runner
         self._feeder = feeder
+        self._channels = channels
         self._clock = clock
         self._group = group
         self._mailboxes: dict[str, deque[Step]] = {}
@@ -92,6 +95,7 @@ class Reconciler:
         log.warning("node is gone")
         for live in self._board:
             live.attached = False
+            self._channels.detached(live)
             self._runner.forget(live)
             self._feeder.restart(live)
 
@@ -109,13 +113,18 @@ class Reconciler:
             return
         match message:
             case wire.ExecutionStarted() | wire.Output() | wire.Exited() | wire.Refused():
-                self._runner.report(live, message)
+                if not (live.channels and self._channels.hear(live, message)):
+                    self._runner.report(live, message)
             case wire.StdinWritten():
+                if live.channels and self._channels.hear(live, message):
+                    return
                 execution_id = execution_of(message.execution)
                 self._feeder.written(live, execution_id, message.written, closed=message.closed)
             case wire.Attached():
                 # At once, not as a step: what the guest says of its standard input follows right behind.
                 self._feeder.restart(live)
+                known = {execution_of(execution) for execution in message.executions}
+                self._channels.attached(live, UUID(bytes=message.boot_id), known)
                 connection, claimed = self._connection, dict(live.claimed)
                 self._post(live, lambda live: self._attached(live, message, connection, claimed))
             case wire.MachineFailed():
@@ -185,7 +194,8 @@ class Reconciler:
             if connection == self._connection:
                 live.attached = True
                 known = {execution_of(execution) for execution in message.executions}
-                self._dispatcher.resume(live, known, claimed)
+                self._dispatcher.resume(live, known - live.channels.keys(), claimed)
+                self._channels.ready(live)
         elif machine.phase is Phase.STOPPING and boot_id == machine.boot_id:
             self._lifecycle.send_stop(machine)
         elif machine.phase in (Phase.STOPPING, Phase.SLEEPING, Phase.FAILED):

@@ -126,11 +126,12 @@ class GuestLink(asyncio.Protocol):
     def start(self, message: wire.StartExecution) -> None:
         """Send a start frame with the machine's environment under the execution's."""
         self._known.setdefault(message.execution, _Known({Stream.STDOUT: 0, Stream.STDERR: 0}))
+        program = (self.running.guest_program,) if message.tool else ()
         self.send(
             guest.Start(
                 execution=message.execution,
                 boot_id=message.boot_id,
-                argv=tuple(message.argv),
+                argv=(*program, *message.argv),
                 env={**self.running.environment, **message.env},
                 cwd=message.cwd,
                 kept_limit=message.kept_limit,

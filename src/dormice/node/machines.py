@@ -338,7 +338,7 @@ class ContainerRuntime:
             os.close(pidfd)
             return None
         self._slots.claim(record.uid_base)
-        return Running(machine_id, record.boot_id, places.socket, pidfd, record.environment), record
+        return Running(machine_id, record.boot_id, places.socket, pidfd, record.environment, oci.GUEST_PATH), record
 
     def _start(
         self, machine_id: str, boot_id: UUID, spec: MachineSpec, network: Network, netns: int
@@ -377,7 +377,7 @@ class ContainerRuntime:
         reached(CrashPoint.MACHINE_LAUNCHED)
         pidfd, record = self._record_process(places, record, pid)
         places.root.unmount()
-        return Running(machine_id, boot_id, places.socket, pidfd, image.environment), record
+        return Running(machine_id, boot_id, places.socket, pidfd, image.environment, oci.GUEST_PATH), record
 
     def _mount_root(self, machine_id: str, image: Image, network: Network, slot: Slot) -> int:
         """Return the disk's device number."""

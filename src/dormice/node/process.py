@@ -93,7 +93,7 @@ class ProcessRuntime:
                 os.kill(pid, signal.SIGKILL)  # our child, so it is still this one
                 await asyncio.to_thread(os.waitpid, pid, 0)
                 raise
-            running = Running(machine_id, boot_id, self._socket(machine_id), pidfd, environment)
+            running = Running(machine_id, boot_id, self._socket(machine_id), pidfd, environment, str(self._guest))
             self._machines[machine_id] = running
             reached(CrashPoint.MACHINE_LAUNCHED)
             records.write(self._record(machine_id), Record(boot_id, 0, spec, environment, records.identify(pid)))
@@ -200,7 +200,9 @@ class ProcessRuntime:
         if records.identify(record.process.pid) != record.process:
             os.close(pidfd)
             return None
-        running = Running(machine_id, record.boot_id, self._socket(machine_id), pidfd, record.environment)
+        running = Running(
+            machine_id, record.boot_id, self._socket(machine_id), pidfd, record.environment, str(self._guest)
+        )
         self._machines[machine_id] = running
         return running
 

@@ -42,6 +42,8 @@ class Running:
     """Readable once process 1 has died. Owned by the runtime: do not close it."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Base environment of every command: PATH, HOME and what the image asks for. Never logged."""
+    guest_program: str = ""
+    """Where commands in the machine find the guest's program, which has tools for work inside."""
 
 
 class RuntimeFailure(Exception):

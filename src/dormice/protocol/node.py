@@ -75,6 +75,8 @@ class StartExecution(_Message, frozen=True, tag=6):
     argv: list[str]
     env: dict[str, str]
     stdin_open: bool
+    tool: bool = False
+    """`argv` is a tool of the guest's own program and its arguments (guest/src/tools)."""
 
 
 class WriteStdin(_Message, frozen=True, tag=7):

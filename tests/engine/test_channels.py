@@ -1,0 +1,169 @@
+"""Channels when frames, connections and machines get lost between any two steps."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dormice.domain.errors import Conflict, NotFound, RateLimited
+from dormice.domain.execution import ErrorCode, Stream
+from dormice.domain.machine import Machine
+from dormice.engine.channel import Channel, ChannelOrder
+from dormice.protocol import node as wire
+from tests.engine.scripted_node import MovedClock, ScriptedNode, Server, asleep, ended
+
+
+async def _open(server: Server, machine: Machine, *argv: str) -> Channel:
+    return await server.engine.channels.open(server.caller, machine.id, ChannelOrder(argv=argv or ("cat",)))
+
+
+def _written(start: wire.StartExecution, written: int, *, closed: bool = False) -> wire.StdinWritten:
+    return wire.StdinWritten(start.machine_id, start.execution, written, closed)
+
+
+async def _again(server: Server, node: ScriptedNode, up: wire.StartMachine, *known: bytes) -> ScriptedNode:
+    await node.hang_up()
+    node = await server.node(up)
+    node.attach(up, *known)
+    return node
+
+
+async def test_a_start_frame_that_was_lost_is_sent_again_with_what_was_written(server: Server) -> None:
+    node = await server.node()
+    machine, up = await server.machine(node)
+    channel = await _open(server, machine)
+    await channel.write(b"abc")
+    node = await _again(server, node, up)
+    start = await node.hear(wire.StartExecution)
+    assert (start.boot_id, start.argv) == (up.boot_id, ["cat"])
+    assert (await node.hear(wire.WriteStdin)).data == b"abc"
+
+
+async def test_what_was_written_before_the_connection_was_lost_is_sent_again_from_where_the_guest_is(
+    server: Server,
+) -> None:
+    node = await server.node()
+    machine, up = await server.machine(node)
+    channel = await _open(server, machine)
+    start = await node.hear(wire.StartExecution)
+    node.say(wire.ExecutionStarted(start.machine_id, start.execution, 1))
+    await channel.write(b"abcdef")
+    channel.write_eof()
+    await node.hear(wire.WriteStdin)
+    node = await _again(server, node, up, start.execution)
+    await node.hears_nothing_of(wire.WriteStdin)  # before the guest has said where it goes on
+    node.say(_written(start, 4))
+    again = await node.hear(wire.WriteStdin)
+    assert (again.offset, again.data, again.eof) == (4, b"ef", True)
+    await node.hears_nothing_of(wire.StartExecution)
+
+
+async def test_output_that_is_sent_again_is_read_once(server: Server) -> None:
+    node = await server.node()
+    machine, up = await server.machine(node)
+    channel = await _open(server, machine)
+    start = await node.hear(wire.StartExecution)
+    node.say(wire.Output(start.machine_id, start.execution, 1, 0, b"abc"))
+    assert await channel.read() == b"abc"
+    assert (await node.hear(wire.AckOutput)).offset == 3
+    node = await _again(server, node, up, start.execution)
+    assert (await node.hear(wire.AckOutput)).offset == 3
+    node.say(wire.Output(start.machine_id, start.execution, 1, 0, b"abcdef"))
+    node.say(ended(start, 0, 6))
+    assert await channel.read() == b"def"
+    assert await channel.read() == b""
+    assert (await channel.wait()).exit_code == 0
+    assert (await node.hear(wire.Forget)).execution == start.execution
+
+
+async def test_a_channel_that_its_guest_no_longer_knows_is_lost(server: Server) -> None:
+    node = await server.node()
+    machine, up = await server.machine(node)
+    channel = await _open(server, machine)
+    start = await node.hear(wire.StartExecution)
+    node.say(wire.ExecutionStarted(start.machine_id, start.execution, 1), _written(start, 0))
+    node.say(wire.Output(start.machine_id, start.execution, 2, 0, b"!"))
+    assert await channel.read(Stream.STDERR) == b"!"
+    await _again(server, node, up)
+    assert (await channel.wait()).error_code is ErrorCode.MACHINE_LOST
+
+
+async def test_a_channel_that_was_closed_while_the_node_was_away_is_killed_when_it_is_back(server: Server) -> None:
+    node = await server.node()
+    machine, up = await server.machine(node)
+    channel = await _open(server, machine)
+    start = await node.hear(wire.StartExecution)
+    node.say(_written(start, 0))
+    await node.hang_up()
+    await server.without_node()
+    channel.close()
+    node = await server.node(up)
+    node.attach(up, start.execution)
+    assert (await node.hear(wire.CancelExecution)).execution == start.execution
+
+
+async def test_a_channel_of_a_server_that_died_is_killed_by_the_next(server: Server) -> None:
+    node = await server.node()
+    _, up = await server.machine(node)
+    node = await _again(server, node, up, b"\1" * 16)
+    assert (await node.hear(wire.CancelExecution)).execution == b"\1" * 16
+    assert (await node.hear(wire.Forget)).execution == b"\1" * 16
+
+
+async def test_the_end_of_the_machine_ends_what_is_open_in_it(server: Server) -> None:
+    node = await server.node()
+    machine, up = await server.machine(node)
+    channel = await _open(server, machine)
+    await node.hear(wire.StartExecution)
+    node.say(wire.MachineEnded(machine.id, up.boot_id, clean=False, reason="process 1 has died"))
+    assert await channel.read() == b""
+    assert (await channel.wait()).error_code is ErrorCode.MACHINE_LOST
+
+
+async def test_a_machine_with_a_channel_does_not_fall_asleep(server: Server, clock: MovedClock) -> None:
+    node = await server.node()
+    machine, _ = await server.machine(node, autosleep_seconds=10)
+    channel = await _open(server, machine)
+    start = await node.hear(wire.StartExecution)
+    clock.forward(100)
+    await node.hears_nothing_of(wire.StopMachine)
+    node.say(ended(start))
+    await channel.wait()
+    clock.forward(11)
+    await node.hear(wire.StopMachine)
+
+
+async def test_opening_wakes_a_sleeping_machine_once(server: Server) -> None:
+    node = await server.node()
+    machine, up = await server.machine(node)
+    await asleep(server, node, machine, up)
+    opening = asyncio.gather(*(_open(server, machine) for _ in range(20)))
+    await node.start_machine()
+    assert len(await opening) == 20
+    await node.hears_nothing_of(wire.StartMachine)
+
+
+async def test_what_cannot_be_opened_is_refused(server: Server) -> None:
+    node = await server.node()
+    machine, _ = await server.machine(node)
+    with pytest.raises(NotFound):
+        await server.engine.channels.open(server.caller, "dm-nowhere", ChannelOrder(argv=("true",)))
+    for _ in range(256):
+        await _open(server, machine)
+    with pytest.raises(RateLimited, match="channels_per_machine"):
+        await _open(server, machine)
+    await server.engine.machines.destroy(server.caller, machine.id, revision=None, idempotency=None)
+    with pytest.raises(Conflict, match="destroying"):
+        await _open(server, machine)
+
+
+async def test_who_does_not_read_is_not_acknowledged(server: Server) -> None:
+    node = await server.node()
+    machine, _ = await server.machine(node)
+    channel = await _open(server, machine)
+    start = await node.hear(wire.StartExecution)
+    node.say(wire.Output(start.machine_id, start.execution, 1, 0, b"a" * 1000))
+    await node.hears_nothing_of(wire.AckOutput)
+    assert len(await channel.read()) == 1000
+    assert (await node.hear(wire.AckOutput)).offset == 1000
