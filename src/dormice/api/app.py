@@ -55,7 +55,7 @@ def create_app(services: Services) -> Litestar:
         request_max_body_size=None,  # http/bodies.py bounds bodies, with answers of our shape
     )
     app.asgi_handler = Access(
-        Direct(routed, services.limits, admission, app.asgi_handler),
+        Direct(routed, [], services.limits, admission, app.asgi_handler),
         most_requests=MOST_REQUESTS,
         requests=services.requests,
         tracer=services.tracer,

@@ -19,6 +19,8 @@ class Limits:
     requests_burst: int = 10_000
     """Per key, at once after a pause."""
     request_body_bytes: int = 1 << 20
+    websocket_message_bytes: int = 1 << 20
+    """One message of a client."""
     workflow_body_bytes: int = 100 << 20
     """A request of the workflow surface: payloads and results are in it."""
     step_key_chars: int = 4_096

@@ -13,16 +13,19 @@ from litestar.enums import ScopeType
 from dormice.api.http.errors import describe
 from dormice.api.http.replies import Reply
 from dormice.api.http.trace_context import trace_context
+from dormice.api.http.websocket import WebSocket
 from dormice.api.services import Requests, RequestSpan, Tracer
 from dormice.domain.errors import Unavailable
 
 if TYPE_CHECKING:
-    from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+    from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 _log = logging.getLogger("dormice.access")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _SHOWN_PATH = 256
 _SHOWN_ID = 64
+_HEADS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+_SWITCHING_PROTOCOLS = 101
 
 
 class Access:
@@ -37,38 +40,37 @@ class Access:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
-        if scope["type"] != ScopeType.HTTP:
-            await self._app(scope, receive, send)
-            return
+        raw: dict[str, Any] = scope  # type: ignore[assignment] # a TypedDict
+        method: str = raw.setdefault("method", "GET")  # that of a WebSocket's handshake
         started = time.perf_counter()
         state: dict[str, Any] = scope["state"]
-        request_id, span = self._begin(scope, state)
+        request_id, span = self._begin(raw, state)
         status = 0
 
         async def answer(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+            if message["type"] in _HEADS:
+                fields: dict[str, Any] = message  # type: ignore[assignment] # a TypedDict
+                status = fields.get("status", _SWITCHING_PROTOCOLS)
+                fields["headers"] = [*fields.get("headers", ()), (b"x-request-id", request_id)]
             await send(message)
 
         self._requests += 1
         try:
             if self._requests > self._most_requests:
-                await _busy(self._most_requests)(scope, receive, answer)
+                await _refuse_as_busy(self._most_requests, scope, receive, answer)
             else:
                 await self._app(scope, receive, answer)
         finally:
             self._requests -= 1
-            raw: dict[str, Any] = scope  # type: ignore[assignment] # a TypedDict
             route, seconds = raw.get("path_template", ""), time.perf_counter() - started
-            self._observer.served(scope["method"], route, status, seconds)
+            self._observer.served(method, route, status, seconds)
             if span is not None:
                 span.end(route, status, state["request_id"])
             if _log.isEnabledFor(logging.INFO):
                 _record(raw, state, status, seconds)
 
-    def _begin(self, scope: HTTPScope, state: dict[str, Any]) -> tuple[bytes, RequestSpan | None]:
+    def _begin(self, scope: dict[str, Any], state: dict[str, Any]) -> tuple[bytes, RequestSpan | None]:
         """Take from the head what says to what the request belongs."""
         offered, parents, vendors = b"", [], []
         for name, value in scope["headers"]:
@@ -90,9 +92,13 @@ class Access:
         return request_id, span
 
 
-def _busy(most: int) -> Reply:
+async def _refuse_as_busy(most: int, scope: Scope, receive: Receive, send: Send) -> None:
     answer = describe(Unavailable(f"{most} requests are being served: send it again", retry_after_ms=1000))
-    return Reply(answer.body, status=answer.status, media_type=answer.media_type.encode(), headers=answer.headers)
+    if scope["type"] == ScopeType.WEBSOCKET:
+        await WebSocket(receive, send).refuse(answer)  # type: ignore[arg-type] # its messages are dicts
+        return
+    reply = Reply(answer.body, status=answer.status, media_type=answer.media_type.encode(), headers=answer.headers)
+    await reply(scope, receive, send)
 
 
 def _record(scope: Any, state: dict[str, Any], status: int, seconds: float) -> None:

@@ -34,6 +34,7 @@ class Connection(HttpToolsProtocol):
     _stall_timer: asyncio.TimerHandle | None = None
     _in_head = False
     _head_bytes = 0
+    _upgraded = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; beyond MOST_CONNECTIONS, or what descriptors there are for, answer 503 and close."""
@@ -57,7 +58,7 @@ class Connection(HttpToolsProtocol):
             return
         began_before = self._in_head
         super().data_received(data)
-        if self.transport.is_closing():
+        if self._upgraded or self.transport.is_closing():
             return
         # What came together with the head's first byte may be the end of a body, and is bounded by the read buffer.
         self._head_bytes = self._head_bytes + len(data) if self._in_head and began_before else 0
@@ -82,6 +83,12 @@ class Connection(HttpToolsProtocol):
         """The body is whole."""
         self.scope["state"][WHOLE] = True
         super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """What comes from now on is no HTTP, and goes to another protocol."""
+        self._upgraded = True
+        self._disarm_head()
+        super().handle_websocket_upgrade()
 
     def shutdown(self) -> None:
         """The server stops: open-ended streams are cut, so that their readers resume elsewhere; the rest may finish."""

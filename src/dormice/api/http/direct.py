@@ -15,17 +15,27 @@ from dormice.api.http.call import Call
 from dormice.api.http.errors import describe_and_log
 from dormice.api.http.operation import NOBODY, Operation
 from dormice.api.http.replies import Reply
+from dormice.api.http.websocket import Disconnected, Socket, WebSocket
+from dormice.domain.errors import NotFound
 from dormice.domain.limits import Limits
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+_WEBSOCKET = "websocket"
+_INTERNAL_ERROR = 1011
 
 
 class Direct:
     """An ASGI application: operations itself, everything else by another one."""
 
     def __init__(
-        self, operations: Sequence[Operation], limits: Limits, admission: Admission, otherwise: ASGIApp
+        self,
+        operations: Sequence[Operation],
+        sockets: Sequence[Socket],
+        limits: Limits,
+        admission: Admission,
+        otherwise: ASGIApp,
     ) -> None:
         self._limits = limits
         self._admission = admission
@@ -34,23 +44,31 @@ class Direct:
         """Path segments to subtrees, a parameter's under None; at the leaves methods to operations, under the empty segment, or under `*` for a
         parameter that takes all the rest of the path."""
         for operation in operations:
-            node = self._tree
-            names = []
-            leaf = ""
-            for segment in operation.path.split("/")[1:]:
-                name = segment.strip("{}") if segment.startswith("{") else None
-                if name is not None and name.endswith("*"):
-                    names.append(name[:-1])
-                    leaf = "*"
-                    break
-                if name is not None:
-                    names.append(name)
-                node = node.setdefault(segment if name is None else None, {})
-            node.setdefault(leaf, {})[operation.method] = operation, names
+            self._grow(operation.path, operation.method, operation)
+        for socket in sockets:
+            self._grow(socket.path, _WEBSOCKET, socket)
+
+    def _grow(self, path: str, method: str, served: Operation | Socket) -> None:
+        node = self._tree
+        names = []
+        leaf = ""
+        for segment in path.split("/")[1:]:
+            name = segment.strip("{}") if segment.startswith("{") else None
+            if name is not None and name.endswith("*"):
+                names.append(name[:-1])
+                leaf = "*"
+                break
+            if name is not None:
+                names.append(name)
+            node = node.setdefault(segment if name is None else None, {})
+        node.setdefault(leaf, {})[method] = served, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
         raw: dict[str, Any] = scope  # type: ignore[assignment] # a TypedDict
+        if raw["type"] == _WEBSOCKET:
+            await self._serve_socket(raw, receive, send)
+            return
         found = self._find(raw)
         if found is None:
             await self._otherwise(scope, receive, send)
@@ -76,12 +94,32 @@ class Direct:
             )
             await reply(scope, receive, send)
 
+    async def _serve_socket(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        websocket = WebSocket(receive, send)
+        try:
+            found = self._find(scope)
+            if found is None:
+                raise NotFound("no such path for a WebSocket")
+            socket, scope["path_params"] = found
+            scope["path_template"] = socket.path
+            headers = dict(scope["headers"])
+            call = Call(scope, receive, headers, self._limits, NOBODY, self._admission.turnstile)  # type: ignore[arg-type]
+            await socket.handle(call, websocket)
+        except (Disconnected, OSError):
+            return  # the client has gone, or does not answer
+        except Exception as error:  # noqa: BLE001 - not swallowed: it is answered, and a bug is logged
+            answer = describe_and_log(scope, error)  # type: ignore[arg-type] # a Scope is a dict
+            if websocket.accepted:
+                await websocket.close(_INTERNAL_ERROR)
+            else:
+                await websocket.refuse(answer)
+
     async def _serve(self, operation: Operation, scope: Scope, receive: Receive) -> ASGIApp:
         headers = dict(scope["headers"])
         caller = NOBODY if operation.public else await self._admission.admit(scope, headers)
         return await operation.handle(Call(scope, receive, headers, self._limits, caller, self._admission.turnstile))
 
-    def _find(self, scope: dict[str, Any]) -> tuple[Operation, dict[str, str]] | None:
+    def _find(self, scope: dict[str, Any]) -> tuple[Any, dict[str, str]] | None:
         node = self._tree
         values = []
         segments = _segments(scope)
@@ -98,7 +136,7 @@ class Direct:
                 leaf = "*"
                 break
             node = below
-        found = node.get(leaf, {}).get(scope["method"])
+        found = node.get(leaf, {}).get(_WEBSOCKET if scope["type"] == _WEBSOCKET else scope["method"])
         if found is None:
             return None
         operation, names = found
