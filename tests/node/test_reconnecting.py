@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -15,7 +16,9 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 from tests.guest.guest_process import GUEST
+from tests.wait import wait_until_async
 
+from dormice.node import guest_link
 from dormice.node.node import Node, NodeIdentity
 from dormice.node.process import ProcessRuntime
 from dormice.protocol import node as wire
@@ -57,10 +60,10 @@ class Server:
             self._heard += map(wire.decode_from_node, self._framer.feed(data))
         return self._heard.pop(0)
 
-    async def until(self, kind: type[wire.FromNode]) -> list[wire.FromNode]:
-        """Everything up to the first message of a kind."""
+    async def until(self, *kinds: type[wire.FromNode]) -> list[wire.FromNode]:
+        """Everything up to the first message of some kinds."""
         heard = [await self.said()]
-        while not isinstance(heard[-1], kind):
+        while not isinstance(heard[-1], kinds):
             heard.append(await self.said())
         return heard
 
@@ -92,22 +95,15 @@ def _pid(pidfd: int) -> int:
     return int(line.split()[1])
 
 
-async def test_a_link_that_was_being_made_for_a_server_that_went_is_not_used_for_the_next(
-    runtime: ProcessRuntime, place: Path
-) -> None:
+START = wire.StartExecution(
+    MACHINE, BOOT, EXECUTION, 60_000, 65_536, 100, "/", ["/bin/sh", "-c", "echo out; read line"], {}, stdin_open=True
+)
+
+
+@asynccontextmanager
+async def _serving(runtime: ProcessRuntime, place: Path) -> AsyncIterator[Server]:
+    """A node with a machine, in which a command has written `out` and waits; its guest is stopped, and its server has hung up."""
     path = place / "node.sock"
-    start = wire.StartExecution(
-        MACHINE,
-        BOOT,
-        EXECUTION,
-        60_000,
-        65_536,
-        100,
-        "/",
-        ["/bin/sh", "-c", "echo out; read line"],
-        {},
-        stdin_open=True,
-    )
     async with Server(path) as server, asyncio.TaskGroup() as group:
         identity = NodeIdentity("node", 1.0, 1024, 10)
         node = Node(runtime=runtime, identity=identity, server_socket=str(path), images=list, group=group)
@@ -115,23 +111,88 @@ async def test_a_link_that_was_being_made_for_a_server_that_went_is_not_used_for
         await server.joined()
         server.tell(wire.Welcome(wire.VERSION), wire.StartMachine(MACHINE, BOOT, 1.0, 64, 1, "default"))
         await server.until(wire.Attached)
-        server.tell(start)
+        server.tell(START)
         await server.until(wire.Output)
-        [running] = await runtime.open()
-        guest = _pid(running.pidfd)
-        os.kill(guest, signal.SIGSTOP)
+        await _signal(runtime, signal.SIGSTOP)
         await server.hang_up()
+        yield server
+        serving.cancel()
+        node.close()
+
+
+async def _signal(runtime: ProcessRuntime, number: signal.Signals) -> None:
+    """Send a signal to the guest."""
+    [running] = await runtime.open()
+    os.kill(_pid(running.pidfd), number)
+
+
+def _told(heard: list[wire.FromNode]) -> list[type[wire.FromNode]]:
+    """What of it is about the machine, but for its input."""
+    return [type(message) for message in heard if not isinstance(message, wire.NodeImages | wire.StdinWritten)]
+
+
+async def test_a_link_that_was_being_made_for_a_server_that_went_is_not_used_for_the_next(
+    runtime: ProcessRuntime, place: Path
+) -> None:
+    async with _serving(runtime, place) as server:
         await server.joined()
         server.tell(wire.Welcome(wire.VERSION))  # the node calls the guest, which does not answer
         await server.until(wire.NodeImages)
         await server.hang_up()
         await server.joined()
-        os.kill(guest, signal.SIGCONT)  # now it does
+        await _signal(runtime, signal.SIGCONT)  # now it does
         server.tell(wire.Welcome(wire.VERSION))
         heard = await server.until(wire.Output)
         server.tell(wire.WriteStdin(MACHINE, EXECUTION, 0, b"\n", eof=True))
         heard += await server.until(wire.Exited)
-        told = [message for message in heard if isinstance(message, wire.Attached | wire.Output | wire.Exited)]
-        assert [type(message) for message in told] == [wire.Attached, wire.Output, wire.Exited]
-        serving.cancel()
-        node.close()
+        assert _told(heard) == [wire.Attached, wire.ExecutionStarted, wire.Output, wire.Exited]
+
+
+@pytest.mark.parametrize("asked_again", [True, False])
+async def test_a_stop_that_a_server_asked_for_that_went_takes_nothing_from_the_next(
+    runtime: ProcessRuntime,
+    place: Path,
+    asked_again: bool,  # noqa: FBT001
+) -> None:
+    stop = wire.StopMachine(MACHINE, BOOT, 500)
+    async with _serving(runtime, place) as server:
+        await server.joined()
+        server.tell(wire.Welcome(wire.VERSION), stop)  # the guest is called first, and does not answer
+        await server.until(wire.NodeImages)
+        await server.hang_up()
+        await server.joined()
+        server.tell(wire.Welcome(wire.VERSION), *([stop] if asked_again else []))
+        await server.until(wire.NodeImages)
+        await _signal(runtime, signal.SIGCONT)
+        heard = await server.until(wire.Exited, wire.MachineEnded)
+        server.tell(wire.Forget(MACHINE, EXECUTION))
+        if not isinstance(heard[-1], wire.MachineEnded):
+            heard += await server.until(wire.MachineEnded)
+        assert heard[-1] == wire.MachineEnded(MACHINE, BOOT, clean=True, reason="")
+        assert _told(heard)[-4:] == [wire.ExecutionStarted, wire.Output, wire.Exited, wire.MachineEnded]
+
+
+async def test_a_server_that_goes_while_a_stop_calls_the_guest_leaves_it_to_the_next(
+    runtime: ProcessRuntime, place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def has_called() -> bool:
+        return "attach 3 failed" in caplog.text
+
+    stop = wire.StopMachine(MACHINE, BOOT, 500)
+    async with _serving(runtime, place) as server:
+        monkeypatch.setattr(guest_link, "HANDSHAKE_SECONDS", 0.1)
+        await server.joined()
+        server.tell(wire.Welcome(wire.VERSION), stop)
+        await server.until(wire.NodeImages)
+        await server.hang_up()
+        await server.joined()
+        await wait_until_async(has_called, SECONDS, "the stop has called the guest for the third server")
+        monkeypatch.setattr(guest_link, "HANDSHAKE_SECONDS", SECONDS)
+        await server.hang_up()
+        await server.joined()
+        await _signal(runtime, signal.SIGCONT)
+        server.tell(wire.Welcome(wire.VERSION), stop)
+        heard = await server.until(wire.Exited, wire.MachineEnded)
+        server.tell(wire.Forget(MACHINE, EXECUTION))
+        assert _told(heard)[-3:] == [wire.ExecutionStarted, wire.Output, wire.Exited]
+        assert (await server.until(wire.MachineEnded))[-1] == wire.MachineEnded(MACHINE, BOOT, clean=True, reason="")

@@ -264,8 +264,10 @@ class Node:
         if machine.running is None or machine.running.boot_id.bytes != message.boot_id:
             return
         reached(CrashPoint.STOP_RECEIVED)
+        server = self._server
         clean = message.grace_ms > 0 and await self._stop_guest(machine, message.grace_ms)
-        if not clean and message.grace_ms > 0 and self._server is None and not machine.died.is_set():
+        same = server is not None and server is self._server
+        if not clean and message.grace_ms > 0 and not same and not machine.died.is_set():
             return  # the guest holds what no server has: the next one asks again
         reached(CrashPoint.GUEST_STOPPED)
         reason = "" if clean else "killed: it did not stop in time"
@@ -274,7 +276,12 @@ class Node:
     async def _stop_guest(self, machine: _Machine, grace_ms: int) -> bool:
         """Have the guest stop everything, and its last words committed; False if it did not in time, or is out of reach."""
         until = asyncio.get_running_loop().time() + grace_ms / 1000 + STOP_MARGIN_SECONDS
-        while (link := machine.link) is not None:
+        while True:
+            # The line may have been cut; the guest goes on stopping, and says so again.
+            await self._attach(machine, anew=False)
+            link = machine.link
+            if link is None:
+                return False
             link.send(guest.Stop(grace_ms))
             await asyncio.wait((link.stopped,), timeout=until - asyncio.get_running_loop().time())
             if not link.stopped.done():
@@ -285,8 +292,6 @@ class Node:
                 link.send(guest.Poweroff())
                 await _within(machine.died.wait(), POWEROFF_SECONDS)
                 return True
-            await self._attach(machine, anew=False)  # the line was cut; the guest goes on stopping, and says so again
-        return False
 
     async def _destroy(self, machine: _Machine, machine_id: str) -> None:
         reached(CrashPoint.DESTROY_RECEIVED)
