@@ -219,9 +219,10 @@ class Link:
 class GuestProcess:
     """A guest, and what of it can be seen from outside."""
 
-    def __init__(self, directory: Path, mode: Mode, open_files: int = 0) -> None:
+    def __init__(self, directory: Path, mode: Mode, open_files: int = 0, through: Sequence[str] = ()) -> None:
+        """`through`: the command that executes it, if another than its maker does."""
         self.mode, self.boot_id, self.epoch = mode, uuid4(), 0
-        self._open_files = open_files
+        self._open_files, self._through = open_files, through
         self.home = directory / "home"
         self.home.mkdir()
         self.socket_path = directory / "guest.sock"
@@ -235,6 +236,7 @@ class GuestProcess:
             argv = ["/usr/bin/unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *argv]
         if self._open_files:
             argv = ["/usr/bin/prlimit", f"--nofile={self._open_files}", *argv]
+        argv = [*self._through, *argv]
         with contextlib.ExitStack() as stack, socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(self.socket_path))
             listener.listen(32)

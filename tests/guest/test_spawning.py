@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import resource
+import shutil
 import stat
 from pathlib import Path
 from uuid import uuid4
@@ -97,6 +98,23 @@ def test_a_file_that_may_not_be_run_is_passed_over_in_the_path_but_remembered(li
     (guest.home / "echo").write_text("")
     assert link.run("echo", "hi", env={"PATH": f"{guest.home}:/bin"}).stdout == b"hi\n"
     assert link.run("echo", env={"PATH": f"{guest.home}:/nowhere"}).end.how is How.PERMISSION
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root")
+def test_the_path_is_searched_with_the_powers_that_execve_has(tmp_path: Path) -> None:
+    """Not with those of the real user alone: this one may pass any directory by a capability."""
+    power = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
+    through = ("/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *power)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    shutil.copy("/usr/bin/true", closed / "program")
+    guest = GuestProcess(tmp_path, "bare", through=through)
+    try:
+        with guest.connect() as link:
+            assert link.run(str(closed / "program")).end.how is How.EXITED
+            assert link.run("program", env={"PATH": f"/nowhere:{closed}"}).end.how is How.EXITED
+    finally:
+        guest.close()
 
 
 def test_a_command_gets_three_descriptors_a_session_and_nothing_blocked(link: Link) -> None:
