@@ -226,6 +226,8 @@ def _of_output(history: History, asked: Asked, row: Found) -> Iterator[str]:
             yield f"has wrong {name} from byte {_first_difference(data, expected)} on"
         if row.state == "succeeded" and written != len(expected):
             yield f"counts {written} bytes of {name}, and {len(expected)} were written"
+        if len(data) != min(written, history.kept_limit):
+            yield f"counts {written} bytes of {name} and keeps {len(data)}, with room for {history.kept_limit}"
         if row.state == "succeeded" and len(data) != min(len(expected), history.kept_limit):
             yield f"kept {len(data)} of {len(expected)} bytes of {name}, with room for {history.kept_limit}"
         if not len(data) <= written <= len(expected) or len(data) > history.kept_limit:

@@ -79,6 +79,15 @@ def _fail_disturbed(history: History) -> None:
     _end(history, "failed", "spawn_failed")
 
 
+def _lose(history: History) -> None:
+    """The end of what a cancelled command had written, which succeeded executions are not alone to keep."""
+    history.asked["key"].cancelled = True
+    _end(history, "cancelled", "cancelled")
+    log = list(history.found[0].log)
+    log[3] = replace(log[3], data=ERR[:40])
+    _change(history, log=tuple(log), kept=(CAP, 40))
+
+
 def _refuse(history: History) -> None:
     history.asked["key"].refused = "409"
 
@@ -120,6 +129,7 @@ BROKEN: dict[str, Callable[[History], Any]] = {
     "counts 50 bytes of stderr as kept, and 40 are": lambda h: _with_data(h, 3, ERR[:40]),
     "bytes of stdout, and": lambda h: _change(h, written=(len(OUT) - 1, len(ERR))),
     "kept 50 of": _keep_more,
+    "counts 210 bytes of stderr and keeps 40, with room for 50": _lose,
     "counts 220 and keeps 50 bytes of stderr, out of": lambda h: _change(h, written=(len(OUT), len(ERR) + 10)),
     "was told otherwise to one who followed it: 5 entries, unlike the log from entry 3 on": lambda h: h.followed[
         RUN
