@@ -72,6 +72,13 @@ class ModelNode:
         self._wire: _Wire | None = None
         self._connection: asyncio.Protocol | None = None
         self._outgoing: deque[wire.FromNode] = deque()
+        self._careless = Random(0)
+        self.carelessness = 0.0
+        """How likely it is to lose output."""
+        self.lost: set[bytes] = set()
+        """Executions of which it has lost output."""
+        self._losing: set[bytes] = set()
+        """Those of which it loses output on the present link."""
         self._attached: set[str] = set()
         """Machines whose guests are spoken with on the present line."""
 
@@ -102,8 +109,17 @@ class ModelNode:
 
     def _carry(self, machine_id: str, message: wire.FromNode) -> None:
         """Pass on what a guest says, if there is a link to it."""
-        if machine_id in self._attached:
+        if machine_id in self._attached and not self._loses(message):
             self._say(message)
+
+    def _loses(self, message: wire.FromNode) -> bool:
+        """Whether it forgets to pass on output, and what follows it up to the next link to its guest."""
+        if not isinstance(message, wire.Output):
+            return False
+        if message.execution not in self.lost and self._careless.random() < self.carelessness:
+            self.lost.add(message.execution)
+            self._losing.add(message.execution)
+        return message.execution in self._losing
 
     def speak(self, most: int) -> None:
         """Let some of what the node has said arrive at the server."""
@@ -151,6 +167,8 @@ class ModelNode:
                 process.disowned = True
                 if process.end is not None:
                     del guest.known[message.execution]
+            case wire.SayAgain():
+                self.attach(message.machine_id)
             case wire.CancelExecution() if guest is not None:
                 process = guest.known.get(message.execution)
                 if process is None:
@@ -189,13 +207,17 @@ class ModelNode:
         if self._connection is None:
             return
         self._attached.add(machine_id)
+        self._losing -= guest.known.keys()
         self._say(wire.Attached(machine_id, guest.boot_id, list(guest.known)))
         for execution, process in guest.known.items():
             if not process.disowned:
                 self._say(wire.ExecutionStarted(machine_id, execution, SPAWNED_AT))
                 for stream, data in process.written.items():
                     if rest := data[process.acknowledged[stream] :]:
-                        self._say(wire.Output(machine_id, execution, stream, process.acknowledged[stream], rest))
+                        self._carry(
+                            machine_id,
+                            wire.Output(machine_id, execution, stream, process.acknowledged[stream], rest),
+                        )
                 self._say_end(machine_id, execution, process)
 
     # What guests do
@@ -255,5 +277,17 @@ class ModelNode:
             flags = {"timed_out": False, "cancelled": asked, "drained": False, "oom": False}
             self._carry(
                 machine_id,
-                wire.Exited(machine_id, execution, how, code, 0, SPAWNED_AT, SPAWNED_AT + 1, *sizes, **flags),
+                wire.Exited(
+                    machine_id,
+                    execution,
+                    how,
+                    code,
+                    0,
+                    SPAWNED_AT,
+                    SPAWNED_AT + 1,
+                    *sizes,
+                    **flags,
+                    stdout_kept=sizes[0],
+                    stderr_kept=sizes[1],
+                ),
             )

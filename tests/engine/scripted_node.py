@@ -104,7 +104,10 @@ class ScriptedNode:
             await self._writer.wait_closed()
 
 
-def ended(start: wire.StartExecution, code: int = 0, total: int = 0, *, how: int = 1, **flags: bool) -> wire.Exited:
+def ended(
+    start: wire.StartExecution, code: int = 0, total: int = 0, *, kept: int | None = None, how: int = 1, **flags: bool
+) -> wire.Exited:
+    """The end of a command that wrote `total` bytes, of which its guest has sent `kept`, by default all."""
     return wire.Exited(
         machine_id=start.machine_id,
         execution=start.execution,
@@ -119,6 +122,7 @@ def ended(start: wire.StartExecution, code: int = 0, total: int = 0, *, how: int
         cancelled=flags.get("cancelled", False),
         drained=False,
         oom=flags.get("oom", False),
+        stdout_kept=total if kept is None else kept,
     )
 
 

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from dormice.api.machines.wire import truncated
 from dormice.domain.execution import ErrorCode, ExecutionState, StdinMode, Stream
+from dormice.domain.limits import Limits
 from dormice.domain.machine import Phase
 from dormice.protocol import node as wire
+from dormice.telemetry.counts import Counts
 from tests.engine.scripted_node import MovedClock, ScriptedNode, Server, ended, phase, serving, wire_id
 
 
@@ -87,6 +90,49 @@ async def test_output_that_is_sent_again_is_kept_once(server: Server) -> None:
     )
     assert [entry.sequence for entry in entries] == list(range(1, len(entries) + 1))
     assert b"".join(entry.data for entry in entries) == b"abcdef"
+
+
+async def test_an_end_without_its_output_is_asked_for_again(server: Server) -> None:
+    node = await server.node()
+    machine, up = await server.machine(node)
+    execution_id = await server.execute(machine)
+    start = await node.hear(wire.StartExecution)
+    node.say(wire.ExecutionStarted(machine.id, start.execution, 1), ended(start, total=6))  # its output was lost
+    assert await node.hear(wire.SayAgain) == wire.SayAgain(machine.id)
+    record = await server.engine.executions.get(server.caller, machine.id, execution_id)
+    assert not record.terminal
+    node.attach(up, start.execution)
+    node.exited(start, output=b"abcdef")
+    done = await server.engine.executions.get(server.caller, machine.id, execution_id, wait_ms=5_000)
+    assert (done.state, done.stdout_bytes, done.stdout_kept) == (ExecutionState.SUCCEEDED, 6, 6)
+    assert (await node.hear(wire.Forget)).execution == start.execution
+    await node.hears_nothing_of(wire.StartExecution)
+
+
+async def test_output_that_is_gone_is_called_lost(
+    tmp_path: Path, clock: MovedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    counts = Counts()
+    async with serving(tmp_path, clock, observer=counts) as server:
+        node = await server.node()
+        machine, up = await server.machine(node)
+        execution_id = await server.execute(machine)
+        start = await node.hear(wire.StartExecution)
+        report = (
+            wire.ExecutionStarted(machine.id, start.execution, 1),
+            wire.Output(machine.id, start.execution, 1, 0, b"abc"),
+            ended(start, total=6),
+        )
+        node.say(*report)
+        await node.hear(wire.SayAgain)
+        node.attach(up, start.execution)
+        node.say(*report)
+        done = await server.engine.executions.get(server.caller, machine.id, execution_id, wait_ms=5_000)
+        assert (done.state, done.stdout_bytes, done.stdout_kept) == (ExecutionState.SUCCEEDED, 6, 3)
+        assert truncated(done, Stream.STDOUT, Limits())
+        assert f"execution {execution_id} has ended without 3 bytes of its output" in caplog.text
+        assert counts.lost_bytes == 3
+        await node.hears_nothing_of(wire.SayAgain)
 
 
 async def test_news_of_an_execution_that_has_ended_is_answered_with_kill_and_forget(server: Server) -> None:

@@ -148,6 +148,22 @@ async def test_a_link_that_was_being_made_for_a_server_that_went_is_not_used_for
         assert _told(heard) == [wire.Attached, wire.ExecutionStarted, wire.Output, wire.Exited]
 
 
+async def test_what_a_server_asks_for_again_comes_again(runtime: ProcessRuntime, place: Path) -> None:
+    async with _serving(runtime, place) as server:
+        await server.joined()
+        await _signal(runtime, signal.SIGCONT)
+        server.tell(wire.Welcome(wire.VERSION))
+        await server.until(wire.Output)
+        server.tell(wire.WriteStdin(MACHINE, EXECUTION, 0, b"\n", eof=True))
+        end = (await server.until(wire.Exited))[-1]
+        assert isinstance(end, wire.Exited)
+        assert (end.stdout_total, end.stdout_kept, end.stderr_kept) == (4, 4, 0)
+        server.tell(wire.SayAgain(MACHINE))
+        again = await server.until(wire.Exited)
+        assert _told(again) == [wire.Attached, wire.ExecutionStarted, wire.Output, wire.Exited]
+        assert again[-1] == end
+
+
 @pytest.mark.parametrize("asked_again", [True, False])
 async def test_a_stop_that_a_server_asked_for_that_went_takes_nothing_from_the_next(
     runtime: ProcessRuntime,

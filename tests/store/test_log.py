@@ -5,7 +5,7 @@ import random
 import pytest
 
 from dormice.domain.execution import ErrorCode, ExecutionEvent, ExecutionState, LogEntry, Stream
-from dormice.store.interface import LostRace
+from dormice.store.interface import LostRace, OutputMissing
 from tests.store.world import World, err, out, outcome
 
 S = ExecutionState
@@ -110,6 +110,16 @@ async def test_totals_beyond_what_is_kept_are_what_the_end_says(world: World) ->
     assert (ended.stdout_bytes, ended.stdout_kept) == (1 << 40, 4)
     assert (ended.stderr_bytes, ended.stderr_kept) == (5, 5)  # no fewer than were seen
     assert await world.stored(ended) == ended
+
+
+async def test_an_end_before_all_of_its_output_is_refused(world: World) -> None:
+    running = await world.report(await world.running(), chunks=[out(0, b"head"), err(0, b"all")])
+    end = outcome(ExecutionEvent.SUCCEEDED, world.tick(), stdout_bytes=5, stderr_bytes=3, stdout_sent=5, stderr_sent=3)
+    with pytest.raises(OutputMissing, match="stdout has 4 bytes, 5 were sent"):
+        await world.try_report(running, outcome=end)
+    assert await world.stored(running) == running
+    ended = await world.report(running, chunks=[out(4, b"!")], outcome=end)
+    assert (ended.stdout_kept, ended.stderr_kept) == (5, 3)
 
 
 async def test_entries_come_in_pieces_by_cursor_and_count(world: World) -> None:

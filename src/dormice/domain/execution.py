@@ -186,6 +186,9 @@ class Outcome(Struct, frozen=True, kw_only=True):
     stdout_bytes: int | None = None
     """Exact totals when known; None leaves what was counted."""
     stderr_bytes: int | None = None
+    stdout_sent: int = 0
+    """How many bytes must be in the log by then."""
+    stderr_sent: int = 0
 
 
 class Chunk(Struct, frozen=True):

@@ -49,6 +49,8 @@ class LiveMachine:
     """What is held open in the present boot."""
     ended: Ended = field(default_factory=Ended)
     """Executions that ended last."""
+    asked_again: set[str] = field(default_factory=set)
+    """Open executions whose guest was asked to say again what is missing of their output."""
 
     @property
     def awake(self) -> bool:
@@ -113,6 +115,7 @@ class LiveMachine:
         self.claimed.pop(execution_id, None)
         self.queue.pop(execution_id, None)
         self.waking.pop(execution_id, None)
+        self.asked_again.discard(execution_id)
 
 
 def _newest(current: Execution | None, row: Execution) -> Execution:

@@ -25,6 +25,9 @@ class Observer:
     def wrote(self, stdout_bytes: int, stderr_bytes: int) -> None:
         """Hear of output: how many bytes came to each stream."""
 
+    def lost(self, output_bytes: int) -> None:
+        """Hear that so many bytes of output that should be kept are not."""
+
     def finished(self, execution: Execution) -> None:
         """Hear of an execution that has ended."""
 
@@ -74,6 +77,11 @@ class Observers(Observer):
         """Pass it on."""
         for observer in self._observers:
             observer.wrote(stdout_bytes, stderr_bytes)
+
+    def lost(self, output_bytes: int) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.lost(output_bytes)
 
     def finished(self, execution: Execution) -> None:
         """Pass it on."""

@@ -61,8 +61,11 @@ def expired(now: Micros) -> Outcome:
     )
 
 
-def from_guest(execution: Execution, report: Exited, now: Micros) -> Outcome:
-    """Return the outcome that a guest's report means. Times are clamped to [claim or creation, now]."""
+def from_guest(execution: Execution, report: Exited, now: Micros, kept_limit: int = 0) -> Outcome:
+    """Return the outcome that a guest's report means. Times are clamped to [claim or creation, now].
+
+    What the guest has sent of the output must be there by then, up to `kept_limit` bytes.
+    """
     started = clamp(report.started_at, execution.created_at, now) if report.started_at else None
     ended = clamp(report.ended_at, execution.started_at or started or execution.created_at, now)
     base = Outcome(
@@ -72,6 +75,8 @@ def from_guest(execution: Execution, report: Exited, now: Micros) -> Outcome:
         signal=report.code if report.how in (_SIGNALLED, _INTERRUPTED) and report.code else None,
         stdout_bytes=report.stdout_total,
         stderr_bytes=report.stderr_total,
+        stdout_sent=min(report.stdout_kept, kept_limit),
+        stderr_sent=min(report.stderr_kept, kept_limit),
     )
     if report.cancelled or execution.cancel_requested_at is not None:
         return replace(

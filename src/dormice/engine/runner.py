@@ -19,10 +19,10 @@ from dormice.engine.dispatcher import Dispatcher
 from dormice.engine.feed import Feed
 from dormice.engine.gateway import Gateway
 from dormice.engine.observer import Observer
-from dormice.engine.reports import Pending, Reports, Turn
+from dormice.engine.reports import Reports, Turn
 from dormice.engine.stdin import StdinFeeder
 from dormice.protocol import node as wire
-from dormice.store.interface import ExecutionStore, LostRace, Progress
+from dormice.store.interface import ExecutionStore, LostRace, OutputMissing, Progress
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,9 @@ class Runner:
         failures: list[BaseException] = []
         answers = await asyncio.gather(*commits, return_exceptions=True)
         for (turn, before), done in zip(begun, answers, strict=True):
-            if isinstance(done, ValueError | OverflowError | IllegalTransition):
+            if isinstance(done, OutputMissing):
+                self._ask_again(turn, done)
+            elif isinstance(done, ValueError | OverflowError | IllegalTransition):
                 self._stop_liar(turn.pending.live, done)
             elif isinstance(done, BaseException):
                 self._reports.put_back(turn, 0)
@@ -137,6 +139,28 @@ class Runner:
         if live.machine.boot_id is not None:
             self._gateway.send(wire.StopMachine(live.machine.id, live.machine.boot_id.bytes, 0))
 
+    def _ask_again(self, turn: Turn, missing: OutputMissing) -> None:
+        """Have the guest, which has forgotten nothing, say it all once more; what is missing then is lost."""
+        live, execution_id = turn.pending.live, turn.execution_id
+        live.asked_again.add(execution_id)
+        words, fields = "execution %s ended, but %s: asking again", {"machine_id": live.machine.id}
+        log.warning(words, execution_id, missing, extra={**fields, "execution_id": execution_id})
+        self._gateway.send(wire.SayAgain(live.machine.id))
+
+    def _tell_lost(self, turn: Turn, done: Execution) -> None:
+        """Say so if an execution has ended without all of its output."""
+        end = turn.pending.end
+        if not done.terminal or not isinstance(end, wire.Exited):
+            return
+        sent = [min(kept, self._kept_limit) for kept in (end.stdout_kept, end.stderr_kept)]
+        lost = max(sent[0] - done.stdout_kept, 0) + max(sent[1] - done.stderr_kept, 0)
+        if lost:
+            fields = {"machine_id": done.machine_id, "execution_id": done.id}
+            log.error(
+                "execution %s has ended without %d bytes of its output, which are lost", done.id, lost, extra=fields
+            )
+            self._observer.lost(lost)
+
     def _progress(self, execution: Execution, boot_id: UUID, turn: Turn) -> Progress:
         now, pending = self._clock.now(), turn.pending
         return Progress(
@@ -145,8 +169,15 @@ class Runner:
             now=now,
             started_at=outcomes.clamp(pending.began, execution.created_at, now) if pending.began else None,
             chunks=[kept for chunk in turn.chunks if (kept := self._kept(chunk)).data],
-            outcome=_outcome(execution, pending, now) if turn.whole and pending.end is not None else None,
+            outcome=self._outcome(execution, turn, now) if turn.whole and pending.end is not None else None,
         )
+
+    def _outcome(self, execution: Execution, turn: Turn, now: int) -> Outcome:
+        end = turn.pending.end
+        if not isinstance(end, wire.Exited):
+            return outcomes.from_refusal(execution, end.reason if end is not None else 0, now)
+        asked_again = execution.id in turn.pending.live.asked_again
+        return outcomes.from_guest(execution, end, now, 0 if asked_again else self._kept_limit)
 
     def _kept(self, chunk: Chunk) -> Chunk:
         """What of a chunk lies below the kept limit. A true guest sends no more; the store takes no more from any."""
@@ -162,6 +193,7 @@ class Runner:
         self._feed.notify(execution_id, done if isinstance(done, Execution) else None)
         if isinstance(done, Execution):
             self._acknowledge(live, done, turn.chunks)
+            self._tell_lost(turn, done)
             self._observer.progressed(before, done)
         else:
             live.lost_race(execution_id, done)
@@ -183,9 +215,3 @@ class Runner:
             if ends:
                 self._gateway.send(wire.AckOutput(machine_id, name, stream.value, max(kept, *ends)))
                 reached_once_sent(CrashPoint.OUTPUT_ACKNOWLEDGED)
-
-
-def _outcome(execution: Execution, pending: Pending, now: int) -> Outcome:
-    if isinstance(pending.end, wire.Exited):
-        return outcomes.from_guest(execution, pending.end, now)
-    return outcomes.from_refusal(execution, pending.end.reason if pending.end is not None else 0, now)

@@ -116,6 +116,11 @@ class GuestLink(asyncio.Protocol):
         if transport is not None:
             transport.abort()
 
+    def hang_up(self) -> None:
+        """Hang up as if the guest had: the listener is told."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def send(self, frame: guest.NodeFrame) -> None:
         """Send a frame; lost if the connection is."""
         self._outbox.send(guest.encode(frame))
@@ -308,6 +313,8 @@ class GuestLink(asyncio.Protocol):
             cancelled=bool(frame.flags & guest.End.CANCEL),
             drained=bool(frame.flags & guest.End.DRAIN),
             oom=bool(frame.flags & guest.End.OOM) or self._was_oom(frame),
+            stdout_kept=frame.stdout_kept,
+            stderr_kept=frame.stderr_kept,
         )
 
     def _was_oom(self, frame: guest.Exited) -> bool:

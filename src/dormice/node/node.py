@@ -200,6 +200,8 @@ class Node:
             case wire.CancelExecution():
                 reached(CrashPoint.CANCEL_RECEIVED)
                 link.send(guest.Cancel(message.execution, message.grace_ms))
+            case wire.SayAgain():
+                link.hang_up()
 
     def _do_with_machine(
         self,

@@ -113,6 +113,12 @@ class CancelExecution(_Message, frozen=True, tag=10):
     grace_ms: int
 
 
+class SayAgain(_Message, frozen=True, tag=11):
+    """Have the guest say again all that is not acknowledged. Answered by Attached, as after a lost connection to it."""
+
+    machine_id: str
+
+
 # Node to server
 
 
@@ -218,6 +224,9 @@ class Exited(_Message, frozen=True, tag=72):
     cancelled: bool
     drained: bool
     oom: bool
+    stdout_kept: int = 0
+    """How much output came before; 0 also from an older node, which does not say."""
+    stderr_kept: int = 0
 
 
 class Refused(_Message, frozen=True, tag=73):
@@ -248,6 +257,7 @@ ToNode = (
     | AckOutput
     | Forget
     | CancelExecution
+    | SayAgain
 )
 FromNode = (
     NodeHello

@@ -24,6 +24,10 @@ RETRY_AFTER_MS = 1_000
 """A disk that is full or a file that is locked stays so for a while."""
 
 
+class OutputMissing(ValueError):
+    """An execution would end before all of its output is in its log. Nothing was changed."""
+
+
 class StoreUnavailable(Unavailable):
     """The disk is full, or the file is locked, corrupt or unreadable. The transaction left no trace."""
 
@@ -249,7 +253,8 @@ class ExecutionStore(Protocol):
     def progress(self, progress: Progress) -> Awaitable[Execution | LostRace]:
         """Apply what the guest reported. Guards: same boot_id, not terminal.
 
-        Chunks below the kept offset are skipped (resent), a chunk that starts above it raises ValueError.
+        Chunks below the kept offset are skipped (resent), a chunk that starts above it raises ValueError, an outcome that
+        says more was sent than is kept raises OutputMissing.
         `started_at` on a running execution changes nothing. The outcome of one whose end was asked for becomes `cancelled`,
         with the exit code or signal that it reports. An outcome on a not yet started execution with
         `started_at` None is legal for FAILED, CANCELLED. The env is deleted at the start, stdin at the end.

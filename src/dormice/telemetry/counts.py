@@ -33,6 +33,8 @@ class Counts(Observer):
         """Seconds from start to end."""
         self.stdout_bytes = 0
         self.stderr_bytes = 0
+        self.lost_bytes = 0
+        """Output that should be kept and is not."""
         self.transitions: dict[tuple[Phase, Phase], int] = {}
         self.machine_start = Histogram(SECONDS)
         """Seconds from the order to start to the guest's first answer."""
@@ -66,6 +68,10 @@ class Counts(Observer):
         """Add it up."""
         self.stdout_bytes += stdout_bytes
         self.stderr_bytes += stderr_bytes
+
+    def lost(self, output_bytes: int) -> None:
+        """Add it up."""
+        self.lost_bytes += output_bytes
 
     def finished(self, execution: Execution) -> None:
         """Count it, and take how long it ran."""

@@ -94,6 +94,8 @@ class Exposition(Collector):
         output.add_metric(["stdout"], counts.stdout_bytes)
         output.add_metric(["stderr"], counts.stderr_bytes)
         yield output
+        text = "Bytes of output that should be kept and were lost between a machine and the server."
+        yield CounterMetricFamily("dormice_output_lost_bytes", text, counts.lost_bytes)
 
     def _of_machines(self, census: Census) -> Iterator[Metric]:
         counts = self._counts

@@ -24,6 +24,7 @@ from dormice.domain.execution import (
     Stream,
 )
 from dormice.domain.transitions import follow
+from dormice.store.interface import OutputMissing
 from dormice.store.sqlite import log, secrets, statements
 
 _SQL = statements.load("executions.sql")
@@ -68,7 +69,10 @@ class Draft:
         self._log(at, None, chunk.stream.value, kept, data, None, None, None, None)
 
     def end(self, outcome: Outcome) -> None:
-        """End it; one whose end was asked for is cancelled, however it went. Raises IllegalTransition."""
+        """End it; one whose end was asked for is cancelled, however it went. Raises IllegalTransition, OutputMissing."""
+        for stream, sent in ((Stream.STDOUT, outcome.stdout_sent), (Stream.STDERR, outcome.stderr_sent)):
+            if self._kept[stream] < sent:
+                raise OutputMissing(f"{stream.name.lower()} has {self._kept[stream]} bytes, {sent} were sent")
         if self._before.cancel_requested_at is not None and outcome.event is not ExecutionEvent.CANCELLED:
             follow(TRANSITIONS, self._state, outcome.event)  # what cannot be stays refused
             outcome = cancelled(outcome.completed_at, outcome)
