@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from dormice import APIConnectionError, APITimeoutError, AsyncDormice, Dormice
+from dormice import APIConnectionError, APITimeoutError, AsyncDormice, ConfigurationError, Dormice
 from dormice.client.aiohttp_transport import AiohttpTransport
 from dormice.client.httpx_transport import HttpxTransport
 from dormice.client.transport import Request, Timeout
@@ -179,6 +180,39 @@ async def test_an_answer_that_does_not_come_in_time_is_a_timeout() -> None:
         server.together.set()
 
 
+async def test_a_large_body_that_the_server_does_not_take_is_a_timeout() -> None:
+    async with connected() as (server, transport):
+        with pytest.raises(APITimeoutError, match="no answer in time"):
+            await transport.send(
+                Request("POST", f"{server.url}/together", {}, b"x" * 30_000_000, Timeout(connect=5, read=0.05))
+            )
+        server.together.set()
+
+
+async def test_a_large_body_is_sent_whole_and_with_its_length() -> None:
+    body = b"x" * 3_000_000
+    received: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.put_nowait(await reader.readuntil(b"\r\n\r\n"))
+        received.put_nowait(await reader.readexactly(len(body)))
+        writer.write(OK)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(take, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        transport = AiohttpTransport(url)
+        response = await transport.send(Request("POST", url, {}, body, Timeout(5, 5)))
+        assert response.status == 200
+        await response.aclose()
+        await transport.aclose()
+    head = (await received.get()).lower()
+    assert b"content-length: 3000000\r\n" in head
+    assert b"transfer-encoding" not in head
+    assert await received.get() == body
+
+
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
 async def test_a_proxy_of_the_environment_is_used_but_not_for_this_host(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -197,6 +231,27 @@ async def test_a_proxy_of_the_environment_is_used_but_not_for_this_host(
         await near.aclose()
 
 
+async def test_a_proxy_needs_no_scheme_and_one_that_says_no_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with served() as server:
+        server.answers[b"far.example:443"] = b"HTTP/1.1 407 Who?\r\nContent-Length: 0\r\n\r\n"
+        monkeypatch.setenv("all_proxy", server.url.replace("http://", "bob:very-secret@"))
+        far = AiohttpTransport("https://far.example")
+        with pytest.raises(APIConnectionError, match=r"the proxy answers 407 Who\?") as caught:
+            await body_of(far, "https://far.example/v1/x")
+        assert "secret" not in str(caught.value)
+        await far.aclose()
+
+
+def test_a_proxy_that_speaks_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("all_proxy", "socks5://bob:very-secret@proxy.example:1080")
+    for transport in (AiohttpTransport, HttpxTransport):
+        with pytest.raises(ConfigurationError, match=r"(?i)proxy") as caught:
+            transport("http://far.example")
+        assert "secret" not in str(caught.value)
+
+
 def test_an_httpx_client_of_the_callers_can_carry_the_requests() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/prefix/v1/limits":
@@ -209,6 +264,29 @@ def test_an_httpx_client_of_the_callers_can_carry_the_requests() -> None:
         assert client.limits().limits == {"key": f"Bearer {KEY}"}
         with pytest.raises(APIConnectionError, match="no way"):
             client.machines.list()
+
+
+def test_a_client_may_be_used_in_one_event_loop_after_the_other() -> None:
+    with ThreadPoolExecutor(1) as thread, asyncio.Runner() as servers:
+        server, stop = Served(), asyncio.Event()
+
+        async def serve() -> None:
+            listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+            server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+            started.set()
+            await stop.wait()
+            listening.close()
+
+        started = threading.Event()
+        serving = thread.submit(servers.run, serve())
+        assert started.wait(10)
+        transport = AiohttpTransport(server.url)
+        server.answers[b"/"] = OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        for _ in range(2):
+            assert asyncio.run(body_of(transport, server.url)) == b"{}"
+        asyncio.run(transport.aclose())
+        servers.get_loop().call_soon_threadsafe(stop.set)
+        serving.result(10)
 
 
 def test_a_client_may_be_made_where_no_event_loop_runs() -> None:

@@ -2,53 +2,93 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
 
-from dormice.client.errors import APIConnectionError, APITimeoutError
+from dormice.client.errors import APIConnectionError, APITimeoutError, ConfigurationError
 from dormice.client.settings import is_loopback
 from dormice.client.transport import Request
 
 _MOST_CONNECTIONS = 1000
+_PIECE = 65_536
 
 
 class AiohttpTransport:
-    """An `AsyncTransport` on a connection pool.
+    """An `AsyncTransport` on a connection pool, of which each event loop that it is used in has its own.
 
     A request for which there is no connection waits until there is one, for as long as it would wait for an answer.
     """
 
     def __init__(self, base_url: str) -> None:
         self._proxy = _proxy_for(base_url)
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
 
     async def send(self, request: Request) -> AiohttpResponse:
-        if self._session is None:  # made here, because it belongs to the event loop that runs
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=_MOST_CONNECTIONS),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                proxy=self._proxy,
-            )
+        loop = asyncio.get_running_loop()
+        session = self._sessions.get(loop) or await self._begin(loop)
         connect, read = request.timeout
+        headers, content = request.headers, request.content
         with _our_errors(request.url):
-            response = await self._session.request(
-                request.method,
-                URL(request.url, encoded=True),
-                headers=request.headers,
-                data=request.content or None,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(connect=connect + read, sock_connect=connect, sock_read=read),
-            )
+            async with asyncio.timeout(None) as deadline:
+                body: bytes | _Upload | None = content or None
+                if len(content) > _PIECE:
+                    headers = {**headers, "content-length": str(len(content))}
+                    body = _Upload(content, read, deadline)
+                response = await session.request(
+                    request.method,
+                    URL(request.url, encoded=True),
+                    headers=headers,
+                    data=body,
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(connect=connect + read, sock_connect=connect, sock_read=read),
+                )
         return AiohttpResponse(response, request.url)
 
+    async def _begin(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
+        await self._leave_ended_loops()
+        session = self._sessions[loop] = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=_MOST_CONNECTIONS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=self._proxy,
+        )
+        return session
+
+    async def _leave_ended_loops(self) -> None:
+        for loop in [loop for loop in self._sessions if loop.is_closed()]:
+            await self._sessions.pop(loop).close()
+
     async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        """End the connections of the running event loop."""
+        await self._leave_ended_loops()
+        session = self._sessions.get(asyncio.get_running_loop())
+        if session is not None:
+            await session.close()
+
+
+class _Upload:
+    """A large body, of which each piece must be taken within so many seconds: aiohttp itself would wait for ever."""
+
+    def __init__(self, content: bytes, seconds: float, deadline: asyncio.Timeout) -> None:
+        self._content = content
+        self._seconds = seconds
+        self._deadline = deadline
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        loop = asyncio.get_running_loop()
+        for start in range(0, len(self._content), _PIECE):
+            self._wait_until(loop.time() + self._seconds)
+            yield self._content[start : start + _PIECE]
+        self._wait_until(None)
+
+    def _wait_until(self, moment: float | None) -> None:
+        with suppress(RuntimeError):  # nobody waits: the answer came before all was sent
+            self._deadline.reschedule(moment)
 
 
 class AiohttpResponse:
@@ -79,7 +119,14 @@ def _proxy_for(base_url: str) -> str | None:
     if is_loopback(base_url) or proxy_bypass(url.netloc):
         return None
     proxies = getproxies()
-    return proxies.get(url.scheme) or proxies.get("all")
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if proxy is None:
+        return None
+    if "://" not in proxy:
+        proxy = f"http://{proxy}"
+    if (scheme := urlsplit(proxy).scheme) not in {"http", "https"}:
+        raise ConfigurationError(f"the proxy that the environment names must be one of http or https, not {scheme}")
+    return proxy
 
 
 @contextmanager
@@ -89,6 +136,8 @@ def _our_errors(url: str) -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise APITimeoutError(f"no answer in time from {where}") from error
+    except aiohttp.ClientHttpProxyError as error:
+        raise APIConnectionError(f"no way to {where}: the proxy answers {error.status} {error.message}") from error
     except aiohttp.ClientResponseError as error:  # its text would say all of the URL
         raise APIConnectionError(f"no answer from {where}: {error.message}") from error
     except (aiohttp.ClientError, OSError) as error:

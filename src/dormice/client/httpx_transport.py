@@ -10,7 +10,7 @@ from functools import cached_property
 
 import httpx
 
-from dormice.client.errors import APIConnectionError, APITimeoutError
+from dormice.client.errors import APIConnectionError, APITimeoutError, ConfigurationError
 from dormice.client.settings import is_loopback
 from dormice.client.transport import Request
 
@@ -34,7 +34,10 @@ class HttpxTransport:
 
     def _new_client(self) -> httpx.Client:
         limits = httpx.Limits(max_connections=_MOST_CONNECTIONS, max_keepalive_connections=_PER_POOL)
-        return httpx.Client(limits=limits, trust_env=self._trust_env, verify=self._tls)
+        try:
+            return httpx.Client(limits=limits, trust_env=self._trust_env, verify=self._tls)
+        except (ImportError, ValueError) as error:
+            raise ConfigurationError(f"the proxy that the environment names: {error}") from error
 
     def _enter(self) -> _Pool:
         with self._lock:
