@@ -34,10 +34,34 @@ def test_without_a_key_the_error_says_where_it_was_looked_for(tmp_path: Path) ->
         settings.resolve(environment={"DORMICE_DATA_DIR": str(tmp_path)})
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:7433", "ftp://a", "http://", "http:///v1"])
+_NO_URLS = [
+    "127.0.0.1:7433",
+    "ftp://a",
+    "http://",
+    "http:///v1",
+    "http://[::1",
+    "http://a:0",
+    "http://a:70000",
+    "http://a:b",
+]
+
+
+@pytest.mark.parametrize("url", [*_NO_URLS, "http://a..b", f"http://{'a' * 64}.b", "http://a?b=c", "http://a/#b"])
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="base URL"):
         settings.resolve(base_url=url, api_key="k", environment={})
+
+
+@pytest.mark.parametrize("url", ["http://a", "https://a.b.:7433/x", "http://[::1]:7433", "http://[fe80::1%25eth0]"])
+def test_what_is_a_url_is_taken(url: str) -> None:
+    assert settings.resolve(base_url=url, api_key="k", environment={}).base_url == url
+
+
+@pytest.mark.parametrize("url", ["http://bob:very-secret@a", "ftp://bob:very-secret@a", "bob:very-secret@a:7433"])
+def test_a_url_with_a_password_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="no password") as error:
+        settings.resolve(base_url=url, api_key="k", environment={})
+    assert "very-secret" not in str(error.value)
 
 
 def test_a_key_that_no_header_can_carry_is_refused_without_showing_it() -> None:

@@ -11,6 +11,7 @@ from dormice.client.errors import ConfigurationError
 
 DEFAULT_BASE_URL = "http://127.0.0.1:7433"
 DEFAULT_DATA_DIR = "/var/lib/dormice"
+_LONGEST_LABEL = 64
 
 
 class ClientSettings(NamedTuple):
@@ -50,9 +51,7 @@ def resolve(
     (default `/var/lib/dormice`). Raises ConfigurationError if there is no key although one is required, or if the URL is none.
     """
     url = (base_url or environment.get("DORMICE_BASE_URL") or DEFAULT_BASE_URL).rstrip("/")
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not url.isascii() or not url.isprintable():
-        raise ConfigurationError(f"the base URL must begin with http:// or https:// and name a host, not {url!r}")
+    _check(url)
     key = api_key or environment.get("DORMICE_API_KEY") or ""
     if not key and is_loopback(url):
         try:
@@ -65,6 +64,22 @@ def resolve(
     if not key.isascii() or not key.isprintable():
         raise ConfigurationError("the API key holds characters that no header can carry")
     return ClientSettings(url, key.strip(), org_id or environment.get("DORMICE_ORG_ID"))
+
+
+def _check(url: str) -> None:
+    """Here, because each transport would say it in another way, at its first request."""
+    if "@" in url:  # not shown: a password stands before it
+        raise ConfigurationError("the base URL must hold no user name and no password: the server asks for an API key")
+    try:
+        parts = urlsplit(url)
+        named = all(0 < len(label) < _LONGEST_LABEL for label in (parts.hostname or "").removesuffix(".").split("."))
+        good = (
+            named and parts.scheme in {"http", "https"} and parts.port != 0 and not parts.query and not parts.fragment
+        )
+    except ValueError:
+        good = False
+    if not (good and url.isascii() and url.isprintable()):
+        raise ConfigurationError(f"the base URL must begin with http:// or https:// and name a host, not {url!r}")
 
 
 def is_loopback(url: str) -> bool:
