@@ -57,6 +57,17 @@ def test_from_the_first_step_and_from_the_start_nothing_is_taken_over(project: P
     assert steps(project, empty) == []
 
 
+@pytest.mark.parametrize(("outputs", "taken_over"), [(None, False), ({"n": 1}, True)])
+def test_the_told_start_of_a_run_is_not_taken_over_but_a_step_of_the_users_of_that_name_is(
+    project: Project, worker: Worker, outputs: object, *, taken_over: bool
+) -> None:
+    run = worker.running()
+    project.step(run, "publish_start", outputs)
+    project.step(run, "two")
+    again = rerun(project, run, from_step="two")
+    assert [step["step_key"] for step in steps(project, again)] == ["publish_start"] * taken_over
+
+
 def test_what_runs_still_may_be_run_again_beside_it(project: Project, worker: Worker) -> None:
     run = worker.running()
     project.step(run, "one")

@@ -104,8 +104,9 @@ FROM steps WHERE run = ? ORDER BY step_key;
 DELETE FROM steps WHERE run = ? AND step_key = ?;
 
 -- name: copy_steps
--- The steps of a run that were done before one of them, for another run, which tells its start itself.
+-- The steps of a run that were done before one of them, for another run. It tells its start itself: the step that says so has no outcome,
+-- by which it differs from a user's own step of this name.
 INSERT INTO steps (run, step_key, outputs, error, success, source_run_id, output_schema_name, completed_at)
 SELECT ?2, step_key, outputs, error, success, source_run_id, output_schema_name, completed_at
-FROM steps WHERE run = ?1 AND step_key <> 'publish_start'
+FROM steps WHERE run = ?1 AND NOT (step_key = 'publish_start' AND outputs = CAST('null' AS BLOB) AND error IS NULL)
 AND completed_at < (SELECT completed_at FROM steps WHERE run = ?1 AND step_key = ?3);
