@@ -92,6 +92,19 @@ def test_people_get_a_table_and_programs_a_line_of_json_for_each(dormice: Dormic
     assert [json.loads(document)["machine_id"] for document in documents] == ids[:3]
 
 
+def test_the_children_of_a_run_are_asked_for_once(dormice: Dormice, server: FakeServer) -> None:
+    run = dict.fromkeys(("workflow_id", "status", "created_at", "completed_at", "retry_count", "step_key", "error"))
+    command = dict.fromkeys(("machine_id", "status", "created_at", "completed_at", "exit_code", "step_key"))
+    command["execution_id"] = "exec-1"
+    server.planned += [
+        Answer(200, body={"executions": [{**run, "id": "1"}], "next_cursor": "b1", "commands": [command]}),
+        Answer(200, body={"executions": [{**run, "id": "2"}], "next_cursor": None, "commands": []}),
+    ]
+    found = lines(dormice("runs", "children", "0"))
+    assert [line.split()[0] for line in found] == ["RUN", "1", "2", "EXECUTION", "exec-1"]
+    assert [request.query for request in server.sent("GET")] == [{}, {"cursor": "b1"}]
+
+
 def test_an_empty_list_is_its_head_for_people_and_nothing_for_programs(dormice: Dormice) -> None:
     assert lines(dormice("machines", "list"))[0].startswith("MACHINE ID")
     assert lines(dormice("machines", "list", "--json")) == []

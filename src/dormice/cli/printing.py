@@ -30,18 +30,25 @@ def list_options(parser: argparse.ArgumentParser) -> None:
 def pages(
     connection: Connection, path: str, arguments: argparse.Namespace, *, name: str = "items", **query: str | bool | None
 ) -> Iterator[list[Record]]:
-    """The pages of a list up to `--max-items`; `name` is its field in the answer. The walk ends at a page without a cursor."""
+    """The pages of a list up to `--max-items`; `name` is its field in the answer."""
+    return (page[name] for page in answers(connection, path, arguments, name=name, **query))
+
+
+def answers(
+    connection: Connection, path: str, arguments: argparse.Namespace, *, name: str, **query: str | bool | None
+) -> Iterator[dict[str, Any]]:
+    """The same with all that an answer holds. The walk ends at a page without a cursor."""
     left = arguments.max_items
     cursor = arguments.cursor
     while left is None or left > 0:
         asked = {"limit": arguments.limit, "cursor": cursor, **query}
         page = connection.call("GET", path, query=asked).json()
-        items = page[name][:left]
-        yield items
+        page[name] = page[name][:left]
+        yield page
         cursor = page.get("next_cursor")
         if not cursor:
             return
-        left = left and left - len(items)
+        left = left and left - len(page[name])
 
 
 def show(record: Record, *, as_json: bool) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 
 from dormice.cli.commands import Parser
 from dormice.cli.events import event_options, show_events
-from dormice.cli.printing import Columns, Record, list_options, pages, show, show_pages
+from dormice.cli.printing import Columns, Record, answers, list_options, pages, show, show_pages
 from dormice.cli.project import command, connect, document, post, word
 from dormice.client import routes
 from dormice.client._sync.connection import Connection
@@ -203,9 +204,15 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 
 def _children(arguments: argparse.Namespace) -> int:
-    server, path = connect(arguments), f"{routes.run(arguments.run_id)}/children"
-    show_pages(pages(server, path, arguments, name="executions"), LIST, as_json=arguments.json)
-    commands = server.call("GET", path, query={"limit": 1}).json()["commands"] if arguments.cursor is None else []
+    path = f"{routes.run(arguments.run_id)}/children"
+    commands: list[Record] = []
+
+    def runs() -> Iterator[list[Record]]:
+        for answer in answers(connect(arguments), path, arguments, name="executions"):
+            commands.extend(answer["commands"])  # all are in the first one
+            yield answer["executions"]
+
+    show_pages(runs(), LIST, as_json=arguments.json)
     if commands:
         show_pages([commands], COMMANDS, as_json=arguments.json)
     return 0
