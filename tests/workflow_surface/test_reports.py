@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from dormice.api.workflows.attempts import SEARCHED_BYTES, sender_of
 from tests.conftest import StartLive
 from tests.workflow_surface.surface import Project, Worker, worker_of
 
@@ -56,6 +57,15 @@ def test_a_result_that_cannot_be_taken_of_another_worker_changes_nothing(small: 
     assert _complete(small, run, body % "nobody") == status
     assert small.project.run(run)["status"] == "running"
     small.complete(run, 1)
+
+
+def test_the_sender_is_looked_for_in_the_end_of_a_document_only() -> None:
+    """All of it may be 100 MiB, and who looks holds the event loop."""
+    sender = str(uuid4())
+    named = f'{{"result": NaN, "worker_id": "{uuid4()}", "final_state": {{"worker_id" : "{sender}"}}'.encode()
+    assert sender_of(named) == sender
+    assert sender_of(named.ljust(SEARCHED_BYTES)) == sender
+    assert sender_of(named.ljust(SEARCHED_BYTES + len(named))) is None
 
 
 @pytest.mark.parametrize("kind", ["event", "suspend"])

@@ -36,8 +36,9 @@ _WORKER = BodyDecoder(wire.WorkerReference)
 _ANYBODY = Attempt()
 _KINDS = {kind.value: kind for kind in (WaitKind.TIME, WaitKind.EVENT, WaitKind.SUSPEND)}
 _END_BYTES = 64 << 10
+SEARCHED_BYTES = 1 << 20
+"""Of a document that cannot be read, what is searched for its sender. All of it could be 100 MiB, for which everybody would wait."""
 _SENDER = re.compile(rb'"worker_id"\s*:\s*"([0-9a-f-]{36})"')
-"""Who has sent a document that cannot be read, or of which only the end is known: SDKs name the worker after the result."""
 _PREFIX = "/internal/executions/{execution_id}"
 _QUOTED = re.compile(rb"(?:%(?:2[02]|3[CE]|60|7[BD]|[89A-F][0-9A-F]))+")
 """What the foreign SDK's HTTP library quotes: spaces, `"<>{}`, the backquote, and all beyond ASCII."""
@@ -63,9 +64,9 @@ class AttemptRoutes:
             raise
         except Invalid as error:
             # The SDK sends it again some times and then forgets the run, which would run for ever.
-            sender = _SENDER.findall(error.end if isinstance(error, TooLarge) else text)
-            if sender:
-                attempt = Attempt(worker_id=sender[-1].decode())
+            sender = sender_of(error.end if isinstance(error, TooLarge) else text)
+            if sender is not None:
+                attempt = Attempt(worker_id=sender)
                 reason = f"its result could not be taken: {error.message}"
                 await self._attempts.fail(project, run_id, attempt, reason, retryable=False)
             raise
@@ -250,6 +251,12 @@ def _moment(text: str, field: str) -> int:
         return micros(text)
     except (ValueError, OverflowError):
         raise bad(f"{field} must be a moment as ISO 8601 writes it", f"body.{field}") from None
+
+
+def sender_of(document: bytes) -> str | None:
+    """Who has sent a document that cannot be read, or of which only the end is known: SDKs name the worker after the result."""
+    found = _SENDER.findall(document, max(len(document) - SEARCHED_BYTES, 0))
+    return found[-1].decode() if found else None
 
 
 def _step_key(path: bytes, query: bytes) -> str:
