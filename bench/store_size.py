@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, time_ns
 
 import apsw
 
@@ -16,8 +16,8 @@ from bench.workbench import Workbench
 TITLE = "(6) create and list, by finished executions in the store"
 FEW = 1_000
 BATCH = 20_000
-FINISHED = 1_700_000_000_000_000
-"""When those executions ran, in microseconds."""
+AGO_NS = 3_600 * 10**9
+"""How long before the measurement those executions ran: the server deletes those of long ago."""
 _ID = "printf('exec-%08x-%04x-7000-8000-%012x', n >> 16, n & 65535, n)"
 _SERIES = "WITH RECURSIVE s(n) AS (SELECT ?1 UNION ALL SELECT n + 1 FROM s WHERE n < ?2)"
 _FILL = (
@@ -104,6 +104,7 @@ def fill(stack: Stack, connection: Connection, machine_id: str, count: int) -> N
     done = stack.finish(connection, machine_id, ["true"])  # there is an organization, a machine, a boot
     file = Path(stack.directory) / "data" / "server" / "dormice.sqlite3"
     with_keys = (f"bench {machine_id}", 1 << 60)
+    finished = (time_ns() - AGO_NS) // 1_000
     db = apsw.Connection(str(file))
     try:
         db.set_busy_timeout(30_000)
@@ -113,7 +114,7 @@ def fill(stack: Stack, connection: Connection, machine_id: str, count: int) -> N
         for start in range(first, first + count, BATCH):
             span = (start, min(start + BATCH, first + count) - 1)
             with db:
-                for statement, more in zip(_FILL, ((machine, FINISHED), (), (FINISHED,), with_keys), strict=True):
+                for statement, more in zip(_FILL, ((machine, finished), (), (finished,), with_keys), strict=True):
                     db.execute(statement, (*span, *more))
     finally:
         db.close()
