@@ -32,7 +32,7 @@ def environment(live: Live) -> dict[str, str]:
         **key,
         "DORMICE_BASE_URL": live.base_url,
         "DORMICE_DATA_DIR": "/nonexistent",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
     }
 
 
