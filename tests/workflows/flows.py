@@ -171,6 +171,29 @@ async def not_json(ctx: Context) -> object:
 
 
 @workflow
+async def awaits_too_little(ctx: Context) -> int:
+    ctx.step("one", add, 1, 1)  # type: ignore[unused-coroutine]
+    await ctx.step("two", add, 1, 1)
+    ctx.sleep("rest", 0)  # type: ignore[unused-coroutine]
+    return 1
+
+
+@workflow(retry=Retry(attempts=1))
+async def reckons_with_what_it_does_not_await(ctx: Context) -> int:
+    return ctx.step("one", add, 1, 1) + 1  # type: ignore[operator]
+
+
+@workflow
+async def awaits_late_or_cancels(ctx: Context) -> int:
+    late = ctx.step("late", add, 1, 1)
+    never = asyncio.create_task(ctx.step("never", add, 1, 1))
+    never.cancel()
+    await asyncio.wait([never])
+    await ctx.sleep("rest", 0.01)
+    return await late
+
+
+@workflow
 async def held(ctx: Context, place: Place) -> list[str]:
     """Two steps that wait for the file `open`, with marks before and after."""
     first = await ctx.step("before", marked, place, "before")

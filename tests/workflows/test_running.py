@@ -128,6 +128,18 @@ def test_a_child_that_fails_fails_its_step(workflows: Workflows, place: Place) -
     assert "this worker has no workflow 'no such workflow'" in workflows.run(flows.failing_child, place)
 
 
+def test_what_is_never_awaited_fails_the_run_and_is_named(workflows: Workflows) -> None:
+    run = workflows.wait(workflows.start(flows.awaits_too_little), timeout=SECONDS)
+    assert (run.status, run.retry_count) == ("failed", 1)
+    assert run.error == "never awaited, so nothing of it was done: ctx.step('one'), ctx.sleep('rest')"
+    with pytest.raises(RunFailed, match=r"TypeError: .*\(never awaited: ctx\.step\('one'\)\)"):
+        workflows.run(flows.reckons_with_what_it_does_not_await, timeout=SECONDS)
+
+
+def test_a_step_may_be_awaited_later_or_cancelled_before_it_begins(workflows: Workflows) -> None:
+    assert workflows.run(flows.awaits_late_or_cancels, timeout=SECONDS) == 2
+
+
 def test_a_result_that_is_not_json_fails_the_run(workflows: Workflows) -> None:
     with pytest.raises(RunFailed, match="the result of not_json cannot be written as JSON"):
         workflows.run(flows.not_json, timeout=SECONDS)

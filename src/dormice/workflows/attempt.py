@@ -33,6 +33,7 @@ from dormice.workflows.reporter import Reporter
 log = logging.getLogger("dormice.workflows")
 
 _COMMANDS_AT_ONCE = 16
+_MOST_NAMED = 3
 _GONE_ON = 409
 """The status that says that a run is not this worker's any more, or that its end was asked for."""
 
@@ -196,14 +197,21 @@ class Attempt:
                 return Ended(run_id=self.run_id, fence=self.fence)
             case Stop.ABANDONED if failure is not None:
                 return Abandoned(run_id=self.run_id, fence=self.fence)
+        missed = ", ".join(self._journal.never_awaited[:_MOST_NAMED])
         if isinstance(failure, Exception):
             log.info("run %s of %s failed: %r", self.run_id, self._assignment.workflow_id, failure, exc_info=failure)
-            return self._failed(f"{type(failure).__name__}: {failure}", retryable=not isinstance(failure, NonRetryable))
+            note = f" (never awaited: {missed})" if missed else ""
+            error = f"{type(failure).__name__}: {failure}{note}"
+            return self._failed(error, retryable=not isinstance(failure, NonRetryable))
         if self._journal.waiting:
             waits, children = self._journal.waits, self._journal.children
             return Suspended(run_id=self.run_id, fence=self.fence, children=children, waits=waits)
         if failure is not None:
             return self._failed("the workflow cancelled itself", retryable=True)
+        if missed:
+            error = f"never awaited, so nothing of it was done: {missed}"
+            log.error("run %s of %s fails: %s", self.run_id, self._assignment.workflow_id, error)
+            return self._failed(error, retryable=False)
         try:
             document = documents.encode(result, f"the result of {self._assignment.workflow_id}")
         except NonRetryable as error:

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple, cast, overload
 from uuid import UUID, uuid5
 
 import msgspec
@@ -34,6 +35,7 @@ T4 = TypeVar("T4")
 P = TypeVar("P")
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
+_Asking = TypeVar("_Asking", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 _RETRY = Retry()
 
@@ -56,6 +58,18 @@ class Recorder(Protocol):
     def tell(self, report: Told) -> None:
         """Have something told of the run, now, and wait for nothing."""
         ...
+
+
+def _asking(method: _Asking) -> _Asking:
+    """Have what is asked for known before it is awaited: if it never is, it can be named."""
+
+    @functools.wraps(method)
+    def ask(self: Context, key: str, *arguments: Any, **options: Any) -> Coroutine[Any, Any, Any]:
+        coroutine = method(self, key, *arguments, **options)
+        self._journal.ask(method.__name__, key, coroutine)
+        return coroutine
+
+    return cast("_Asking", ask)
 
 
 class Context:
@@ -123,7 +137,8 @@ class Context:
         retry: Retry = ...,
         returns: Any = ...,
     ) -> T: ...
-    async def step(  # type: ignore[misc] # mypy does not see that Any takes every tuple of arguments
+    @_asking  # type: ignore[misc] # mypy does not see that Any takes every tuple of arguments
+    async def step(
         self, key: str, function: Callable[..., Any], /, *arguments: Any, retry: Retry = _RETRY, returns: Any = None
     ) -> Any:
         """Run a function, record what it returns, and return that; once it is recorded, only return it.
@@ -154,6 +169,7 @@ class Context:
             await self._recorder.record(done)
         return documents.decode(done.outputs, wanted, f"the result of step {key!r}")
 
+    @_asking
     async def sleep(self, key: str, seconds: float) -> None:
         """Wait for a time, without holding a worker. Raises NonRetryable when the time is none."""
         if not isinstance(seconds, int | float) or not seconds >= 0:
@@ -167,6 +183,7 @@ class Context:
     async def event(self, key: str, topic: str, *, timeout: float | None = ..., returns: type[T]) -> T: ...
     @overload
     async def event(self, key: str, topic: str, *, timeout: float | None = ...) -> Any: ...
+    @_asking
     async def event(self, key: str, topic: str, *, timeout: float | None = None, returns: Any = Any) -> Any:
         """Wait for an event of a topic, without holding a worker, and return its data.
 
@@ -186,6 +203,7 @@ class Context:
     async def suspend(self, key: str, data: object = ..., *, timeout: float | None = ..., returns: type[T]) -> T: ...
     @overload
     async def suspend(self, key: str, data: object = ..., *, timeout: float | None = ...) -> Any: ...
+    @_asking
     async def suspend(self, key: str, data: object = None, *, timeout: float | None = None, returns: Any = Any) -> Any:
         """Ask people something, wait for their answer without holding a worker, and return it.
 
@@ -205,6 +223,7 @@ class Context:
         answer = documents.decode(recorded.outputs, _Event, f"the answer to {key!r}").data
         return documents.decode(answer, returns, f"the answer to {key!r}")
 
+    @_asking
     async def publish(self, key: str, topic: str | None, data: object = None, *, event_type: str | None = None) -> None:
         """Publish an event, once, whatever dies meanwhile: it is a step. Who waits for one of the topic goes on.
 
@@ -241,6 +260,7 @@ class Context:
     async def child(
         self, key: str, workflow: str, payload: Any = ..., /, *, concurrency_key: str | None = ..., priority: int = ...
     ) -> Any: ...
+    @_asking
     async def child(
         self,
         key: str,
@@ -269,6 +289,7 @@ class Context:
         wanted = Any if isinstance(workflow, str) else workflow.result_type
         return documents.decode(recorded.outputs, wanted, f"the result of child {key!r}")
 
+    @_asking
     async def exec(
         self,
         key: str,
@@ -336,6 +357,7 @@ class Context:
             raise failures[0]
         return tuple(results)
 
+    @_asking
     async def now(self, key: str) -> datetime:
         """Return the present moment, in UTC; a replay gets the same. It is a step."""
         return await self.step(key, _now)

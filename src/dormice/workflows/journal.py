@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from dormice.workflows.errors import LetGo, NonDeterministic
 from dormice.workflows.messages import Child, Command, Step, Wait
@@ -15,6 +17,8 @@ class Journal:
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self._recorded = {step.step_key: step for step in steps}
+        self._asked: dict[str, tuple[str, Coroutine[Any, Any, Any]]] = {}
+        """What was asked for and has not begun, by step key, and the methods it was asked by."""
         self._used: set[str] = set()
         self._under_way: set[asyncio.Task[object]] = set()
         self._idle: asyncio.Future[None] | None = None
@@ -29,8 +33,22 @@ class Journal:
         """Whether the run waits for something."""
         return bool(self.children or self.waits or self.commands)
 
+    @property
+    def never_awaited(self) -> list[str]:
+        """What was asked for and could not begin, as it stands in the workflow function."""
+        return [
+            f"ctx.{method}({step_key!r})"
+            for step_key, (method, coroutine) in self._asked.items()
+            if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
+        ]
+
+    def ask(self, method: str, step_key: str, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Something is asked for, which begins when it is awaited."""
+        self._asked[step_key] = method, coroutine
+
     def begin(self, step_key: str) -> Step | None:
         """Begin a step; return it if it is recorded. Raises NonDeterministic when the key was used before, LetGo when nothing may begin."""
+        self._asked.pop(step_key, None)
         if self.closed:
             raise LetGo
         if step_key in self._used:
