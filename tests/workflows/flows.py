@@ -194,6 +194,19 @@ async def awaits_late_or_cancels(ctx: Context) -> int:
 
 
 @workflow
+async def holds_the_loop(ctx: Context, place: Place) -> int:
+    """Twice: in a step beside another one, and in the function itself."""
+    await ctx.gather(ctx.step("one", add, 1, 1), ctx.step("two", _block, place, "first"))
+    return await _block(place, "second")
+
+
+async def _block(place: Place, name: str) -> int:
+    mark(place, name)
+    wait_until((Path(place.directory) / f"after {name}").exists, LONGEST, name)
+    return 1
+
+
+@workflow
 async def held(ctx: Context, place: Place) -> list[str]:
     """Two steps that wait for the file `open`, with marks before and after."""
     first = await ctx.step("before", marked, place, "before")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ from dormice.client.httpx_transport import HttpxResponse, HttpxTransport
 from dormice.client.transport import Request
 from dormice.workflows import RunFailed, Workflows
 from tests.live import Live
+from tests.wait import wait_until
 from tests.workflows import flows
 from tests.workflows.conftest import SECONDS, StartWorker, marks, open_up, wait_for_mark
 from tests.workflows.flows import Place
@@ -138,6 +140,22 @@ def test_what_is_never_awaited_fails_the_run_and_is_named(workflows: Workflows) 
 
 def test_a_step_may_be_awaited_later_or_cancelled_before_it_begins(workflows: Workflows) -> None:
     assert workflows.run(flows.awaits_late_or_cancels, timeout=SECONDS) == 2
+
+
+def test_a_run_that_holds_the_event_loop_of_its_worker_is_named(workflows: Workflows, place: Place, live: Live) -> None:
+    run_id = workflows.start(flows.holds_the_loop, place)
+    for name in ("first", "second"):
+        wait_for_mark(place, name)
+        begin = len(live.log.read_text())
+        said = f"run {run_id} of holds_the_loop has held the event loop"
+
+        def told(begin: int = begin, said: str = said) -> str:
+            return live.log.read_text()[begin:].partition(said)[2]
+
+        assert "in _block" in wait_until(told, SECONDS, "a warning")
+        (Path(place.directory) / f"after {name}").touch()
+    assert workflows.wait(run_id, timeout=SECONDS).result == 1
+    assert live.log.read_text().count(said) == 2
 
 
 def test_a_result_that_is_not_json_fails_the_run(workflows: Workflows) -> None:

@@ -72,10 +72,17 @@ class Attempt:
         self.ended = asyncio.Event()
         """Nothing runs of it any more, and all is reported."""
 
+    def __str__(self) -> str:
+        return f"run {self.run_id} of {self._assignment.workflow_id}"
+
     @property
     def lost(self) -> bool:
         """Whether it is not to be spoken of any more."""
         return self._stop is Stop.LOST
+
+    def runs(self, task: asyncio.Task[object]) -> bool:
+        """Whether a task runs the function, or a step of it."""
+        return task is self._task or self._journal.runs(task)
 
     def stop(self, why: Stop) -> None:
         """Have it stop. A run that is lost stays lost, and one that was cancelled is not given back."""
@@ -199,7 +206,7 @@ class Attempt:
                 return Abandoned(run_id=self.run_id, fence=self.fence)
         missed = ", ".join(self._journal.never_awaited[:_MOST_NAMED])
         if isinstance(failure, Exception):
-            log.info("run %s of %s failed: %r", self.run_id, self._assignment.workflow_id, failure, exc_info=failure)
+            log.info("%s failed: %r", self, failure, exc_info=failure)
             note = f" (never awaited: {missed})" if missed else ""
             error = f"{type(failure).__name__}: {failure}{note}"
             return self._failed(error, retryable=not isinstance(failure, NonRetryable))
@@ -210,7 +217,7 @@ class Attempt:
             return self._failed("the workflow cancelled itself", retryable=True)
         if missed:
             error = f"never awaited, so nothing of it was done: {missed}"
-            log.error("run %s of %s fails: %s", self.run_id, self._assignment.workflow_id, error)
+            log.error("%s fails: %s", self, error)
             return self._failed(error, retryable=False)
         try:
             document = documents.encode(result, f"the result of {self._assignment.workflow_id}")

@@ -67,6 +67,10 @@ class Journal:
                 self.commands.append(what)
         return LetGo()
 
+    def runs(self, task: asyncio.Task[object]) -> bool:
+        """Whether a step is run by a task."""
+        return task in self._under_way
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """A step is run here."""

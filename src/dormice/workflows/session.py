@@ -68,6 +68,11 @@ class Session:
         self.connected = asyncio.Event()
         """Set once the worker was first taken."""
 
+    def holder(self, task: asyncio.Task[object] | None) -> str:
+        """Say which run a task belongs to."""
+        attempts = list(self._attempts.values())
+        return next((str(attempt) for attempt in attempts if task is not None and attempt.runs(task)), "something")
+
     async def connect(self) -> None:
         """Be connected, for ever."""
         pause = FIRST_PAUSE

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dormice.client.settings import resolve
+from dormice.workflows import stalls
 from dormice.workflows.definition import Workflow
 from dormice.workflows.link import Link
 from dormice.workflows.session import Session
@@ -96,8 +97,9 @@ class Worker:
                     group.create_task(session.report(), name="reports"),
                     group.create_task(session.watch(), name="lease"),
                 ]
-                await self._stop.wait()
-                await session.drain(self._grace_seconds)
+                with stalls.watched(session.holder):
+                    await self._stop.wait()
+                    await session.drain(self._grace_seconds)
                 for service in services[1:]:
                     service.cancel()
                 await asyncio.wait(services[1:])
