@@ -83,6 +83,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     local_mode: bool = False
     """The workflow surface (/api/v1, /internal) answers programs of this host without a key, and projects are made when they are first named.
     Only where `listen` is a loopback address."""
+    terminals_by_id: bool = False
+    """Whoever knows the id of a terminal, which cannot be guessed, may open its stream without a key. The clients 0.2 to 0.4 of the SDK send none
+    when they connect to one."""
     push_allow: str = ""
     """Where workers that are called may live, besides which none may: networks and names, with commas between (`10.1.0.0/16,workers.example`, which
     covers what is below it). Empty: anywhere but link-local and metadata addresses, and loopback ones only in local mode."""

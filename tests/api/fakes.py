@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any
 
 from msgspec import structs
@@ -15,7 +16,10 @@ from dormice.domain.execution import ErrorCode, Execution, ExecutionState, LogEn
 from dormice.domain.ids import canonical_machine_id
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.domain.machine import DesiredState, Machine, Phase
+from dormice.domain.terminal import Terminal
+from dormice.engine.clock import SystemClock
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
+from dormice.engine.tokens import Tokens
 from dormice.store.interface import Key
 
 KEY = "k" * 32
@@ -371,6 +375,39 @@ class FakeRequests:
         self.seen.append((method, route, status))
 
 
+class NoTerminals:
+    """Machines without terminals: what they do is tested on real ones."""
+
+    closing = False
+
+    async def create(self, caller: Caller, machine_id: str, *_: object, wait_ms: int = 0) -> Terminal:
+        raise NotFound("no such machine")
+
+    async def get(self, caller: Caller, machine_id: str, terminal_id: str, *, wait_ms: int = 0) -> Terminal:
+        raise NotFound("no such terminal on this machine")
+
+    async def find(self, machine_id: str, terminal_id: str) -> Terminal:
+        raise NotFound("no such terminal on this machine")
+
+    async def page(self, caller: Caller, machine_id: str, *, before: int | None, limit: int) -> list[Terminal]:
+        raise NotFound("no such machine")
+
+    async def close(self, terminal: Terminal) -> Terminal:
+        raise AssertionError(terminal)
+
+    async def type(self, terminal: Terminal, data: bytes) -> None:
+        raise AssertionError(terminal, data)
+
+    async def resize(self, terminal: Terminal, width: int, height: int) -> None:
+        raise AssertionError(terminal, width, height)
+
+    async def shown(self, terminal: Terminal) -> tuple[int, bytes]:
+        raise AssertionError(terminal)
+
+    def follow(self, terminal: Terminal, *, after: int | None = None) -> AsyncIterator[tuple[int, bytes]]:
+        raise AssertionError(terminal, after)
+
+
 @dataclass
 class World:
     """All the fakes, and the services made of them."""
@@ -388,6 +425,8 @@ class World:
         return Services(
             executions=self.executions,
             machines=self.machines,
+            terminals=NoTerminals(),
+            tokens=Tokens(sign=lambda text: sha256(text).hexdigest(), clock=SystemClock()),
             keys=self.keys,
             health=self.health,
             metrics=self.metrics,

@@ -52,7 +52,11 @@ async def _in(place: Path) -> AsyncIterator[World]:
     async with serving(place, MovedClock()) as server, asyncio.TaskGroup() as group:
         identity = NodeIdentity("node", 2.0, 4_096, 100)
         node = Node(
-            runtime=runtime, identity=identity, server_socket=server.socket, images=lambda: ["default"], group=group
+            runtime=runtime,
+            identity=identity,
+            server_socket=str(server.socket),
+            images=lambda: ["default"],
+            group=group,
         )
         connected = group.create_task(node.serve())
         made = await server.engine.machines.create(server.caller, MachineOrder(), None, wait_ms=20_000)

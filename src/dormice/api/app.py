@@ -17,6 +17,8 @@ from dormice.api.http.operation import Operation, options_route, route
 from dormice.api.http.replies import Reply
 from dormice.api.machines.executions import ExecutionRoutes
 from dormice.api.machines.machines import MachineRoutes
+from dormice.api.machines.terminal_stream import TerminalStream
+from dormice.api.machines.terminals import TerminalRoutes
 from dormice.api.openapi import document, document_operation
 from dormice.api.service.health import HealthRoutes
 from dormice.api.service.keys import KeyRoutes
@@ -32,13 +34,14 @@ MOST_REQUESTS = 10_000
 
 def create_app(services: Services) -> Litestar:
     """Return the application. It starts nothing: the services are run by whoever made them."""
+    admission = Admission(services)
     operations = all_operations(services)
+    sockets = [TerminalStream(services, admission).socket()]
     described = msgspec.json.encode(document(operations, services.limits))
 
     async def openapi(_call: Call) -> ASGIApp:
         return Reply(described)
 
-    admission = Admission(services)
     routed = [*operations, document_operation(openapi)]
     if services.workflows is not None:
         workflows = workflow_operations(services.workflows, services.limits, admission)
@@ -55,7 +58,7 @@ def create_app(services: Services) -> Litestar:
         request_max_body_size=None,  # http/bodies.py bounds bodies, with answers of our shape
     )
     app.asgi_handler = Access(
-        Direct(routed, [], services.limits, admission, app.asgi_handler),
+        Direct(routed, sockets, services.limits, admission, app.asgi_handler),
         most_requests=MOST_REQUESTS,
         requests=services.requests,
         tracer=services.tracer,
@@ -68,6 +71,7 @@ def all_operations(services: Services) -> list[Operation]:
     return [
         *MachineRoutes(services).operations(),
         *ExecutionRoutes(services).operations(),
+        *TerminalRoutes(services).operations(),
         *KeyRoutes(services).operations(),
         *LimitRoutes(services).operations(),
         *HealthRoutes(services).operations(),

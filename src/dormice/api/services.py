@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 from dormice.domain.execution import Execution, LogEntry, Micros, Stream
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.domain.machine import Machine
+from dormice.domain.terminal import Terminal
 from dormice.engine.keys import Keys as ProjectKeys
-from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
+from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch, TerminalOrder
 from dormice.engine.runs.approvals import Approvals
 from dormice.engine.runs.attempts import Attempts
 from dormice.engine.runs.batches import Batches
@@ -28,6 +29,7 @@ from dormice.engine.runs.sessions import Sessions
 from dormice.engine.runs.traces import Traces
 from dormice.engine.runs.triggers import Triggers
 from dormice.engine.runs.workers import Workers
+from dormice.engine.tokens import Tokens
 from dormice.store.interface import Key
 
 if TYPE_CHECKING:
@@ -88,6 +90,59 @@ class Executions(Protocol):
         self, caller: Caller, machine_id: str, execution_id: str, *, offset: int, data: bytes, eof: bool
     ) -> Execution:
         """Commit bytes of an open standard input at their offset."""
+        ...
+
+
+class Terminals(Protocol):
+    """Terminals of one machine."""
+
+    @property
+    def closing(self) -> bool:
+        """The server stops: whoever follows is to be let go."""
+        ...
+
+    async def create(
+        self,
+        caller: Caller,
+        machine_id: str,
+        order: TerminalOrder,
+        idempotency: Idempotency | None,
+        *,
+        wait_ms: int = 0,
+    ) -> Terminal:
+        """Record a terminal and see its shell started; with wait_ms, return once it is ready or that time is over."""
+        ...
+
+    async def get(self, caller: Caller, machine_id: str, terminal_id: str, *, wait_ms: int = 0) -> Terminal:
+        """Return a terminal; wait_ms as in `create`."""
+        ...
+
+    async def find(self, machine_id: str, terminal_id: str) -> Terminal:
+        """Return a terminal to somebody who has shown that he may use it."""
+        ...
+
+    async def page(self, caller: Caller, machine_id: str, *, before: int | None, limit: int) -> list[Terminal]:
+        """Newest first, numbers below `before`."""
+        ...
+
+    async def close(self, terminal: Terminal) -> Terminal:
+        """Hang up."""
+        ...
+
+    async def type(self, terminal: Terminal, data: bytes) -> None:
+        """Have bytes typed."""
+        ...
+
+    async def resize(self, terminal: Terminal, width: int, height: int) -> None:
+        """Give it another size."""
+        ...
+
+    async def shown(self, terminal: Terminal) -> tuple[int, bytes]:
+        """Return what is kept of what it has shown, and at which offset that begins."""
+        ...
+
+    def follow(self, terminal: Terminal, *, after: int | None = None) -> AsyncIterator[tuple[int, bytes]]:
+        """Yield what it shows with its offset until it ends; an empty piece when nothing happens."""
         ...
 
 
@@ -272,6 +327,8 @@ class Services:
 
     executions: Executions
     machines: Machines
+    terminals: Terminals
+    tokens: Tokens
     keys: Keys
     health: Health
     metrics: Metrics
@@ -280,5 +337,7 @@ class Services:
     """None: requests are not traced."""
     limits: Limits
     defaults: MachineDefaults
+    terminals_by_id: bool = False
+    """Who knows a terminal's id may open its stream without a key (SDK 0.2 to 0.4 send none)."""
     workflows: WorkflowServices | None = None
     """None: the workflow surface is not served."""

@@ -80,6 +80,7 @@ class _PreparedServer:
     defaults: MachineDefaults
     tracing: Tracing | None
     local_mode: bool
+    terminals_by_id: bool
     push: PushPolicy
 
 
@@ -108,6 +109,7 @@ def _prepare_server(settings: Settings) -> _PreparedServer:
         defaults,
         tracing,
         settings.local_mode,
+        settings.terminals_by_id,
         push,
     )
 
@@ -172,6 +174,9 @@ async def _serve_server(prepared: _PreparedServer) -> None:
             services = Services(
                 executions=engine.executions,
                 machines=engine.machines,
+                terminals=engine.terminals,
+                tokens=engine.tokens,
+                terminals_by_id=prepared.terminals_by_id,
                 keys=engine.keys,
                 health=engine.health,
                 metrics=Exposition(

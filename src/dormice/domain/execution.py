@@ -108,6 +108,10 @@ class StdinMode(StrEnum):
     OPEN = "open"  # PUT …/stdin, until eof is sent
 
 
+TTY = "\0tty"
+"""The program of an execution that is a terminal: a tool of the guest's. No client can ask for it: an argv has no NUL."""
+
+
 class Execution(Struct, frozen=True, kw_only=True):
     """One execution as the store knows it. Secrets (env values, stdin) are not part of it."""
 
@@ -151,6 +155,11 @@ class Execution(Struct, frozen=True, kw_only=True):
     def terminal(self) -> bool:
         """Whether it has ended."""
         return self.state in TERMINAL
+
+    @property
+    def on_tty(self) -> bool:
+        """Whether it is a terminal: its input are messages to the tool, and of its output the end is kept."""
+        return self.command[0] == TTY
 
     def on(self, event: ExecutionEvent) -> ExecutionState:
         """Return the state that `event` leads to. Raises IllegalTransition."""

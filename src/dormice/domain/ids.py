@@ -10,6 +10,7 @@ from uuid import UUID
 
 MACHINE_PREFIX = "dm-"
 EXECUTION_PREFIX = "exec-"
+TERMINAL_PREFIX = "term-"
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -30,6 +31,11 @@ def machine_id(unix_ms: int, random: bytes) -> str:
 def execution_id(unix_ms: int, random: bytes) -> str:
     """Mint an execution id."""
     return f"{EXECUTION_PREFIX}{uuid7(unix_ms, random)}"
+
+
+def terminal_id(random: bytes) -> str:
+    """Mint a terminal's id from at least 20 random bytes: who knows it need not prove more, where a setting says so."""
+    return f"{TERMINAL_PREFIX}{random[:20].hex()}"
 
 
 def canonical_machine_id(text: str) -> str | None:

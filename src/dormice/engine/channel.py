@@ -18,7 +18,8 @@ from dormice.engine.board import LiveMachine
 from dormice.engine.stdin import CREDIT_BYTES
 from dormice.protocol import node as wire
 
-_UNLIMITED = (1 << 63) - 1
+UNLIMITED = (1 << 63) - 1
+"""A kept limit that no output reaches."""
 _PIECE_BYTES = 65_536
 _EXITED, _SIGNALLED = 1, 2
 
@@ -148,7 +149,7 @@ class Channel:
                 boot_id=boot_id.bytes,
                 execution=self._name,
                 timeout_ms=self._order.timeout_ms,
-                kept_limit=_UNLIMITED,
+                kept_limit=UNLIMITED,
                 drain_grace_ms=self._drain_grace_ms,
                 cwd=self._order.cwd,
                 argv=list(self._order.argv),

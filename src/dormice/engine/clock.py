@@ -57,6 +57,11 @@ class SystemClock:
         return os.urandom(count)
 
 
+def new_terminal_id(clock: Clock) -> str:
+    """Mint a terminal's id."""
+    return ids.terminal_id(clock.random(20))
+
+
 def new_machine_id(clock: Clock) -> str:
     """Mint a machine id."""
     return ids.machine_id(clock.now() // 1000, clock.random(10))

@@ -11,6 +11,7 @@ from dormice.domain.ids import execution_bytes
 from dormice.domain.limits import Limits
 from dormice.engine import outcomes
 from dormice.engine.board import LiveMachine
+from dormice.engine.channel import UNLIMITED
 from dormice.engine.clock import Clock
 from dormice.engine.feed import Feed
 from dormice.engine.gateway import Gateway
@@ -55,18 +56,21 @@ class Dispatcher:
         """Send the start frame of a claimed execution. If it is lost, `resume` sends it again."""
         if not live.attached or execution.boot_id is None:
             return
+        program, *arguments = execution.command
+        on_tty = execution.on_tty
         self._gateway.send(
             wire.StartExecution(
                 machine_id=live.machine.id,
                 boot_id=execution.boot_id.bytes,
                 execution=execution_bytes(execution.id),
                 timeout_ms=execution.timeout_ms or 0,
-                kept_limit=self._limits.kept_output_bytes,
+                kept_limit=UNLIMITED if on_tty else self._limits.kept_output_bytes,
                 drain_grace_ms=self._limits.drain_grace_ms,
                 cwd=execution.cwd,
-                argv=list(execution.command),
+                argv=[program.removeprefix("\0"), *arguments],
                 env=dict(env),
                 stdin_open=execution.stdin_mode is not StdinMode.EMPTY,
+                tool=on_tty,
             )
         )
         reached_once_sent(CrashPoint.START_SENT)

@@ -29,6 +29,8 @@ from dormice.engine.runner import Runner
 from dormice.engine.service import serve
 from dormice.engine.stdin import StdinFeeder
 from dormice.engine.tasks import Tasks
+from dormice.engine.terminals import Terminals
+from dormice.engine.tokens import Tokens
 from dormice.store.interface import Store
 
 log = logging.getLogger(__name__)
@@ -141,6 +143,18 @@ class Engine:
             limits=limits,
             observer=observer,
         )
+        self.terminals = Terminals(
+            store=store.terminals,
+            logs=store.executions,
+            executions=self.executions,
+            machines=self.machines,
+            feed=feed,
+            in_flight=in_flight,
+            tasks=tasks,
+            clock=clock,
+            limits=limits,
+        )
+        self.tokens = Tokens(sign=fingerprint, clock=clock)
         self.keys = Keys(store=store.keys, clock=clock, limits=limits)
         self.health = Health(store=store, gateway=gateway)
 

@@ -200,14 +200,15 @@ class Executions:
         execution = live.find(execution_id) if live is not None else None
         if execution is None:
             execution = await self._store.get(caller.organization_id, machine_id, execution_id)
-        if execution is None:
+        if execution is None or execution.on_tty:  # a terminal is shown as one
             raise NotFound(_NO_SUCH_EXECUTION)
         return await self._ended(execution, wait_ms)
 
     async def _ended(self, execution: Execution, wait_ms: int) -> Execution:
-        return await self._feed.ended(execution, wait_ms, clock=self._clock, reread=self._reread)
+        return await self._feed.ended(execution, wait_ms, clock=self._clock, reread=self.reread)
 
-    async def _reread(self, execution: Execution) -> Execution:
+    async def reread(self, execution: Execution) -> Execution:
+        """Return an execution as it is now."""
         live = self._board.get(execution.machine_id)
         if live is not None and (found := live.find(execution.id)) is not None:
             return found
@@ -219,12 +220,13 @@ class Executions:
         machine = await self._machines.get(caller, machine_id)
         return await self._store.page(caller.organization_id, machine.id, before=before, limit=limit)
 
+    async def end(self, execution: Execution) -> Execution:
+        """Ask for the end of an execution that the caller was given."""
+        return execution if execution.terminal else await self._tasks.finish(self._cancel(execution))
+
     async def cancel(self, caller: Caller, machine_id: str, execution_id: str) -> Execution:
         """Ask for the end of an execution: SIGTERM, grace, kill. A finished one is returned unchanged."""
-        execution = await self.get(caller, machine_id, execution_id)
-        if execution.terminal:
-            return execution
-        return await self._tasks.finish(self._cancel(execution))
+        return await self.end(await self.get(caller, machine_id, execution_id))
 
     async def _cancel(self, execution: Execution) -> Execution:
         now = self._clock.now()
@@ -264,7 +266,7 @@ class Executions:
             execution,
             wait_ms,
             clock=self._clock,
-            reread=self._reread,
+            reread=self.reread,
             enough=lambda one: one.last_sequence > after,
         )
         if execution.last_sequence <= after:
@@ -292,6 +294,11 @@ class Executions:
         execution = await self.get(caller, machine_id, execution_id)
         return await self._tasks.finish(self._write_stdin(execution, offset, data, eof=eof))
 
+    async def append_stdin(self, execution: Execution, data: bytes) -> Execution:
+        """Commit bytes behind what is committed of an open standard input; one caller at a time. Raises Conflict."""
+        current = await self.reread(execution)
+        return await self._tasks.finish(self._write_stdin(current, current.stdin_offset, data, eof=False))
+
     async def _write_stdin(self, execution: Execution, offset: int, data: bytes, *, eof: bool) -> Execution:
         taken: Any = await self._store.append_stdin(execution.id, offset, data, eof=eof, now=self._clock.now())
         match taken:
@@ -303,7 +310,7 @@ class Executions:
                     self._feeder.feed(live, taken)
                 return taken
             case StdinRefusal.GAP:
-                current = await self._reread(execution)
+                current = await self.reread(execution)
                 raise Conflict(
                     f"offset {offset} leaves a gap: {current.stdin_offset} bytes are committed; continue from there",
                     details={"expected_offset": str(current.stdin_offset)},

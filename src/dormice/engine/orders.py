@@ -42,6 +42,20 @@ class ExecutionOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TerminalOrder:
+    """A terminal to be opened. `env` is a secret."""
+
+    width: int
+    """Columns, 1 to 65535."""
+    height: int
+    """Rows, 1 to 65535."""
+    command: tuple[str, ...]
+    """The shell, and its arguments."""
+    cwd: str
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MachineOrder:
     """A machine to be made; None takes the default."""
 

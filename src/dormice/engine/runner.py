@@ -11,9 +11,11 @@ from dormice.crash_points import CrashPoint, reached, reached_once_sent
 from dormice.domain.execution import Chunk, Execution, Outcome, Stream
 from dormice.domain.ids import execution_bytes, execution_of
 from dormice.domain.limits import Limits
+from dormice.domain.terminal import SCROLLBACK_BYTES
 from dormice.domain.transitions import IllegalTransition
 from dormice.engine import outcomes
 from dormice.engine.board import LiveMachine
+from dormice.engine.channel import UNLIMITED
 from dormice.engine.clock import Clock
 from dormice.engine.dispatcher import Dispatcher
 from dormice.engine.feed import Feed
@@ -168,7 +170,8 @@ class Runner:
             boot_id=boot_id,
             now=now,
             started_at=outcomes.clamp(pending.began, execution.created_at, now) if pending.began else None,
-            chunks=[kept for chunk in turn.chunks if (kept := self._kept(chunk)).data],
+            chunks=[kept for chunk in turn.chunks if (kept := self._kept(execution, chunk)).data],
+            scrollback=SCROLLBACK_BYTES if execution.on_tty else None,
             outcome=self._outcome(execution, turn, now) if turn.whole and pending.end is not None else None,
         )
 
@@ -177,11 +180,14 @@ class Runner:
         if not isinstance(end, wire.Exited):
             return outcomes.from_refusal(execution, end.reason if end is not None else 0, now)
         asked_again = execution.id in turn.pending.live.asked_again
-        return outcomes.from_guest(execution, end, now, 0 if asked_again else self._kept_limit)
+        return outcomes.from_guest(execution, end, now, 0 if asked_again else self._limit(execution))
 
-    def _kept(self, chunk: Chunk) -> Chunk:
+    def _limit(self, execution: Execution) -> int:
+        return UNLIMITED if execution.on_tty else self._kept_limit
+
+    def _kept(self, execution: Execution, chunk: Chunk) -> Chunk:
         """What of a chunk lies below the kept limit. A true guest sends no more; the store takes no more from any."""
-        room = self._kept_limit - chunk.offset
+        room = self._limit(execution) - chunk.offset
         return chunk if len(chunk.data) <= room else Chunk(chunk.stream, chunk.offset, chunk.data[: max(room, 0)])
 
     def _committed(self, turn: Turn, before: Execution, done: Execution | LostRace) -> None:

@@ -12,13 +12,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 from dormice.domain.errors import Unavailable
 from dormice.domain.execution import Chunk, Execution, LogEntry, Micros, Outcome, StdinMode, Stream
 from dormice.domain.machine import DesiredState, Machine, MachineEvent
 from dormice.histogram import SECONDS, Histogram
+
+if TYPE_CHECKING:
+    from dormice.store.terminals import TerminalStore
 
 RETRY_AFTER_MS = 1_000
 """A disk that is full or a file that is locked stays so for a while."""
@@ -180,6 +183,8 @@ class Progress:
     started_at: Micros | None = None
     chunks: Sequence[Chunk] = ()
     outcome: Outcome | None = None
+    scrollback: int | None = None
+    """Keep only the last so many bytes of standard output, or somewhat more; None: all that came."""
     requeue: bool = False
     """Same boot, not started, unknown to the guest: drop the claim (boot_id None), so that it is claimed anew. The rest of
     the report is ignored. One whose end was asked for ends `cancelled` in place of that.
@@ -374,6 +379,11 @@ class Store(Protocol):
     @property
     def executions(self) -> ExecutionStore:
         """Executions, their logs, their secrets."""
+        ...
+
+    @property
+    def terminals(self) -> TerminalStore:
+        """Executions that are terminals."""
         ...
 
     @property

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dormice.access")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _SHOWN_PATH = 256
+_TERMINAL = re.compile(r"(term-[0-9a-f]{8})[0-9a-f]{32}")
+"""Its whole id opens its stream, where a setting says so."""
 _SHOWN_ID = 64
 _HEADS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 _SWITCHING_PROTOCOLS = 101
@@ -102,7 +104,7 @@ async def _refuse_as_busy(most: int, scope: Scope, receive: Receive, send: Send)
 
 
 def _record(scope: Any, state: dict[str, Any], status: int, seconds: float) -> None:
-    method, path, milliseconds = scope["method"], scope["path"][:_SHOWN_PATH], round(seconds * 1000, 3)
+    method, path, milliseconds = scope["method"], _TERMINAL.sub(r"\1…", scope["path"])[:_SHOWN_PATH], round(seconds * 1000, 3)
     fields: dict[str, Any] = {
         "request_id": state["request_id"],
         "method": method,

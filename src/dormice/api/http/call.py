@@ -54,6 +54,13 @@ class Call:
         """Let others go first, in the midst of a long answer."""
         await self.turnstile.step_back(self.caller.organization_id)
 
+    def websocket_origin(self) -> str:
+        """Return `ws://HOST`, as the client named this server; `wss` where it came by TLS."""
+        raw: Mapping[str, Any] = self.scope
+        secure = raw["scheme"] in ("https", "wss") or self.header("X-Forwarded-Proto") == "https"
+        host = self.header("Host") or "localhost"
+        return f"{'wss' if secure else 'ws'}://{host}"
+
     def note(self, **ids: str) -> None:
         """Have ids that only the answer tells stand in the request's line of the log."""
         self.scope["state"].update(ids)

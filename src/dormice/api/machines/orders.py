@@ -71,8 +71,8 @@ def execution_order(body: CreateExecutionRequest, limits: Limits, defaults: Mach
     cwd = posixpath.join(defaults.cwd, body.cwd) if body.cwd else defaults.cwd
     faults = [
         *_command_faults(body.command, limits),
-        *_text_faults(body.cwd or "", "cwd", limits.cwd_bytes, "cwd_bytes"),
-        *_environment_faults(body.env or {}, limits),
+        *text_faults(body.cwd or "", "cwd", limits.cwd_bytes, "cwd_bytes"),
+        *environment_faults(body.env or {}, limits),
         *_time_faults(body.timeout_ms, "timeout_ms", limits.timeout_ms),
         *_time_faults(body.start_timeout_ms, "start_timeout_ms", limits.start_timeout_ms),
     ]
@@ -97,7 +97,7 @@ def machine_order(body: CreateMachineRequest, limits: Limits) -> MachineOrder:
     idle, faults = _autosleep(body.autosleep, limits)
     faults += _size_faults(body)
     if body.image is not None:
-        faults += _text_faults(body.image, "image", _IMAGE_CHARS, "an image's name")
+        faults += text_faults(body.image, "image", _IMAGE_CHARS, "an image's name")
     if faults:
         raise InvalidRequest(faults)
     return MachineOrder(
@@ -130,13 +130,14 @@ def _command_faults(command: Sequence[str], limits: Limits) -> Iterator[Fault]:
     total = 0
     for index, argument in enumerate(command):
         total += _size(argument) + 1
-        yield from _text_faults(argument, f"command[{index}]", limits.argv_bytes, "argv_bytes")
+        yield from text_faults(argument, f"command[{index}]", limits.argv_bytes, "argv_bytes")
     if total > limits.argv_total_bytes:
         message = f"command must have at most {limits.argv_total_bytes} bytes in all (argv_total_bytes)"
         yield Fault(f"{message}: pass data in stdin or a file", "body.command")
 
 
-def _environment_faults(env: Mapping[str, str], limits: Limits) -> Iterator[Fault]:
+def environment_faults(env: Mapping[str, str], limits: Limits) -> Iterator[Fault]:
+    """Yield what is wrong with variables that a client asks for."""
     if len(env) > limits.env_count:
         yield Fault(f"env must have at most {limits.env_count} variables (env_count)", "body.env")
         return
@@ -146,13 +147,14 @@ def _environment_faults(env: Mapping[str, str], limits: Limits) -> Iterator[Faul
         shown = name[:_SHOWN]
         if not name or "=" in name:
             yield Fault("a name in env must not be empty and must have no '='", "body.env")
-        yield from _text_faults(name, "a name in env", limits.env_name_bytes, "env_name_bytes", "body.env")
-        yield from _text_faults(value, f"env.{shown}", limits.env_value_bytes, "env_value_bytes", "body.env")
+        yield from text_faults(name, "a name in env", limits.env_name_bytes, "env_name_bytes", "body.env")
+        yield from text_faults(value, f"env.{shown}", limits.env_value_bytes, "env_value_bytes", "body.env")
     if total > limits.env_total_bytes:
         yield Fault(f"env must have at most {limits.env_total_bytes} bytes in all (env_total_bytes)", "body.env")
 
 
-def _text_faults(text: str, name: str, limit: int, limit_name: str, location: str | None = None) -> Iterator[Fault]:
+def text_faults(text: str, name: str, limit: int, limit_name: str, location: str | None = None) -> Iterator[Fault]:
+    """Yield what is wrong with a text that goes to the kernel."""
     if "\0" in text:
         yield Fault(f"{name} must have no NUL character: the kernel would cut it there", location or f"body.{name}")
     if len(text) > limit // 4 and _size(text) > limit:

@@ -227,7 +227,10 @@ def _progress(db: apsw.Connection, progress: Progress) -> Execution | LostRace:
         draft.output(chunk, progress.now)
     if progress.outcome is not None:
         draft.end(progress.outcome)
-    return draft.write(db)
+    after = draft.write(db)
+    if progress.scrollback is not None and progress.chunks:
+        log.trim(db, after, progress.scrollback)
+    return after
 
 
 def _end_unstarted(db: apsw.Connection, execution_id: str, outcome: Outcome) -> Execution | LostRace:

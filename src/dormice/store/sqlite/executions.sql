@@ -19,9 +19,10 @@ SELECT * FROM execution_records WHERE id = ?;
 SELECT * FROM execution_records WHERE id = ?3 AND machine_id = ?2 AND organization_id = ?1;
 
 -- name: page
--- Executions of a machine, newest first.
+-- Executions of a machine, newest first; terminals have a list of their own.
 SELECT * FROM execution_records
-WHERE machine_id = ?2 AND organization_id = ?1 AND number < ?3 ORDER BY number DESC LIMIT ?4;
+WHERE machine_id = ?2 AND organization_id = ?1 AND number < ?3
+AND NOT EXISTS (SELECT 1 FROM terminals WHERE execution = number) ORDER BY number DESC LIMIT ?4;
 
 -- name: open
 -- Every execution that has not ended, oldest first.

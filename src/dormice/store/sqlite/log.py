@@ -49,6 +49,11 @@ def entries(db: apsw.Connection, execution: Execution, after: int, limit: int, m
     return found
 
 
+def trim(db: apsw.Connection, execution: Execution, scrollback: int) -> None:
+    """Delete pieces of standard output that lie before its last `scrollback` bytes."""
+    db.execute(_SQL["trim"], (execution.number, execution.stdout_kept - scrollback - ENTRY_BYTES))
+
+
 def output(db: apsw.Connection, execution: Execution, stream: Stream, start: int, end: int) -> bytes:
     """The kept bytes of a stream between two offsets; none beyond what retention has begun to delete."""
     pieces: list[bytes] = []

@@ -16,3 +16,7 @@ WHERE execution = ?1 AND stream = ?2 AND "offset" < ?4 AND "offset" >= coalesce(
     SELECT "offset" FROM log WHERE execution = ?1 AND stream = ?2 AND "offset" <= ?3 AND stream IS NOT NULL
     ORDER BY "offset" DESC LIMIT 1
 ), 0) AND stream IS NOT NULL ORDER BY "offset";
+
+-- name: trim
+-- Pieces of standard output that begin before an offset.
+DELETE FROM log WHERE execution = ?1 AND stream = 1 AND "offset" < ?2 AND stream IS NOT NULL;

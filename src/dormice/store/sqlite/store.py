@@ -38,9 +38,11 @@ from dormice.store.sqlite.run_lists import SqliteRunLists
 from dormice.store.sqlite.runs import SqliteRuns
 from dormice.store.sqlite.schedules import SqliteSchedules
 from dormice.store.sqlite.sessions import SqliteSessions
+from dormice.store.sqlite.terminals import SqliteTerminals
 from dormice.store.sqlite.traces import SqliteTraces
 from dormice.store.sqlite.triggers import SqliteTriggers
 from dormice.store.sqlite.writer import Writer
+from dormice.store.terminals import TerminalStore
 from dormice.store.traces import TraceStore
 from dormice.store.workflows import EventStore, RunStore
 
@@ -66,6 +68,7 @@ class SqliteStore:
         self.lists: RunListStore = SqliteRunLists(reader)
         self.traces: TraceStore = SqliteTraces(writer, reader)
         self.sessions: SessionStore = SqliteSessions(writer, reader)
+        self.terminals: TerminalStore = SqliteTerminals(writer, reader, sealer)
 
     @classmethod
     def open(cls, path: Path, sealer: Sealer) -> Self:
