@@ -43,16 +43,8 @@ def pages() -> dict[Path, str]:
     """Return the pages by where they belong."""
     nothing = cast("Any", None)  # declarations only: nothing is called
     fields = dict.fromkeys((field.name for field in dataclasses.fields(WorkflowServices)), nothing)
-    services = Services(
-        executions=nothing,
-        machines=nothing,
-        keys=nothing,
-        health=nothing,
-        metrics=nothing,
-        requests=nothing,
-        limits=Limits(),
-        defaults=MachineDefaults(),
-    )
+    others = dict.fromkeys((field.name for field in dataclasses.fields(Services)), nothing)
+    services = Services(**{**others, "limits": Limits(), "defaults": MachineDefaults()})
     limits = services.limits
     workflows = workflow_operations(WorkflowServices(**fields), limits, nothing)
     return {

@@ -37,6 +37,7 @@ STARTS_TASKS = {
     "node/node.py",
     "node/dns.py",
     "api/http/replies.py",
+    "api/machines/terminal_stream.py",
     "workflows/session.py",
     "workflows/worker.py",
 }

@@ -27,6 +27,13 @@ OTHER_KEY = "o" * 32
 ADMIN_KEY = "a" * 32
 ORGANIZATION = "5f0c1f8e-0000-4000-8000-000000000001"
 MACHINE_ID = "dm-019e39e7-3d1b-7a85-a772-475990a3bda1"
+IDS = {
+    "machine_id": MACHINE_ID,
+    "execution_id": "exec-1",
+    "terminal_id": "term-1",
+    "key_id": "key-1",
+}
+"""What stands in paths."""
 NOW = 1_780_308_000_000_000
 """2026-06-01T10:00:00Z."""
 

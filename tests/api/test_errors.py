@@ -24,7 +24,7 @@ from dormice.domain.errors import (
     Unavailable,
 )
 from dormice.domain.execution import ErrorCode
-from tests.api.fakes import KEY, MACHINE_ID, OTHER_KEY, World, finished
+from tests.api.fakes import IDS, KEY, MACHINE_ID, OTHER_KEY, World, finished
 
 OPERATIONS = all_operations(World().services())
 PRIVATE = [operation for operation in OPERATIONS if not operation.public]
@@ -33,6 +33,7 @@ BODIES = {
     "createMachineExecution": {"command": ["true"]},
     "patchMachine": {"vcpu": 1},
     "createMachine": {},
+    "createMachineTerminal": {"width": 80, "height": 24},
     "createKey": {},
 }
 
@@ -42,7 +43,7 @@ def names(operation: Operation) -> str:
 
 
 def path_of(operation: Operation) -> str:
-    return operation.path.format_map({"machine_id": MACHINE_ID, "execution_id": "exec-1", "key_id": "key-1"})
+    return operation.path.format_map(IDS)
 
 
 async def call(client: httpx.AsyncClient, operation: Operation, **changes: Any) -> httpx.Response:
@@ -159,7 +160,7 @@ async def test_every_route_with_a_body_refuses_what_is_not_json(
 @pytest.mark.parametrize("path", sorted({operation.path for operation in OPERATIONS}))
 async def test_other_methods_are_answered_with_the_allowed_ones(client: httpx.AsyncClient, path: str) -> None:
     known = {operation.method for operation in OPERATIONS if operation.path == path}
-    url = path.format_map({"machine_id": MACHINE_ID, "execution_id": "exec-1", "key_id": "key-1"})
+    url = path.format_map(IDS)
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE"} - known:
         response = await client.request(method, url)
         assert_problem(response, 405)

@@ -15,7 +15,7 @@ from schemathesis.checks import ignored_auth, negative_data_rejection, positive_
 from schemathesis.core.parameters import ParameterLocation
 
 from dormice.api.app import all_operations, create_app
-from tests.api.fakes import ADMIN_KEY, MACHINE_ID, World, finished
+from tests.api.fakes import ADMIN_KEY, IDS, World, finished
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,7 +59,6 @@ def _fuzzed() -> Any:
 
 
 schema = schemathesis.openapi.from_asgi("/openapi.json", _fuzzed())
-KNOWN = {"machine_id": MACHINE_ID, "execution_id": "exec-1", "key_id": "key-1"}
 
 
 def _without_integral_floats(value: Any) -> Any:
@@ -84,7 +83,7 @@ def test_generated_requests_are_answered_as_the_document_says(case: Case[Any]) -
         case.body = _without_integral_floats(case.body)
         if isinstance(case.body, dict) and case.body.get("stdin_open") and case.body.get("stdin") is not None:
             del case.body["stdin"]  # each is valid; that they exclude each other is said in words (422)
-        case.path_parameters = {name: KNOWN[name] for name in case.path_parameters or {}}
+        case.path_parameters = {name: IDS[name] for name in case.path_parameters or {}}
     if "Range" in case.headers:
         excluded.append(positive_data_acceptance)  # a range beyond the end is valid, and 416
     response = case.call(headers={"x-api-key": ADMIN_KEY})

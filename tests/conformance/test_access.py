@@ -24,11 +24,13 @@ BODIES: dict[str, Any] = {
     "createMachine": {},
     "patchMachine": {"vcpu": 0.5},
     "createMachineExecution": {"command": ["touch", "/tmp/stranger"]},
+    "createMachineTerminal": {"width": 80, "height": 24},
     "createKey": {"organization": "stolen", "admin": True},
 }
 UNKNOWN = {
     "machine_id": "dm-01234567-89ab-7cde-8f01-23456789abcd",
     "execution_id": "exec-01234567-89ab-7cde-8f01-23456789abcd",
+    "terminal_id": "term-0123456789abcdef0123456789abcdef01234567",
     "key_id": "key-01234567-89ab-4cde-8f01-23456789abcd",
 }
 
@@ -72,7 +74,14 @@ def _house(start_live: StartLive) -> Iterator[House]:
         made = {name: _new_key(api, name, admin=name == "admins") for name in ("strangers", "admins", "dismissed")}
         assert api.delete(f"/v1/keys/{made['dismissed']['key_id']}").status_code == 200
         own = next(key for key in api.get("/v1/keys").json()["items"] if key["name"] == "host")
-        ids = {"machine_id": machine, "execution_id": record["execution_id"], "key_id": own["key_id"]}
+        size = {"width": 80, "height": 24}
+        terminal = api.post(f"/v1/machines/{machine}/terminals", json=size, headers=new_key()).json()
+        ids = {
+            "machine_id": machine,
+            "execution_id": record["execution_id"],
+            "terminal_id": terminal["terminal_id"],
+            "key_id": own["key_id"],
+        }
         yield House(live, ids, made["strangers"]["key"], made["admins"]["key"], made["dismissed"]["key"])
 
 

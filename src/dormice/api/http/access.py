@@ -104,7 +104,11 @@ async def _refuse_as_busy(most: int, scope: Scope, receive: Receive, send: Send)
 
 
 def _record(scope: Any, state: dict[str, Any], status: int, seconds: float) -> None:
-    method, path, milliseconds = scope["method"], _TERMINAL.sub(r"\1…", scope["path"])[:_SHOWN_PATH], round(seconds * 1000, 3)
+    method, path, milliseconds = (
+        scope["method"],
+        _TERMINAL.sub(r"\1…", scope["path"])[:_SHOWN_PATH],
+        round(seconds * 1000, 3),
+    )
     fields: dict[str, Any] = {
         "request_id": state["request_id"],
         "method": method,

@@ -28,14 +28,15 @@ from dormice.engine.orders import TerminalOrder
 _PATH = "/v1/machines/{machine_id}/terminals"
 _ONE = f"{_PATH}/{{terminal_id}}"
 _MOST_CELLS = 65_535
+_CELLS = {"minimum": 1, "maximum": _MOST_CELLS}
 _SHELL = "/bin/bash"
 
 
 class CreateTerminalRequest(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """A terminal to be opened."""
 
-    width: Annotated[int, Meta(description="Columns, 1 to 65535.")]
-    height: Annotated[int, Meta(description="Rows, 1 to 65535.")]
+    width: Annotated[int, Meta(description="Columns.", extra_json_schema=_CELLS)]
+    height: Annotated[int, Meta(description="Rows.", extra_json_schema=_CELLS)]
     shell: Annotated[str | None, Meta(description="The program, looked up on PATH; `/bin/bash` by default.")] = None
     cwd: Annotated[str | None, Meta(description="Working directory. A relative one is taken from the default.")] = None
     env: Annotated[

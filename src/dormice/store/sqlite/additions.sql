@@ -9,6 +9,8 @@ CREATE INDEX IF NOT EXISTS machines_destroyed ON machines (last_transition_at) W
 CREATE TABLE IF NOT EXISTS terminals (
     execution INTEGER PRIMARY KEY REFERENCES executions ON DELETE CASCADE,
     id TEXT NOT NULL UNIQUE,
+    machine INTEGER NOT NULL REFERENCES machines,
     width INTEGER NOT NULL CHECK (width BETWEEN 1 AND 65535),
     height INTEGER NOT NULL CHECK (height BETWEEN 1 AND 65535)
 ) STRICT;
+CREATE INDEX IF NOT EXISTS terminals_of ON terminals (machine, execution);

@@ -1,6 +1,7 @@
 -- name: insert
 -- The terminal that an execution is.
-INSERT INTO terminals (execution, id, width, height) VALUES (?, ?, ?, ?);
+INSERT INTO terminals (execution, id, machine, width, height)
+SELECT number, ?2, machine, ?3, ?4 FROM executions WHERE number = ?1;
 
 -- name: get
 -- A terminal of a machine of an organization.
@@ -18,7 +19,8 @@ SELECT t.id, t.width, t.height, r.* FROM terminals t JOIN execution_records r ON
 -- name: page
 -- Terminals of a machine, newest first.
 SELECT t.id, t.width, t.height, r.* FROM terminals t JOIN execution_records r ON r.number = t.execution
-WHERE r.machine_id = ?2 AND r.organization_id = ?1 AND t.execution < ?3 ORDER BY t.execution DESC LIMIT ?4;
+WHERE t.machine = (SELECT number FROM machines WHERE id = ?2 AND organization_id = ?1) AND t.execution < ?3
+ORDER BY t.execution DESC LIMIT ?4;
 
 -- name: resize
 -- The size that was last asked for.
