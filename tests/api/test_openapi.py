@@ -14,7 +14,7 @@ from schemathesis import Case, GenerationMode
 from schemathesis.checks import ignored_auth, negative_data_rejection, positive_data_acceptance
 from schemathesis.core.parameters import ParameterLocation
 
-from dormice.api.app import all_operations, create_app
+from dormice.api.app import create_app
 from tests.api.fakes import ADMIN_KEY, IDS, World, finished
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def test_the_reference_page_is_fresh() -> None:
 async def test_the_document_has_every_route(client: httpx.AsyncClient, world: World) -> None:
     document = (await client.get("/openapi.json")).json()
     described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
-    assert described == {(operation.method, operation.path) for operation in all_operations(world.services())}
+    assert described == {(operation.method, operation.path) for operation in world.operations()}
     ids = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
     assert len(ids) == len(set(ids))
 

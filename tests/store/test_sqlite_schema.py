@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 from dormice.domain.execution import ErrorCode, ExecutionState, StdinMode, Stream
-from dormice.domain.machine import DesiredState, Phase
+from dormice.domain.machine import DesiredState, Phase, ResizeState
 from dormice.domain.run import RunState, WaitKind
 from dormice.store.sealing import SecretKind
 from dormice.store.sqlite import statements
@@ -24,13 +24,14 @@ CHECKED: dict[str, Iterable[Enum]] = {
     "log_state": ExecutionState,
     "log_output": Stream,
     "secret_kind": SecretKind,
+    "resize_state": ResizeState,
     "run_state": RunState,
     "wait_kind": WaitKind,
 }
 
 WALKS = {
     ("executions.sql", "open"): "SCAN e USING INDEX executions_open",
-    ("machines.sql", "live"): "SCAN machines USING INDEX machines_live",
+    ("machines.sql", "live"): "SCAN m USING INDEX machines_live",
     ("keys.sql", "of"): "SCAN k",
     ("survey.sql", "live"): "SCAN machines USING INDEX machines_live",
     ("projects.sql", "projects"): "SCAN projects",
@@ -63,7 +64,7 @@ MADE_AT_OPEN = {"schema.sql", "additions.sql", "workflows-schema.sql"}
 
 @pytest.mark.parametrize(("constraint", "words"), CHECKED.items())
 def test_a_check_knows_exactly_the_words_of_the_domain(constraint: str, words: Iterable[Enum]) -> None:
-    schema = re.sub(r"--.*", "", statements.read("schema.sql") + statements.read("workflows-schema.sql"))
+    schema = re.sub(r"--.*", "", "".join(map(statements.read, sorted(MADE_AT_OPEN))))
     body = schema.split(f"CONSTRAINT {constraint} CHECK", 1)[1].split("CONSTRAINT ", 1)[0].split(") STRICT", 1)[0]
     found: set[object]
     if constraint == "log_output":

@@ -60,12 +60,15 @@ MACHINES = Surface(
     tags={
         "machines": "Isolated Linux machines that sleep when nobody needs them.",
         "executions": "Commands on machines, and what becomes of them.",
+        "usage": "What machines have used.",
         "keys": "API keys of organizations.",
         "service": "The server itself.",
     },
     ids={
         "machine_id": "As it was returned: `dm-` and a UUID, or the bare UUID.",
         "execution_id": "As it was returned: `exec-` and a UUID.",
+        "stream_id": "As it was returned with the token.",
+        "org_id": "The organization of the key.",
         "key_id": "As it was returned.",
     },
     id_chars=253,

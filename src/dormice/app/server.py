@@ -177,6 +177,9 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 terminals=engine.terminals,
                 tokens=engine.tokens,
                 terminals_by_id=prepared.terminals_by_id,
+                autoresizing=engine.autoresizing,
+                log_tokens=engine.log_tokens,
+                usage=engine.usage,
                 keys=engine.keys,
                 health=engine.health,
                 metrics=Exposition(

@@ -50,6 +50,14 @@ class MachineEvent(StrEnum):
     DESTROYED = "destroyed"
 
 
+class ResizeState(StrEnum):
+    """What became of the last change of a machine's memory."""
+
+    STABLE = "stable"
+    ERROR = "error"  # the node could not apply it
+    PENDING_CAPACITY = "pending_capacity"  # the machine is short, and the host has nothing to give
+
+
 _P, _E = Phase, MachineEvent
 
 TRANSITIONS: Mapping[Phase, Mapping[MachineEvent, Phase]] = {
@@ -109,6 +117,22 @@ class Machine:
     boot_id: UUID | None = None
     """The present boot, or the last one; a new one at every start."""
     last_error: str | None = None
+    autoresizing: bool = False
+    """Whether its memory may be raised when it is short."""
+    unapplied_from_mib: int | None = None
+    """The memory that the present boot has, where that is not `memory_mib` yet."""
+    enlarging: bool = False
+    """`memory_mib` was raised because the machine was short, and the node has not applied it yet."""
+    autoresized_at: Micros | None = None
+    """When its memory was last raised because it was short, and the node had applied it."""
+    resize_state: ResizeState = ResizeState.STABLE
+
+    @property
+    def assigned_mib(self) -> int | None:
+        """The memory that its processes may use now; None while there are none."""
+        if self.phase is not Phase.RUNNING:
+            return None
+        return self.memory_mib if self.unapplied_from_mib is None else self.unapplied_from_mib
 
     def on(self, event: MachineEvent) -> Phase:
         """Return the phase that `event` leads to. Raises IllegalTransition."""

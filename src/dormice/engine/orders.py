@@ -74,3 +74,4 @@ class MachinePatch:
     memory_mib: int | None = None
     storage_gib: int | None = None
     autosleep_seconds: int | None = None
+    autoresizing: bool | None = None

@@ -14,6 +14,7 @@ from dormice.crash_points import CrashPoint, reached
 from dormice.domain.execution import Execution, Micros
 from dormice.domain.ids import execution_of
 from dormice.domain.machine import DesiredState, Phase
+from dormice.engine.autoresizing import Autoresizing
 from dormice.engine.board import Board, LiveMachine
 from dormice.engine.channels import Channels
 from dormice.engine.clock import Clock
@@ -22,6 +23,7 @@ from dormice.engine.lifecycle import Lifecycle
 from dormice.engine.runner import Runner
 from dormice.engine.service import attempt
 from dormice.engine.stdin import StdinFeeder
+from dormice.engine.usage import Usage
 from dormice.protocol import node as wire
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,8 @@ class Reconciler:
         runner: Runner,
         feeder: StdinFeeder,
         channels: Channels,
+        usage: Usage,
+        autoresizing: Autoresizing,
         clock: Clock,
         group: asyncio.TaskGroup,
     ) -> None:
@@ -54,6 +58,8 @@ class Reconciler:
         self._runner = runner
         self._feeder = feeder
         self._channels = channels
+        self._usage = usage
+        self._autoresizing = autoresizing
         self._clock = clock
         self._group = group
         self._mailboxes: dict[str, deque[Step]] = {}
@@ -134,7 +140,12 @@ class Reconciler:
             case wire.MachineDestroyed():
                 self._post(live, self._destroyed)
             case wire.MachineResized():
-                self._post(live, lambda live: self._lifecycle.resized(live, message.code, message.message))
+                self._post(live, partial(self._resized, message=message))
+            case wire.MachineUsed():
+                self._usage.report(live, message)
+            case wire.MachineShort():
+                memory_mib = self.capacity[1]
+                self._post(live, lambda live: self._autoresizing.short(live, message, memory_mib))
 
     def want_running(self, live: LiveMachine) -> None:
         """Have the machine started soon, if it still has to be."""
@@ -237,6 +248,9 @@ class Reconciler:
         await self._runner.settled(live)
         if live.machine.phase is Phase.DESTROYING:
             await self._lifecycle.gone(live)
+
+    async def _resized(self, live: LiveMachine, message: wire.MachineResized) -> None:
+        await self._lifecycle.resized(live, message.request, message.code, message.message)
 
     # The mailboxes.
 

@@ -16,7 +16,6 @@ import logging
 import os
 import re
 import select
-import shutil
 import socket
 from collections import defaultdict
 from collections.abc import Callable
@@ -31,8 +30,10 @@ from dormice.node import cgroups, mounts, oci, quotas, records, uncounted
 from dormice.node.cgroups import Cgroups, Limits
 from dormice.node.disks import Disks
 from dormice.node.launcher import Launcher
-from dormice.node.mounts import MachineRoot, MountNamespace
+from dormice.node.meters import CgroupMeter
+from dormice.node.mounts import MountNamespace
 from dormice.node.oci import OciRuntime
+from dormice.node.places import Places
 from dormice.node.ports import QUIET_SECONDS, Image, ImageSource, Network, NetworkProvider
 from dormice.node.records import Record
 from dormice.node.runtime import MachineSpec, Running, RuntimeFailure, host_failure
@@ -76,44 +77,6 @@ class ContainerSettings:
     """Programs to use, in order of preference. crun starts machines in half the time."""
     cgroup_parent: str = "dormice"
     """The directory of all machines in every cgroup hierarchy."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Places:
-    """The directories of one machine below the run directory. The outer one can be passed through, the inner one is root's."""
-
-    directory: Path
-
-    @property
-    def private(self) -> Path:
-        return self.directory / "private"
-
-    @property
-    def socket(self) -> Path:
-        return self.private / "guest.sock"
-
-    @property
-    def record(self) -> Path:
-        return self.private / "record.json"
-
-    @property
-    def log(self) -> Path:
-        return self.private / "oci.log"
-
-    @property
-    def root(self) -> MachineRoot:
-        return MachineRoot(self.directory)
-
-    def make(self) -> None:
-        self.directory.mkdir(mode=0o711, exist_ok=True)
-        self.private.mkdir(mode=0o700, exist_ok=True)
-        self.root.make_mountpoints()
-
-    def remove(self) -> None:
-        self.root.remove_mountpoints()
-        shutil.rmtree(self.private, ignore_errors=True)
-        with contextlib.suppress(FileNotFoundError):
-            self.directory.rmdir()
 
 
 class ContainerRuntime:
@@ -202,6 +165,12 @@ class ContainerRuntime:
     def oom_kills(self, machine_id: str) -> int:
         known = self._running.get(machine_id)
         return self._cgroups.oom_kills(cgroup_name(known[1].uid_base)) if known else 0
+
+    def meter(self, machine_id: str) -> CgroupMeter | None:
+        record = self._running[machine_id][1] if machine_id in self._running else None
+        if record is None or record.process is None:
+            return None
+        return self._cgroups.meter(cgroup_name(record.uid_base), record.process, record.spec)
 
     async def guard_memory(self) -> Never:
         """End the machines that hide memory of the host, while it is short of it. What ends them is seen as any death is."""
@@ -310,8 +279,8 @@ class ContainerRuntime:
             self._disks.set_base(machine_id, image.version)
         return image
 
-    def _places(self, machine_id: str) -> _Places:
-        return _Places(self._settings.run_dir / machine_id)
+    def _places(self, machine_id: str) -> Places:
+        return Places(self._settings.run_dir / machine_id)
 
     def _adopt_all(self, machine_ids: set[str]) -> dict[str, tuple[Running, Record]]:
         adopted = {machine_id: self._adopt(machine_id) for machine_id in machine_ids}
@@ -394,7 +363,7 @@ class ContainerRuntime:
         finally:
             os.close(disk)
 
-    def _launch(self, machine_id: str, places: _Places, slot: Slot, netns: int) -> int:
+    def _launch(self, machine_id: str, places: Places, slot: Slot, netns: int) -> int:
         pid_file, log = places.private / "pid", places.log
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(places.socket))
@@ -412,7 +381,7 @@ class ContainerRuntime:
             raise _failed("the OCI runtime started nothing", log)
         return int(pid)
 
-    def _record_process(self, places: _Places, record: Record, pid: int) -> tuple[int, Record]:
+    def _record_process(self, places: Places, record: Record, pid: int) -> tuple[int, Record]:
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:

@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from dormice.crash_points import CrashPoint, reached, reached_once_sent
+from dormice.node.gauge import LOOK_EVERY_SECONDS, Gauge
 from dormice.node.guest_link import GuestLink, attach
 from dormice.node.runtime import MachineSpec, Running, Runtime, RuntimeFailure
 from dormice.node.server_connection import ServerConnection
@@ -90,6 +91,8 @@ class Node:
         self._server_socket = server_socket
         self._images = images
         self._group = group
+        self._gauge = Gauge(runtime)
+        self._untold: list[wire.MachineUsed] = []
         self._machines: dict[str, _Machine] = {}
         self._server: ServerConnection | None = None
         self._epoch = 0
@@ -146,6 +149,16 @@ class Node:
                 told = server, names
             await asyncio.sleep(IMAGES_EVERY_SECONDS)
 
+    async def watch_use(self) -> None:
+        """Tell the server what machines use, and which are short of memory, until cancelled."""
+        while True:
+            for machine in list(self._machines.values()):
+                # While one is being ended, its cgroups may become another's.
+                if machine.running is not None and self._server is not None and not machine.lock.locked():
+                    self._say_use(self._gauge.look(machine.running))
+                    await asyncio.sleep(0)
+            await asyncio.sleep(LOOK_EVERY_SECONDS)
+
     # The server
 
     def _hello(self) -> wire.NodeHello:
@@ -165,6 +178,8 @@ class Node:
         if self._server is not None:
             with contextlib.suppress(OSError):  # `watch_images` says it, and tells them once it can
                 self._server.send(wire.NodeImages(sorted(self._images())))
+        untold, self._untold = self._untold, []
+        self._say_use(untold)
         for machine in list(self._machines.values()):
             if machine.running is not None and not machine.died.is_set():
                 self._run(machine, self._attach(machine))
@@ -172,6 +187,14 @@ class Node:
     def _say(self, message: wire.FromNode) -> None:
         if self._server is not None:
             self._server.send(message)
+
+    def _say_use(self, messages: Iterable[wire.MachineUsed | wire.MachineShort]) -> None:
+        """Say them; the last of a boot is kept until there is somebody who hears it."""
+        for message in messages:
+            if self._server is not None:
+                self._server.send(message)
+            elif isinstance(message, wire.MachineUsed) and message.last:
+                self._untold.append(message)
 
     def _do(self, message: wire.ToNode) -> None:
         if isinstance(message, wire.Welcome):
@@ -219,7 +242,7 @@ class Node:
             case wire.DestroyMachine():
                 self._run(machine, self._destroy(machine, message.machine_id))
             case wire.ResizeMachine():
-                self._run(machine, self._resize(message))
+                self._run(machine, self._resize(machine, message))
 
     # Machines
 
@@ -304,7 +327,9 @@ class Node:
         self._machines.pop(machine_id, None)
         self._say(wire.MachineDestroyed(machine_id))
 
-    async def _resize(self, message: wire.ResizeMachine) -> None:
+    async def _resize(self, machine: _Machine, message: wire.ResizeMachine) -> None:
+        if machine.running is not None:
+            self._say_use(self._gauge.before_resize(machine.running))
         spec = MachineSpec(message.vcpu, message.memory_mib, message.storage_gib, message.image)
         code = text = ""
         try:
@@ -321,6 +346,7 @@ class Node:
             machine.link.close()
             machine.link = None
         self._unwatch(machine)
+        self._say_use(self._gauge.last(running))
         await self._runtime.end(running.machine_id)
         reached(CrashPoint.MACHINE_ENDED)
         machine.running = None

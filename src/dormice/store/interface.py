@@ -17,8 +17,9 @@ from uuid import UUID
 
 from dormice.domain.errors import Unavailable
 from dormice.domain.execution import Chunk, Execution, LogEntry, Micros, Outcome, StdinMode, Stream
-from dormice.domain.machine import DesiredState, Machine, MachineEvent
+from dormice.domain.machine import DesiredState, Machine, MachineEvent, ResizeState
 from dormice.histogram import SECONDS, Histogram
+from dormice.store.usage import AutoresizingStore, UsageStore
 
 if TYPE_CHECKING:
     from dormice.store.terminals import TerminalStore
@@ -111,6 +112,12 @@ class MachineChange:
     memory_mib: int | None = None
     storage_gib: int | None = None
     autosleep_seconds: int | None = None
+    autoresizing: bool | None = None
+    unapplied_from_mib: int | None = None
+    """0 when what was to be applied is."""
+    enlarging: bool | None = None
+    autoresized_at: Micros | None = None
+    resize_state: ResizeState | None = None
     last_activity_at: Micros | None = None
     """By the steady clock; not of every activity (see ExecutionStore.last_ends)."""
 
@@ -389,6 +396,16 @@ class Store(Protocol):
     @property
     def keys(self) -> KeyStore:
         """Organizations and API keys."""
+        ...
+
+    @property
+    def usage(self) -> UsageStore:
+        """What machines have used."""
+        ...
+
+    @property
+    def autoresizing(self) -> AutoresizingStore:
+        """Who may be given more memory."""
         ...
 
     async def recall(self, claim: IdempotencyClaim) -> Replayed | KeyReused | None:

@@ -11,9 +11,9 @@ from uuid import UUID
 import apsw
 
 from dormice.domain.execution import Micros
-from dormice.domain.machine import DesiredState, Machine, MachineEvent, Phase
+from dormice.domain.machine import DesiredState, Machine, MachineEvent, Phase, ResizeState
 from dormice.store.interface import IdempotencyClaim, KeyReused, LostRace, MachineChange, NewMachine, Replayed
-from dormice.store.sqlite import idempotency, statements
+from dormice.store.sqlite import idempotency, statements, usage
 from dormice.store.sqlite.reader import SHORT_ROWS, Reader
 from dormice.store.sqlite.writer import Writer
 
@@ -82,6 +82,11 @@ def _machine(row: tuple[Any, ...]) -> Machine:
         last_activity_at=row[16],
         boot_id=row[17] and UUID(bytes=row[17]),
         last_error=row[18],
+        autoresizing=bool(row[19]),
+        unapplied_from_mib=row[20],
+        enlarging=bool(row[21]),
+        autoresized_at=row[22],
+        resize_state=ResizeState(row[23] or ResizeState.STABLE),
     )
 
 
@@ -126,6 +131,7 @@ def _create(db: apsw.Connection, new: NewMachine, claim: IdempotencyClaim | None
         machine.last_activity_at,
     )
     number = db.execute(_SQL["insert"], values).get
+    usage.storage_changed(db, machine, new.now)
     idempotency.remember(db, claim, new.id)
     return replace(machine, number=number)
 
@@ -149,6 +155,10 @@ def _advance(
     phase = before.phase if event is None else before.on(event)
     after = _changed(before, phase, change, now)
     _save(db, after)
+    if _memory(after) != _memory(before):
+        db.execute(_SQL["save_memory"], (after.number, *_memory(after)))
+    if after.storage_gib != before.storage_gib or phase is Phase.DESTROYED:
+        usage.storage_changed(db, after, now)
     idempotency.remember(db, claim, machine_id)
     return after
 
@@ -173,6 +183,21 @@ def _changed(before: Machine, phase: Phase, change: MachineChange, now: Micros) 
         last_activity_at=new(change.last_activity_at, before.last_activity_at),
         boot_id=new(change.boot_id, before.boot_id),
         last_error=new(change.last_error, before.last_error) or None,
+        autoresizing=new(change.autoresizing, before.autoresizing),
+        unapplied_from_mib=new(change.unapplied_from_mib, before.unapplied_from_mib) or None,
+        enlarging=new(change.enlarging, before.enlarging),
+        autoresized_at=new(change.autoresized_at, before.autoresized_at),
+        resize_state=new(change.resize_state, before.resize_state),
+    )
+
+
+def _memory(machine: Machine) -> tuple[int, int | None, int, int | None, str]:
+    return (
+        int(machine.autoresizing),
+        machine.unapplied_from_mib,
+        int(machine.enlarging),
+        machine.autoresized_at,
+        machine.resize_state.value,
     )
 
 

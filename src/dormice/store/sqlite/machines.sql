@@ -7,24 +7,24 @@ INSERT INTO machines (
 
 -- name: get
 -- One machine of an organization.
-SELECT * FROM machines WHERE id = ?2 AND organization_id = ?1;
+SELECT * FROM machine_records WHERE id = ?2 AND organization_id = ?1;
 
 -- name: load
 -- One machine, to be changed.
-SELECT * FROM machines WHERE id = ?;
+SELECT * FROM machine_records WHERE id = ?;
 
 -- name: page
 -- Machines of an organization without the destroyed ones, newest first.
-SELECT * FROM machines
+SELECT * FROM machine_records
 WHERE organization_id = ? AND number < ? AND phase <> 'destroyed' ORDER BY number DESC LIMIT ?;
 
 -- name: page_with_destroyed
 -- Machines of an organization, newest first.
-SELECT * FROM machines WHERE organization_id = ? AND number < ? ORDER BY number DESC LIMIT ?;
+SELECT * FROM machine_records WHERE organization_id = ? AND number < ? ORDER BY number DESC LIMIT ?;
 
 -- name: live
 -- Machines of every organization without the destroyed ones, oldest first.
-SELECT * FROM machines WHERE phase <> 'destroyed' ORDER BY +number;
+SELECT * FROM machine_records WHERE phase <> 'destroyed' ORDER BY +number;
 
 -- name: save
 -- All that may change of a machine.
@@ -33,3 +33,11 @@ UPDATE machines SET
     retryable = ?, revision = ?, last_transition_at = ?, last_progress_at = ?, last_activity_at = ?, boot_id = ?,
     last_error = ?
 WHERE number = ?;
+
+-- name: save_memory
+-- What becomes of a machine's memory by itself.
+INSERT INTO machine_memory (machine, autoresizing, unapplied_from_mib, enlarging, autoresized_at, resize_state)
+VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (machine) DO UPDATE SET
+    autoresizing = excluded.autoresizing, unapplied_from_mib = excluded.unapplied_from_mib,
+    enlarging = excluded.enlarging, autoresized_at = excluded.autoresized_at, resize_state = excluded.resize_state;
