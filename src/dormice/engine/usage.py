@@ -14,6 +14,7 @@ from dormice.engine.board import Board, LiveMachine
 from dormice.engine.clock import Clock
 from dormice.engine.orders import Caller
 from dormice.protocol import node as wire
+from dormice.store.interface import StoreUnavailable
 from dormice.store.usage import BootUse, ComputeUse, StorageSpan, UsageStore
 
 COUNT_EVERY_SECONDS = 5.0
@@ -98,7 +99,11 @@ class Usage:
         except TimeoutError:
             pass
         self._due.clear()
-        await self.count()
+        try:
+            await self.count()
+        except StoreUnavailable:
+            self._due.set()
+            raise
 
     async def count(self) -> None:
         """Count what was heard. Raises StoreUnavailable; then it is heard still."""
