@@ -245,7 +245,7 @@ class Lifecycle:
     async def note_capacity(self, live: LiveMachine, state: ResizeState) -> None:
         """Note that a machine is short of memory while the host has none to give, or that this is over."""
         if live.machine.resize_state is not state:
-            await self._advance(live, None, MachineChange(resize_state=state))
+            await self._note_memory(live, MachineChange(resize_state=state))
 
     def send_sizes(self, machine: Machine) -> None:
         """Tell the node what the machine is promised now; a stopped one is given it at its next start."""
@@ -344,7 +344,7 @@ class Lifecycle:
             )
             await self._advance(live, None, change)
         elif live.machine.unapplied_from_mib is not None and request == live.machine.revision:
-            await self._advance(live, None, self._applied(live.machine))
+            await self._note_memory(live, self._applied(live.machine))
 
     def _applied(self, machine: Machine) -> MachineChange:
         at = self._clock.now() if machine.enlarging else None
@@ -376,11 +376,15 @@ class Lifecycle:
                 raise AlreadyDone
             case KeyReused():
                 raise reused(moved)
-            case LostRace(current=current):
-                if isinstance(current, Machine):
-                    live.machine = current
-                # The lock makes us the only writer: only a second engine on the same store could do this.
-                raise Unavailable("another server changed the machine: is the store shared?")
+            case LostRace():
+                raise _overtaken(live, moved)
+
+    async def _note_memory(self, live: LiveMachine, change: MachineChange) -> None:
+        noted = await self._machines.note_memory(live.machine.id, live.machine.revision, change)
+        if isinstance(noted, LostRace):
+            raise _overtaken(live, noted)
+        live.machine = noted
+        self._feed.notify(noted.id)
 
     async def _end_waiting(self, live: LiveMachine, outcome: Outcome) -> None:
         for execution in [*live.queue.values(), *live.waking.values()]:
@@ -397,6 +401,13 @@ class Lifecycle:
         live.last_activity_at = self._clock.steady()
         self._feed.notify(execution.id)
         self._observer.finished(execution)
+
+
+def _overtaken(live: LiveMachine, race: LostRace) -> Unavailable:
+    """Return the error for what only a second engine on the same store can do: the lock makes us the only writer."""
+    if isinstance(race.current, Machine):
+        live.machine = race.current
+    return Unavailable("another server changed the machine: is the store shared?")
 
 
 def _match(machine: Machine, guard: Guard) -> None:

@@ -123,7 +123,7 @@ class MachineChange:
 
 
 class MachineStore(Protocol):
-    """Machines. Every change adds one to `revision`."""
+    """Machines. Every change but one (`note_memory`) adds one to `revision`."""
 
     async def create(self, new: NewMachine, claim: IdempotencyClaim | None) -> Machine | Replayed | KeyReused:
         """Record a machine."""
@@ -155,6 +155,13 @@ class MachineStore(Protocol):
         """Move the phase by `event` (None: phase stays) and apply `change`, if `revision` is still the present one.
 
         Raises IllegalTransition, having changed nothing.
+        """
+        ...
+
+    async def note_memory(self, machine_id: str, revision: int, change: MachineChange) -> Machine | LostRace:
+        """Apply of `change` what became of a machine's memory (from `autoresizing` to `resize_state`), if `revision` is the present one.
+
+        It stays so: who has read the machine before may still change it.
         """
         ...
 

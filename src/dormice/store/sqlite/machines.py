@@ -60,6 +60,10 @@ class SqliteMachines:
         )
         return await self._writer.run(operation, short=True)
 
+    async def note_memory(self, machine_id: str, revision: int, change: MachineChange) -> Machine | LostRace:
+        operation = partial(_note_memory, machine_id=machine_id, revision=revision, change=change)
+        return await self._writer.run(operation, short=True)
+
 
 def _machine(row: tuple[Any, ...]) -> Machine:
     return Machine(
@@ -163,12 +167,34 @@ def _advance(
     return after
 
 
+def _note_memory(db: apsw.Connection, machine_id: str, revision: int, change: MachineChange) -> Machine | LostRace:
+    row = db.execute(_SQL["load"], (machine_id,)).get
+    before = None if row is None else _machine(row)
+    if before is None or before.revision != revision:
+        return LostRace(before)
+    after = _with_memory(before, change)
+    db.execute(_SQL["save_memory"], (after.number, *_memory(after)))
+    return after
+
+
+def _with_memory(before: Machine, change: MachineChange) -> Machine:
+    unapplied, state = change.unapplied_from_mib, change.resize_state
+    return replace(
+        before,
+        autoresizing=before.autoresizing if change.autoresizing is None else change.autoresizing,
+        unapplied_from_mib=(before.unapplied_from_mib if unapplied is None else unapplied) or None,
+        enlarging=before.enlarging if change.enlarging is None else change.enlarging,
+        autoresized_at=before.autoresized_at if change.autoresized_at is None else change.autoresized_at,
+        resize_state=before.resize_state if state is None else state,
+    )
+
+
 def _changed(before: Machine, phase: Phase, change: MachineChange, now: Micros) -> Machine:
     def new(value: Any, old: Any) -> Any:
         return old if value is None else value
 
     return replace(
-        before,
+        _with_memory(before, change),
         vcpu=new(change.vcpu, before.vcpu),
         memory_mib=new(change.memory_mib, before.memory_mib),
         storage_gib=new(change.storage_gib, before.storage_gib),
@@ -183,11 +209,6 @@ def _changed(before: Machine, phase: Phase, change: MachineChange, now: Micros) 
         last_activity_at=new(change.last_activity_at, before.last_activity_at),
         boot_id=new(change.boot_id, before.boot_id),
         last_error=new(change.last_error, before.last_error) or None,
-        autoresizing=new(change.autoresizing, before.autoresizing),
-        unapplied_from_mib=new(change.unapplied_from_mib, before.unapplied_from_mib) or None,
-        enlarging=new(change.enlarging, before.enlarging),
-        autoresized_at=new(change.autoresized_at, before.autoresized_at),
-        resize_state=new(change.resize_state, before.resize_state),
     )
 
 
