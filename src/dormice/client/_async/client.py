@@ -7,9 +7,11 @@ from types import TracebackType
 from typing import Self
 
 from dormice.client import routes, settings
+from dormice.client._async.autoresizing import AsyncOrganization
 from dormice.client._async.connection import AsyncConnection
 from dormice.client._async.keys import AsyncKeys
 from dormice.client._async.machines import AsyncMachines
+from dormice.client._async.usage import AsyncUsage
 from dormice.client.records import Limits, decode
 from dormice.client.transport import AsyncTransport, Timeout
 
@@ -51,6 +53,8 @@ class AsyncDormice:
         self._connection = AsyncConnection(found, transport, timeout=patience, max_retries=max_retries)
         self.machines = AsyncMachines(self._connection)
         self.keys = AsyncKeys(self._connection)
+        self.usage = AsyncUsage(self._connection)
+        self.organization = AsyncOrganization(self._connection)
 
     def __repr__(self) -> str:
         return f"<AsyncDormice {self.base_url}>"
