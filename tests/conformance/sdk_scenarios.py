@@ -484,6 +484,25 @@ async def a_token_reads_one_log(world: World) -> None:
 
 
 @scenario
+async def a_reboot_keeps_files_and_no_process(world: World) -> None:
+    if VERSION != "0.6.0":
+        return
+    for arguments in ({}, {"force": True}):
+        machine_id = (await world.machine()).machine_id
+        await world.execute(machine_id, "/bin/bash", "-c", "echo kept > kept; sync")
+        runs = await value(world.executions.create(machine_id=machine_id, command=["sleep", "600"]))
+        rebooted = await value(world.client.machines.reboot(machine_id=machine_id, **arguments))
+        assert rebooted.machine_id == machine_id, rebooted
+        ended = await world.ended(runs)
+        assert (ended.status, ended.error_code) == ("failed", "execution_runner_interrupted"), ended
+        await world.phase(machine_id, "running")
+        again = await world.execute(machine_id, "cat", "kept")
+        output = await value(world.executions.output(machine_id=machine_id, execution_id=again.execution_id))
+        assert output.stdout == "kept\n", output
+        await world.steer("delete", machine_id)
+
+
+@scenario
 async def autoresizing_is_a_setting(world: World) -> None:
     if VERSION != "0.6.0":
         return

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dormice.node.runtime import Memory, Running, Runtime
+from dormice.node.runtime import Memory, Meter, Running, Runtime
 from dormice.node.uncounted import HostMemory
 from dormice.protocol import node as wire
 
@@ -39,22 +39,37 @@ class Gauge:
         self._runtime = runtime
         self._boots: dict[str, _Boot] = {}
 
-    def look(self, running: Running) -> Iterator[wire.MachineUsed | wire.MachineShort]:
-        """Yield what is to be told now of a machine that is not just being started or ended."""
-        boot, now = self._boot(running), time.monotonic()
-        if now - boot.used_at >= TELL_EVERY_SECONDS:
-            boot.used_at = now
-            yield from self._used(running, last=False)
-        yield from self._short(running, boot, now)
+    def look(self, running: Running) -> list[wire.MachineUsed | wire.MachineShort]:
+        """Return what is to be told now of a machine that is not just being started or ended."""
+        meter = self._runtime.meter(running.machine_id)
+        if meter is None:
+            return []
+        try:
+            boot, now = self._boot(running), time.monotonic()
+            told: list[wire.MachineUsed | wire.MachineShort] = []
+            if now - boot.used_at >= TELL_EVERY_SECONDS:
+                boot.used_at = now
+                told.append(_used(running, meter, last=False))
+            told.extend(self._short(running, boot, meter, now))
+        except OSError:  # cleared away meanwhile
+            return []
+        return told
 
-    def before_resize(self, running: Running) -> Iterator[wire.MachineUsed]:
-        """Yield what a machine has used while it has the size that it has now."""
-        return self._used(running, last=False)
+    def before_resize(self, running: Running) -> list[wire.MachineUsed]:
+        """Return what a machine has used while it has the size that it has now."""
+        return self._use(running, last=False)
 
-    def last(self, running: Running) -> Iterator[wire.MachineUsed]:
-        """Yield what is to be told of a boot before it is cleared away."""
+    def last(self, running: Running) -> list[wire.MachineUsed]:
+        """Return what is to be told of a boot before it is cleared away."""
         self._boots.pop(running.machine_id, None)
-        yield from self._used(running, last=True)
+        return self._use(running, last=True)
+
+    def _use(self, running: Running, *, last: bool) -> list[wire.MachineUsed]:
+        meter = self._runtime.meter(running.machine_id)
+        try:
+            return [] if meter is None else [_used(running, meter, last=last)]
+        except OSError:  # cleared away
+            return []
 
     def _boot(self, running: Running) -> _Boot:
         boot = self._boots.get(running.machine_id)
@@ -63,25 +78,8 @@ class Gauge:
             self._boots[running.machine_id] = boot
         return boot
 
-    def _used(self, running: Running, *, last: bool) -> Iterator[wire.MachineUsed]:
-        meter = self._runtime.meter(running.machine_id)
-        try:
-            if meter is not None:
-                has = meter.spec
-                yield wire.MachineUsed(
-                    running.machine_id,
-                    running.boot_id.bytes,
-                    *meter.used(),
-                    has.vcpu,
-                    has.memory_mib,
-                    has.storage_gib,
-                    last,
-                )
-        except OSError:  # cleared away
-            return
-
-    def _short(self, running: Running, boot: _Boot, now: float) -> Iterator[wire.MachineShort]:
-        memory = self._memory(running, boot)
+    def _short(self, running: Running, boot: _Boot, meter: Meter, now: float) -> Iterator[wire.MachineShort]:
+        memory = self._memory(running, boot, meter)
         if memory is None and boot.limit:
             boot.limit = 0
             yield wire.MachineShort(running.machine_id, boot.boot_id, False, 0, 0)
@@ -90,20 +88,28 @@ class Gauge:
             mib = memory.limit >> 20
             yield wire.MachineShort(running.machine_id, boot.boot_id, True, mib, _available_mib())
 
-    def _memory(self, running: Running, boot: _Boot) -> Memory | None:
+    def _memory(self, running: Running, boot: _Boot, meter: Meter) -> Memory | None:
         """The machine's memory if it is short of it."""
-        meter = self._runtime.meter(running.machine_id)
-        try:
-            if meter is None:
-                return None
-            before, boot.oom_kills = boot.oom_kills, self._runtime.oom_kills(running.machine_id)
-            struck = boot.oom_kills > before
-            memory = meter.memory(above=-1.0 if struck else SHORT_SHARE)
-        except OSError:  # cleared away
-            return None
+        before, boot.oom_kills = boot.oom_kills, self._runtime.oom_kills(running.machine_id)
+        struck = boot.oom_kills > before
+        memory = meter.memory(above=-1.0 if struck else SHORT_SHARE)
         if memory is None or struck:
             return memory
         return memory if memory.used - memory.reclaimable > memory.limit * SHORT_SHARE else None
+
+
+def _used(running: Running, meter: Meter, *, last: bool) -> wire.MachineUsed:
+    has, (awake_us, cpu_us) = meter.spec, meter.used()
+    return wire.MachineUsed(
+        running.machine_id,
+        running.boot_id.bytes,
+        awake_us,
+        cpu_us,
+        has.vcpu,
+        has.memory_mib,
+        has.storage_gib,
+        last,
+    )
 
 
 def _available_mib() -> int:
