@@ -12,6 +12,7 @@ from dormice.domain.execution import Execution
 from dormice.domain.limits import Limits
 from dormice.engine.log_tokens import PREFIX, LogTokens
 from dormice.engine.orders import Caller
+from dormice.engine.tokens import Tokens
 from dormice.store.interface import Key, Store
 from dormice.store.sealing import Sealer
 from tests.engine.scripted_node import MovedClock, Server
@@ -41,10 +42,8 @@ async def _made(server: Server, clock: MovedClock, tmp_path: Path) -> tuple[LogT
 
 def tokens(directory: Path, clock: MovedClock, store: Store) -> LogTokens:
     """As a server makes it at its start."""
-    sealer = Sealer.load(directory / "sealing-key")
-    return LogTokens(
-        sign=lambda message: sealer.sign("log token", message), keys=store.keys, clock=clock, limits=Limits()
-    )
+    sign = Sealer.load(directory / "sealing-key").request_hash
+    return LogTokens(tokens=Tokens(sign=sign, clock=clock), keys=store.keys, clock=clock, limits=Limits())
 
 
 Made = tuple[LogTokens, Caller, Execution, Store]
@@ -88,18 +87,17 @@ async def test_what_was_not_signed_here_is_no_token(made: Made) -> None:
     makes, caller, execution, store = made
     token, _ = makes.mint(caller, execution)
     body = token.removeprefix(PREFIX)
-    sealed = bytearray(urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-    sealed[-1] ^= 1
-    altered = PREFIX + urlsafe_b64encode(bytes(sealed)).decode().rstrip("=")
-    stranger = LogTokens(
-        sign=lambda message: Sealer(b"s" * 32).sign("log token", message),
-        keys=store.keys,
-        clock=MovedClock(),
-        limits=Limits(),
-    )
+    said, _, signed = body.partition(".")
+    plain = bytearray(urlsafe_b64decode(said + "=" * (-len(said) % 4)))
+    plain[-1] ^= 1
+    altered = PREFIX + urlsafe_b64encode(bytes(plain)).decode().rstrip("=") + "." + signed
+    strange = Tokens(sign=Sealer(b"s" * 32).request_hash, clock=MovedClock())
+    stranger = LogTokens(tokens=strange, keys=store.keys, clock=MovedClock(), limits=Limits())
     forged, _ = stranger.mint(caller, execution)
+    terminal = f"{PREFIX}{said}." + makes._tokens.issue("terminal", said, seconds=900)
     for wrong in (
         altered,
+        terminal,
         forged,
         "",
         PREFIX,

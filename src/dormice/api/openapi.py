@@ -263,12 +263,21 @@ def _tighten_execution(properties: Document, limits: Limits) -> None:
     _only(properties["command"], minItems=1, maxItems=limits.argv_count)
     properties["command"]["prefixItems"] = [{"type": "string", "minLength": 1, "pattern": _NO_NUL}]
     properties["command"]["items"] = {"type": "string", "maxLength": limits.argv_bytes, "pattern": _NO_NUL}
+    _tighten_surroundings(properties, limits)
+    _only(properties["timeout_ms"], minimum=0, maximum=limits.timeout_ms)
+    _only(properties["start_timeout_ms"], minimum=0, maximum=limits.start_timeout_ms)
+
+
+def _tighten_terminal(properties: Document, limits: Limits) -> None:
+    _only(properties["shell"], minLength=1, maxLength=limits.argv_bytes, pattern=_NO_NUL)
+    _tighten_surroundings(properties, limits)
+
+
+def _tighten_surroundings(properties: Document, limits: Limits) -> None:
     _only(properties["cwd"], maxLength=limits.cwd_bytes, pattern=_NO_NUL)
     value = {"type": "string", "maxLength": limits.env_value_bytes, "pattern": _NO_NUL}
     name = {"minLength": 1, "maxLength": limits.env_name_bytes, "pattern": "^[^=\\u0000]+$"}
     _only(properties["env"], additionalProperties=value, propertyNames=name, maxProperties=limits.env_count)
-    _only(properties["timeout_ms"], minimum=0, maximum=limits.timeout_ms)
-    _only(properties["start_timeout_ms"], minimum=0, maximum=limits.start_timeout_ms)
 
 
 def _tighten_machine(properties: Document, limits: Limits) -> None:
@@ -285,6 +294,7 @@ def _tighten_key(properties: Document, limits: Limits) -> None:
 
 _TIGHTER: dict[str, Callable[[Document, Limits], None]] = {
     "CreateExecutionRequest": _tighten_execution,
+    "CreateTerminalRequest": _tighten_terminal,
     "CreateMachineRequest": _tighten_machine,
     "UpdateMachineRequest": _tighten_machine,
     "CreateKeyRequest": _tighten_key,

@@ -28,9 +28,14 @@ from dormice.store.usage import ComputeUse
 
 PLAN = "self-hosted"
 HOUR_US = DAY_US // 24
+_MACHINE_ID = {
+    "type": "string",
+    "pattern": "^((dm-)?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})?$",
+}
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
-_YEARS = range(1970, 3000)
 _EPOCH = date(1970, 1, 1)
+_LAST = (date.max - _EPOCH).days * DAY_US + DAY_US - 1
+"""The last moment that can be written."""
 _SECOND_US = 1_000_000
 _GIB_MIB = 1024
 
@@ -169,8 +174,8 @@ class UsageRoutes:
     def _period(self, call: Call) -> Period:
         now = self._usage.now()
         start, last = _day(call, "period_start"), _day(call, "period_end")
-        end = now if last is None else last + DAY_US
-        begin = _first_of_month(now) if start is None else start
+        end = now if last is None else min(last + DAY_US, _LAST)
+        begin = _first_of_month(now if last is None else min(last, now)) if start is None else start
         if last is not None and end <= begin:
             raise InvalidRequest([Fault("period_end must not be before period_start", "query.period_end")])
         return Period(begin, max(begin, end))
@@ -180,9 +185,11 @@ class UsageRoutes:
         return [operation for paths in _SETS for operation in self._of(paths)]
 
     def _of(self, paths: _Paths) -> Iterable[Operation]:
-        start = _date_parameter("period_start", "The first day, in UTC; without it, the first of this month.")
-        end = _date_parameter("period_end", "The last day, in UTC; without it, until now.")
-        machine = Parameter("machine_id", "query", {"type": "string"}, "Only of this machine, also a deleted one.")
+        start = _date_parameter(
+            "period_start", "The first day, in UTC; without it, the first of this month, or of that of `period_end`."
+        )
+        end = _date_parameter("period_end", "The last day, in UTC, not before the first; without it, until now.")
+        machine = Parameter("machine_id", "query", _MACHINE_ID, "Only of this machine, also a deleted one.")
         granularity = Parameter(
             "granularity", "query", {"type": "string", "enum": ["hour", "day"], "default": "hour"}, "How long a row is."
         )
@@ -255,9 +262,8 @@ def _day(call: Call, name: str) -> Micros | None:
         day = date.fromisoformat(text) if _DATE.fullmatch(text) else None
     except ValueError:
         day = None
-    if day is None or day.year not in _YEARS:
-        message = f"{name} must be a day such as 2026-06-01, from {_YEARS[0]}-01-01 to {_YEARS[-1]}-12-31"
-        raise InvalidRequest([Fault(message, f"query.{name}")])
+    if day is None:
+        raise InvalidRequest([Fault(f"{name} must be a day such as 2026-06-01", f"query.{name}")])
     return (day - _EPOCH).days * DAY_US
 
 
