@@ -26,6 +26,10 @@ class Known:
     made: dict[str, Any] = field(default_factory=dict)
     """What methods have returned, by name."""
 
+    def of(self, maker: str, identity: str) -> Mapping[str, str]:
+        """What names the thing on the machine that a method has made."""
+        return {**self.machine, identity: getattr(self.made[maker], identity)}
+
 
 METHODS: Mapping[str, Callable[[Known], Mapping[str, Any]]] = {
     "machines.create": lambda _: SIZES,
@@ -52,12 +56,17 @@ METHODS: Mapping[str, Callable[[Known], Mapping[str, Any]]] = {
     "usage.retrieve": lambda _: {"period_start": "2026-01-01"},
     "usage.machine_compute": lambda known: {**known.machine, "granularity": "hour"},
     "usage.machine_storage": lambda known: known.machine,
+    "machines.terminals.create": lambda known: {**known.machine, "width": 80, "height": 24},
+    "machines.terminals.retrieve": lambda known: known.of("machines.terminals.create", "terminal_id"),
+    "machines.terminals.list": lambda known: {**known.machine, "limit": 5},
+    "machines.terminals.connect": lambda known: known.of("machines.terminals.create", "terminal_id"),
+    "machines.terminals.delete": lambda known: known.of("machines.terminals.create", "terminal_id"),
     "machines.reboot": lambda known: known.machine,
     "machines.sleep": lambda known: known.machine,
     "machines.wake": lambda known: known.machine,
     "machines.delete": lambda known: known.machine,
 }
-LATER = frozenset({"machines.artifacts", "machines.previews", "machines.ssh", "machines.terminals"})
+LATER = frozenset({"machines.artifacts", "machines.previews", "machines.ssh"})
 """Resources that are not served yet."""
 
 

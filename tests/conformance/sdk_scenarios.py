@@ -10,6 +10,7 @@ what it depends on can be imported here.
 from __future__ import annotations
 
 import asyncio
+import base64
 import inspect
 import json
 import os
@@ -432,10 +433,39 @@ async def called(world: World, name: str, arguments: Mapping[str, Any]) -> Any:
     resource, _, method = name.rpartition(".")
     if resource == "machines" and method in {"update", "delete", "sleep", "wake"}:
         return await world.steer(method, **arguments)
+    if method == "connect":
+        return (
+            await typed(world, arguments) if VERSION != "0.1.0" else []
+        )  # which asks for no terminal: its path has braces in it
     made = await value(getattr(attrgetter(resource)(world.client), method)(**arguments))
     if method == "watch":
         return [event async for event in made] if world.mode == "async" else list(made)
     return made
+
+
+async def typed(world: World, which: Mapping[str, str]) -> list[Any]:
+    """Type into a terminal, and return what comes until its shell has ended. The SDK sends no key of its own here."""
+    terminals = world.client.machines.terminals
+
+    async def ready() -> bool:
+        return (await value(terminals.retrieve(**which))).status == "ready"
+
+    await wait_until_async(ready, 30, f"{which} is ready")
+    line = {"type": "input", "data": base64.b64encode(b"echo $((6*7))x; exit\n").decode()}
+    headers = {"Authorization": f"Bearer {os.environ['DEDALUS_API_KEY']}"}
+    connecting = terminals.connect(**which, extra_headers=headers)
+    if world.mode == "sync":
+        with connecting as terminal:
+            terminal.send(line)
+            events = list(terminal)
+    else:
+        async with connecting as terminal:
+            await terminal.send(line)
+            events = [event async for event in terminal]
+    written = b"".join(base64.b64decode(event.data) for event in events if event.type == "output")
+    assert b"42x" in written, events
+    assert events[-1].type == "closed", events
+    return events
 
 
 @scenario
