@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dormice.node import syscalls
-from dormice.node.meters import CgroupMeter
+from dormice.node.meters import CgroupMeter, figures
 from dormice.node.records import ProcessIdentity
 from dormice.node.runtime import MachineSpec
 
@@ -178,10 +178,9 @@ class Cgroups:
     def oom_kills(self, name: str) -> int:
         """How often the OOM killer struck in the machine since its directories were made; 0 when it has none."""
         v1 = self._v1.get("memory")
-        file = v1 / name / "memory.oom_control" if v1 else self._unified / name / "memory.events"
+        file = f"{v1}/{name}/memory.oom_control" if v1 else f"{self._unified}/{name}/memory.events"
         with contextlib.suppress(FileNotFoundError):
-            counts = dict(line.split() for line in file.read_text().splitlines())
-            return int(counts.get("oom_kill", 0))
+            return figures(file).get("oom_kill", 0)
         return 0
 
     def meter(self, name: str, process: ProcessIdentity, spec: MachineSpec) -> CgroupMeter:

@@ -1,6 +1,6 @@
 """What the node tells of its machines unasked: what they have used, and that one is short of memory.
 
-Looking costs some 30 microseconds for a machine that is not short. A machine is short when what its processes hold and cannot be taken
+Looking costs some 60 microseconds for a machine that is not short. A machine is short when what its processes hold and cannot be taken
 from them (pages of files can) comes near its limit, or when the OOM killer has struck in it.
 """
 

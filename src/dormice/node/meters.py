@@ -5,6 +5,7 @@ Figures of use grow from the start of a boot to its end, whoever asks and whatev
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,17 +26,17 @@ class CgroupMeter:
 
     def used(self) -> tuple[int, int]:
         # cgroup2 counts processor time on every host, also where a v1 hierarchy has the controller.
-        return records.age_us(self.process), _figures(self.unified / "cpu.stat")["usage_usec"]
+        return records.age_us(self.process), figures(f"{self.unified}/cpu.stat")["usage_usec"]
 
     def memory(self, *, above: float) -> Memory | None:
-        names = ("usage_in_bytes", "limit_in_bytes") if self.on_v1 else ("current", "max")
-        used, limit = (int((self.memory_directory / f"memory.{name}").read_text()) for name in names)
+        limit = self.spec.memory_mib << 20
+        used = int(_read(f"{self.memory_directory}/memory.{'usage_in_bytes' if self.on_v1 else 'current'}"))
         if used <= limit * above:
             return None
-        figures = _figures(self.memory_directory / "memory.stat")
+        counted = figures(f"{self.memory_directory}/memory.stat")
         prefix = "total_" if self.on_v1 else ""  # of the children too
         pages = ("inactive_file", "active_file", "slab_reclaimable")
-        return Memory(used, sum(figures.get(prefix + name, 0) for name in pages), limit)
+        return Memory(used, sum(counted.get(prefix + name, 0) for name in pages), limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class ProcessMeter:
     cgroup: Path | None
 
     def used(self) -> tuple[int, int]:
-        cpu_us = 0 if self.cgroup is None else _figures(self.cgroup / "cpu.stat")["usage_usec"]
+        cpu_us = 0 if self.cgroup is None else figures(f"{self.cgroup}/cpu.stat")["usage_usec"]
         return records.age_us(self.process), cpu_us
 
     def memory(self, *, above: float) -> Memory | None:
@@ -56,6 +57,16 @@ class ProcessMeter:
         return None
 
 
-def _figures(file: Path) -> dict[str, int]:
-    pairs = (line.split() for line in file.read_text().splitlines())
+def figures(file: str) -> dict[str, int]:
+    """Return what a file of a cgroup counts, by name. Raises OSError."""
+    pairs = (line.split() for line in _read(file).decode().splitlines())
     return {name: int(value) for name, value in pairs}
+
+
+def _read(file: str) -> bytes:
+    """A file of a cgroup, which is short. This is done for every machine each second, and a Path takes three times as long."""
+    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 1 << 16)
+    finally:
+        os.close(fd)
