@@ -11,11 +11,11 @@ from typing import Self
 
 import pytest
 
-from dormice.workers import connections
-from dormice.workers.connections import CONNECTIONS_PER_WORKER
-from dormice.workers.http_connection import HttpConnection
+from dormice.outbound import connections
+from dormice.outbound.connections import CONNECTIONS_PER_ORIGIN
+from dormice.outbound.http_connection import HttpConnection
+from dormice.outbound.targets import Address
 from dormice.workers.push import CancelAnswer, PushAnswer, PushClient, PushPolicy
-from dormice.workers.push_rules import Address
 from tests.wait import others_run, wait_until_async
 from tests.workers.fake_worker import (
     ACCEPTED,
@@ -182,7 +182,7 @@ async def test_a_name_of_a_forbidden_address_is_refused(worker: FakeWorker, capl
     with caplog.at_level(logging.INFO, "dormice.workers"):
         assert await client.execute(f"http://localhost:{worker.port}/secret", WORKER, BODY) is PushAnswer.REFUSED
     assert worker.connections == 0
-    assert "has no address that this server pushes to" in caplog.text
+    assert "has no address that this server may connect to" in caplog.text
     assert "secret" not in caplog.text
 
 
@@ -204,13 +204,13 @@ async def test_a_push_that_found_no_free_connection_in_time_is_refused(
     impatient: PushClient, client: PushClient, worker: FakeWorker
 ) -> None:
     worker.answering = keeps_silent
-    pushes = [push(impatient, worker) for _ in range(CONNECTIONS_PER_WORKER)]
+    pushes = [push(impatient, worker) for _ in range(CONNECTIONS_PER_ORIGIN)]
     async with asyncio.TaskGroup() as group:
         for waiting in pushes:
             group.create_task(_expect(waiting, PushAnswer.AMBIGUOUS))
-        await seen(CONNECTIONS_PER_WORKER, worker)
+        await seen(CONNECTIONS_PER_ORIGIN, worker)
         await _expect(_sooner(impatient, worker), PushAnswer.REFUSED)
-    assert len(worker.received) == CONNECTIONS_PER_WORKER
+    assert len(worker.received) == CONNECTIONS_PER_ORIGIN
     worker.answering = sends(answer(200))
     assert await push(client, worker) is PushAnswer.ACCEPTED
 
@@ -387,17 +387,17 @@ async def test_a_push_on_a_kept_connection_that_ends_meanwhile_is_not_repeated(
 
 async def test_many_pushes_share_a_bounded_number_of_connections(client: PushClient, worker: FakeWorker) -> None:
     async with asyncio.TaskGroup() as group:
-        for _ in range(10 * CONNECTIONS_PER_WORKER):
+        for _ in range(10 * CONNECTIONS_PER_ORIGIN):
             group.create_task(_expect(push(client, worker), PushAnswer.ACCEPTED))
-    assert len(worker.received) == 10 * CONNECTIONS_PER_WORKER
-    assert worker.connections <= CONNECTIONS_PER_WORKER
+    assert len(worker.received) == 10 * CONNECTIONS_PER_ORIGIN
+    assert worker.connections <= CONNECTIONS_PER_ORIGIN
 
 
 async def test_a_slow_worker_does_not_hold_up_another(client: PushClient, worker: FakeWorker) -> None:
     worker.answering = keeps_silent
     async with FakeWorker() as other, asyncio.TaskGroup() as group:
         slow = [group.create_task(_expect(push(client, worker), PushAnswer.AMBIGUOUS)) for _ in range(20)]
-        await seen(CONNECTIONS_PER_WORKER, worker)
+        await seen(CONNECTIONS_PER_ORIGIN, worker)
         assert await push(client, other) is PushAnswer.ACCEPTED
         for each in slow:
             each.cancel()
@@ -432,7 +432,7 @@ async def test_an_idle_connection_is_closed_and_forgotten(
 
 async def test_a_caller_that_goes_away_leaves_nothing_behind(client: PushClient, worker: FakeWorker) -> None:
     worker.answering = keeps_silent
-    for number in range(1, CONNECTIONS_PER_WORKER + 3):
+    for number in range(1, CONNECTIONS_PER_ORIGIN + 3):
         async with asyncio.TaskGroup() as group:
             pushing = group.create_task(_expect(push(client, worker), PushAnswer.AMBIGUOUS))
             await seen(number, worker)
@@ -444,15 +444,15 @@ async def test_a_caller_that_goes_away_leaves_nothing_behind(client: PushClient,
 async def test_closing_ends_what_is_under_way(patient: PushClient, worker: FakeWorker) -> None:
     worker.answering = keeps_silent
     async with asyncio.TaskGroup() as group:
-        under_way = [group.create_task(push_of(patient, worker)) for _ in range(CONNECTIONS_PER_WORKER)]
-        await seen(CONNECTIONS_PER_WORKER, worker)
+        under_way = [group.create_task(push_of(patient, worker)) for _ in range(CONNECTIONS_PER_ORIGIN)]
+        await seen(CONNECTIONS_PER_ORIGIN, worker)
         waiting = group.create_task(push_of(patient, worker))
         await others_run()
         await patient.close()
     assert {each.result() for each in under_way} == {PushAnswer.AMBIGUOUS}
     assert waiting.result() is PushAnswer.REFUSED
     assert await push(patient, worker) is PushAnswer.REFUSED
-    assert worker.connections == CONNECTIONS_PER_WORKER
+    assert worker.connections == CONNECTIONS_PER_ORIGIN
     await all_closed(worker)
 
 

@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from dormice.workers.http_connection import HttpConnection
+from dormice.outbound.http_connection import HttpConnection
+from dormice.outbound.targets import Address
 from dormice.workers.push import CancelAnswer, PushAnswer, PushClient, PushPolicy
-from dormice.workers.push_rules import Address
 from tests.wait import others_run, wait_until, wait_until_async
 from tests.workers.fake_worker import FakeWorker, keeps_silent
 

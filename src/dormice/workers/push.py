@@ -27,8 +27,8 @@ import msgspec
 
 from dormice.crash_points import CrashPoint, reached_once_sent
 from dormice.domain.errors import Invalid
-from dormice.workers.connections import Connections, LookUp, look_up
-from dormice.workers.http_connection import HttpConnection, Reply
+from dormice.outbound.connections import Connections, LookUp, look_up
+from dormice.outbound.http_connection import HttpConnection, Reply
 from dormice.workers.interface import CancelAnswer, PushAnswer
 from dormice.workers.push_rules import PushPolicy, check_push_url, push_target
 

@@ -1,4 +1,4 @@
-"""Connections to workers: a bounded number to each, kept open for a short while after their last answer."""
+"""Connections to servers that others have named: a bounded number to each, kept open for a short while after its last answer."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ipaddress import ip_address
 from socket import SOCK_STREAM
 from typing import Final
 
-from dormice.workers.http_connection import HttpConnection
-from dormice.workers.push_rules import Address, PushPolicy, Target
+from dormice.outbound.http_connection import HttpConnection
+from dormice.outbound.targets import Address, Policy, Target
 
-CONNECTIONS_PER_WORKER: Final = 8
+CONNECTIONS_PER_ORIGIN: Final = 8
 IDLE_SECONDS: Final = 3.0
 """Less than the 5 s after which common servers (uvicorn, Node) close an idle connection: ours has to be the first."""
 _ADDRESSES_TRIED: Final = 4
@@ -27,9 +27,9 @@ async def look_up(host: str) -> list[Address]:
 
 
 class Connections:
-    """The connections to all workers, by the origin of their URL."""
+    """The connections to all of them, by the origin of their URL."""
 
-    def __init__(self, policy: PushPolicy, look_up: LookUp) -> None:
+    def __init__(self, policy: Policy, look_up: LookUp) -> None:
         self._policy = policy
         self._look_up = look_up
         self._lanes: dict[tuple[bool, str], _Lane] = {}
@@ -38,7 +38,7 @@ class Connections:
 
     @asynccontextmanager
     async def borrow(self, target: Target) -> AsyncIterator[HttpConnection]:
-        """Lend a connection, waiting for one that is free. Raises OSError when there is no way to the worker."""
+        """Lend a connection, waiting for one that is free. Raises OSError when there is no way there."""
         key = (target.tls, target.authority)
         lane = self._lanes.get(key)
         if lane is None:
@@ -67,7 +67,7 @@ class Connections:
 
     async def _connect(self, target: Target) -> HttpConnection:
         loop = asyncio.get_running_loop()
-        failure: OSError = PermissionError(f"{target.host} has no address that this server pushes to")
+        failure: OSError = PermissionError(f"{target.host} has no address that this server may connect to")
         for address in (await self._addresses(target))[:_ADDRESSES_TRIED]:
             if self._closed:
                 raise ConnectionAbortedError("the server is stopping")
@@ -114,11 +114,11 @@ class Connections:
 
 
 class _Lane:
-    """The connections to one worker."""
+    """The connections to one origin."""
 
     def __init__(self, key: tuple[bool, str]) -> None:
         self.key = key
-        self.slots = asyncio.Semaphore(CONNECTIONS_PER_WORKER)
+        self.slots = asyncio.Semaphore(CONNECTIONS_PER_ORIGIN)
         self.users = 0
         self.lent: set[HttpConnection] = set()
         self.idle: dict[HttpConnection, asyncio.TimerHandle] = {}
