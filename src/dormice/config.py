@@ -89,6 +89,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     push_allow: str = ""
     """Where workers that are called may live, besides which none may: networks and names, with commas between (`10.1.0.0/16,workers.example`, which
     covers what is below it). Empty: anywhere but link-local and metadata addresses, and loopback ones only in local mode."""
+    webhook_allow: str = ""
+    """Where webhooks may lead besides public addresses: networks and names, with commas between (`10.1.0.0/16,hooks.internal`, which covers what
+    is below it). Link-local and metadata addresses are never sent to."""
     log_level: str = "info"
     """debug, info, warning or error."""
     api_key: str = ""

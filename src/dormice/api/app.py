@@ -28,6 +28,7 @@ from dormice.api.service.keys import KeyRoutes
 from dormice.api.service.limits import LimitRoutes
 from dormice.api.service.metrics import MetricRoutes
 from dormice.api.services import Services
+from dormice.api.webhooks.webhooks import WebhookRoutes
 from dormice.api.workflows.openapi import document_operation as workflows_document_operation
 from dormice.api.workflows.routes import workflow_operations
 
@@ -79,6 +80,7 @@ def all_operations(services: Services, admission: Admission) -> list[Operation]:
         *LogRoutes(services, admission).operations(),
         *UsageRoutes(services).operations(),
         *KeyRoutes(services).operations(),
+        *([] if services.webhooks is None else WebhookRoutes(services.webhooks, services.limits).operations()),
         *LimitRoutes(services).operations(),
         *HealthRoutes(services).operations(),
         *MetricRoutes(services).operations(),

@@ -14,6 +14,8 @@ from dormice.api.http.operation import Answer, Handler, Operation, Parameter
 from dormice.api.http.wire import CodedError, Problem
 from dormice.api.machines.autosleep import PATTERN as AUTOSLEEP_PATTERN
 from dormice.domain.limits import Limits
+from dormice.domain.webhook import SUBSCRIBABLE
+from dormice.outbound.targets import URL_CHARACTERS
 
 Document = dict[str, Any]
 
@@ -62,6 +64,7 @@ MACHINES = Surface(
         "executions": "Commands on machines, and what becomes of them.",
         "usage": "What machines have used.",
         "keys": "API keys of organizations.",
+        "webhooks": "URLs that are told of what happens to executions and machines.",
         "service": "The server itself.",
     },
     ids={
@@ -70,6 +73,8 @@ MACHINES = Surface(
         "stream_id": "As it was returned with the token.",
         "org_id": "The organization of the key.",
         "key_id": "As it was returned.",
+        "webhook_id": "As it was returned.",
+        "event_id": "As it was returned.",
     },
     id_chars=253,
     header=Parameter(
@@ -292,10 +297,21 @@ def _tighten_key(properties: Document, limits: Limits) -> None:
         _only(properties[name], minLength=1, maxLength=limits.name_chars, pattern="^[ -~]*$")
 
 
+def _tighten_webhook(properties: Document, limits: Limits) -> None:
+    del limits  # a URL's length is bounded where it is read
+    _only(properties["url"], minLength=1, maxLength=URL_CHARACTERS, pattern="^https?://")
+    _only(properties["events"], minItems=1)
+    for branch in properties["events"].get("anyOf", (properties["events"],)):
+        if "items" in branch:
+            branch["items"] = {"type": "string", "enum": list(SUBSCRIBABLE)}
+
+
 _TIGHTER: dict[str, Callable[[Document, Limits], None]] = {
     "CreateExecutionRequest": _tighten_execution,
     "CreateTerminalRequest": _tighten_terminal,
     "CreateMachineRequest": _tighten_machine,
     "UpdateMachineRequest": _tighten_machine,
     "CreateKeyRequest": _tighten_key,
+    "CreateWebhookRequest": _tighten_webhook,
+    "UpdateWebhookRequest": _tighten_webhook,
 }

@@ -5,7 +5,7 @@ Every method raises the errors of `dormice.domain.errors` and no others; ids are
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,6 +13,7 @@ from dormice.domain.execution import Execution, LogEntry, Micros, Stream
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.domain.machine import Machine
 from dormice.domain.terminal import Terminal
+from dormice.domain.webhook import Delivery, Webhook
 from dormice.engine.keys import Keys as ProjectKeys
 from dormice.engine.log_tokens import LogGrant
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch, TerminalOrder
@@ -32,8 +33,10 @@ from dormice.engine.runs.triggers import Triggers
 from dormice.engine.runs.workers import Workers
 from dormice.engine.tokens import Tokens
 from dormice.engine.usage import Period, StorageUse, Totals
+from dormice.engine.webhooks.webhooks import WebhookOrder
 from dormice.store.interface import Key
 from dormice.store.usage import ComputeUse
+from dormice.store.webhooks import WebhookChange
 
 if TYPE_CHECKING:
     from dormice.api.http.trace_context import TraceContext
@@ -304,6 +307,46 @@ class Keys(Protocol):
         ...
 
 
+class Webhooks(Protocol):
+    """Webhooks of the caller's organization."""
+
+    async def create(self, caller: Caller, order: WebhookOrder) -> tuple[Webhook, str]:
+        """Make a webhook; the string is its secret, which nothing shows again."""
+        ...
+
+    async def get(self, caller: Caller, webhook_id: str) -> Webhook:
+        """Return a webhook."""
+        ...
+
+    async def patch(self, caller: Caller, webhook_id: str, change: WebhookChange) -> Webhook:
+        """Change what is given."""
+        ...
+
+    async def delete(self, caller: Caller, webhook_id: str) -> Webhook:
+        """Forget a webhook; it is returned as it was."""
+        ...
+
+    async def rotate(self, caller: Caller, webhook_id: str) -> tuple[Webhook, str]:
+        """Give it another secret, which nothing shows again."""
+        ...
+
+    async def deliveries(self, caller: Caller, webhook_id: str, *, before: int | None, limit: int) -> list[Delivery]:
+        """Newest first, numbers below `before`."""
+        ...
+
+    async def redeliver(self, caller: Caller, webhook_id: str, event_id: str, *, wait_ms: int = 0) -> Delivery:
+        """Send an event again; with wait_ms, return once it was attempted, or that time is over."""
+        ...
+
+    async def test(self, caller: Caller, webhook_id: str, *, wait_ms: int = 0) -> Delivery:
+        """Send a test event; wait_ms as in `redeliver`."""
+        ...
+
+    async def list(self, caller: Caller) -> Sequence[Webhook]:
+        """Return them, oldest first."""
+        ...
+
+
 class Health(Protocol):
     """Whether the parts that requests need are there."""
 
@@ -397,5 +440,7 @@ class Services:
     defaults: MachineDefaults
     terminals_by_id: bool = False
     """Who knows a terminal's id may open its stream without a key (SDK 0.2 to 0.4 send none)."""
+    webhooks: Webhooks | None = None
+    """None: they are not served."""
     workflows: WorkflowServices | None = None
     """None: the workflow surface is not served."""

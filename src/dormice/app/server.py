@@ -23,6 +23,7 @@ from dormice.admin_key import admin_key
 from dormice.api.app import create_app
 from dormice.api.http.connection import Connection
 from dormice.api.services import Services, WorkflowServices
+from dormice.api.webhooks.wire import document
 from dormice.app.checks import account, check_server
 from dormice.app.process import Ended, on_stop, one_failure, settle_garbage
 from dormice.config import Settings, SettingsError
@@ -33,7 +34,11 @@ from dormice.engine.observer import Observer, Observers
 from dormice.engine.runs.commands import EndsOfCommands
 from dormice.engine.runs.engine import RunEngine
 from dormice.engine.runs.policy import RunPolicy
+from dormice.engine.service import serve
+from dormice.engine.webhooks.delivering import Delivering, WebhookNews
+from dormice.engine.webhooks.webhooks import Webhooks
 from dormice.locks import HANDOVER_SECONDS, locked
+from dormice.outbound.webhooks import WebhookPolicy, WebhookSender, check_webhook_url
 from dormice.store.interface import StoreUnavailable
 from dormice.store.sealing import Sealer
 from dormice.store.sqlite import SqliteStore
@@ -82,6 +87,7 @@ class _PreparedServer:
     local_mode: bool
     terminals_by_id: bool
     push: PushPolicy
+    webhooks: WebhookPolicy
 
 
 def _prepare_server(settings: Settings) -> _PreparedServer:
@@ -89,7 +95,7 @@ def _prepare_server(settings: Settings) -> _PreparedServer:
     directory = settings.data / "server"
     settings.run.mkdir(mode=0o711, parents=True, exist_ok=True)
     http, node_socket = listeners.tcp(settings.listen, settings.address()), listeners.unix(settings.node_socket)
-    push = _push_policy(settings)
+    push, webhooks = _push_policy(settings), _webhook_policy(settings, limits)
     secret = admin_key(settings, limits)
     tracing = _tracing()
     privileges.take_descriptors()
@@ -111,6 +117,7 @@ def _prepare_server(settings: Settings) -> _PreparedServer:
         settings.local_mode,
         settings.terminals_by_id,
         push,
+        webhooks,
     )
 
 
@@ -119,6 +126,14 @@ def _push_policy(settings: Settings) -> PushPolicy:
         return PushPolicy(settings.local_mode, tuple(filter(None, map(str.strip, settings.push_allow.split(",")))))
     except ValueError as error:
         raise SettingsError(f"push_allow: {error}") from None
+
+
+def _webhook_policy(settings: Settings, limits: Limits) -> WebhookPolicy:
+    allowed = tuple(filter(None, map(str.strip, settings.webhook_allow.split(","))))
+    try:
+        return WebhookPolicy(allowed, limits.webhook_attempt_ms / 1000, limits.webhook_answer_bytes)
+    except ValueError as error:
+        raise SettingsError(f"webhook_allow: {error}") from None
 
 
 def _tracing() -> Tracing | None:
@@ -136,8 +151,9 @@ async def _serve_server(prepared: _PreparedServer) -> None:
     sealer, store = _open_store(prepared)
     counts, tracing, clock = Counts(), prepared.tracing, SystemClock()
     pusher = PushClient(prepared.push)
-    ends = EndsOfCommands()
-    observers: list[Observer] = [counts, ends]
+    sender = WebhookSender(prepared.webhooks)
+    ends, news = EndsOfCommands(), WebhookNews()
+    observers: list[Observer] = [counts, ends, news]
     if tracing is not None:
         tracing.start()
         observers.append(tracing)
@@ -154,6 +170,24 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 observer=observer,
             )
             await engine.keys.admit(prepared.secret)
+            webhooks = Webhooks(
+                store=store.webhooks,
+                news=news,
+                feed=engine.feed,
+                clock=clock,
+                limits=prepared.limits,
+                check_url=partial(check_webhook_url, policy=prepared.webhooks),
+            )
+            delivering = Delivering(
+                store=store.webhooks,
+                news=news,
+                sender=sender,
+                describe=partial(document, limits=prepared.limits),
+                feed=engine.feed,
+                tasks=engine.tasks,
+                clock=clock,
+                limits=prepared.limits,
+            )
             runs = RunEngine(
                 store=store,
                 executions=engine.executions,
@@ -171,6 +205,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
             await engine.load()
             await runs.start()  # now: it asks for the end of commands, and has to hear of those that end
             await engine.start()
+            group.create_task(serve("webhooks", delivering.turn, engine.health.failing), name="webhooks")
             services = Services(
                 executions=engine.executions,
                 machines=engine.machines,
@@ -194,6 +229,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 tracer=tracing,
                 limits=prepared.limits,
                 defaults=prepared.defaults,
+                webhooks=webhooks,
                 workflows=WorkflowServices(
                     registry=runs.registry,
                     workers=runs.workers,
@@ -252,6 +288,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
         pass
     finally:
         await pusher.close()
+        await sender.close()
         await store.close()
         if tracing is not None:
             tracing.close()

@@ -25,6 +25,10 @@ OPTIONS = {
     "guest": ("FILE", "the guest's binary"),
     "local_mode": ("", "workflows without keys and with projects made on first use; on a loopback address only"),
     "push_allow": ("PLACES", "networks and names, with commas between, where workers that are called may live"),
+    "webhook_allow": (
+        "PLACES",
+        "networks and names, with commas between, where webhooks may lead besides public addresses",
+    ),
     "log_level": ("LEVEL", "debug, info, warning or error"),
 }
 """By the names of the settings. `api_key` is none of them: what is on a command line is seen by every user."""

@@ -47,10 +47,13 @@ if TYPE_CHECKING:
         Machine,
         MachineStatus,
         NewKey,
+        NewWebhook,
         OrganizationUsage,
         StdinPosition,
         StorageUsage,
         StorageUsageRow,
+        Webhook,
+        WebhookDelivery,
     )
     from dormice.client.transport import Timeout
 
@@ -83,6 +86,7 @@ __all__ = [
     "Machine",
     "MachineStatus",
     "NewKey",
+    "NewWebhook",
     "NotFoundError",
     "OrganizationUsage",
     "PermissionDeniedError",
@@ -93,6 +97,8 @@ __all__ = [
     "Timeout",
     "UnprocessableEntityError",
     "WaitTimeoutError",
+    "Webhook",
+    "WebhookDelivery",
 ]
 
 _HOMES = {
@@ -114,10 +120,13 @@ _HOMES = {
     "MachineStatus": "records",
     "NewKey": "records",
     "OrganizationUsage": "records",
+    "NewWebhook": "records",
     "StdinPosition": "records",
     "StorageUsage": "records",
     "StorageUsageRow": "records",
     "Timeout": "transport",
+    "Webhook": "records",
+    "WebhookDelivery": "records",
 }
 
 

@@ -280,6 +280,49 @@ class NewKey(Key, frozen=True, kw_only=True):
         return f"NewKey(key_id={self.key_id!r}, organization={self.organization!r}, prefix={self.prefix!r})"
 
 
+class Webhook(msgspec.Struct, frozen=True, kw_only=True):
+    """A URL that is told of events, without its secret."""
+
+    webhook_id: str
+    url: str
+    events: list[str]
+    enabled: bool
+    created_at: datetime
+    failing_since: datetime | None = None
+    """Every attempt since then has failed."""
+    disabled_reason: str | None = None
+    """Why the server has disabled it."""
+
+
+class NewWebhook(Webhook, frozen=True, kw_only=True):
+    """A webhook with a secret that was just made. This is the only time that `secret` is shown."""
+
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"NewWebhook(webhook_id={self.webhook_id!r}, url={self.url!r})"
+
+
+class WebhookDelivery(msgspec.Struct, frozen=True, kw_only=True):
+    """One event on its way to a webhook."""
+
+    webhook_id: str
+    event_id: str
+    """The header `webhook-id`: the same at every attempt."""
+    type: str
+    status: str
+    """pending, delivered or failed."""
+    created_at: datetime
+    attempts: int
+    machine_id: str | None = None
+    execution_id: str | None = None
+    last_attempt_at: datetime | None = None
+    last_status_code: int | None = None
+    last_error: str | None = None
+    next_attempt_at: datetime | None = None
+    completed_at: datetime | None = None
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Every limit and default of the server, by name."""
 

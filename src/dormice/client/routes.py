@@ -7,6 +7,7 @@ from urllib.parse import quote, urlencode
 
 MACHINES = "/v1/machines"
 KEYS = "/v1/keys"
+WEBHOOKS = "/v1/webhooks"
 LIMITS = "/v1/limits"
 USAGE = "/v1/usage"
 COMPUTE_USAGE = "/v1/usage/machines/compute"
@@ -49,6 +50,14 @@ def logs(machine_id: str, execution_id: str) -> str:
 
 def key(key_id: str) -> str:
     return _below(KEYS, key_id, "key_id")
+
+
+def webhook(webhook_id: str) -> str:
+    return _below(WEBHOOKS, webhook_id, "webhook_id")
+
+
+def delivery(webhook_id: str, event_id: str) -> str:
+    return _below(f"{webhook(webhook_id)}/deliveries", event_id, "event_id")
 
 
 def workflow(workflow_id: str) -> str:

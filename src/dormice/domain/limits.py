@@ -97,6 +97,21 @@ class Limits:
     autosleep_seconds_max: int = 9_223_372_036
     """The contract's bound: int64 nanoseconds."""
     machines_per_organization: int = 1_000
+    webhooks_per_organization: int = 20
+    webhook_attempt_ms: int = 10_000
+    """How long one delivery to a webhook may take, from the look-up of the name to the end of the answer."""
+    webhook_answer_bytes: int = 65_536
+    """How much of a webhook's answer is read, its head included; nothing of it is kept but the status."""
+    webhook_payload_bytes: int = 65_536
+    """An event with a longer record is sent without the record's `command`."""
+    webhook_first_retry_ms: int = 5_000
+    """The pause after the first failure; it grows fourfold with each, up to an hour."""
+    webhook_retry_hours: int = 24
+    """How long an event is sent again and again before it is given up."""
+    webhook_disable_hours: int = 72
+    """A webhook to which nothing could be delivered for so long is disabled."""
+    webhook_secret_overlap_hours: int = 24
+    """How long deliveries are signed with the secret before the present one, too."""
     key_min_chars: int = 32
     key_max_chars: int = 512
     name_chars: int = 64

@@ -61,7 +61,7 @@ class Engine:
         self._group = group
         self.gateway = gateway = Gateway()
         self._board = board = Board()
-        self._feed = feed = Feed()
+        self.feed = feed = Feed()
         self.tasks = tasks = Tasks(group)
         observer = observer or Observer()
         self.in_flight = in_flight = InFlight(store, clock, limits, fingerprint)
@@ -204,7 +204,7 @@ class Engine:
 
     def drain(self) -> None:
         """Answer everybody who waits for something with what there is: the server is about to stop."""
-        self._feed.close()
+        self.feed.close()
 
     async def _check_health(self) -> None:
         await self.health.check()

@@ -29,8 +29,9 @@ async def look_up(host: str) -> list[Address]:
 class Connections:
     """The connections to all of them, by the origin of their URL."""
 
-    def __init__(self, policy: Policy, look_up: LookUp) -> None:
+    def __init__(self, policy: Policy, look_up: LookUp, *, per_origin: int = CONNECTIONS_PER_ORIGIN) -> None:
         self._policy = policy
+        self._per_origin = per_origin
         self._look_up = look_up
         self._lanes: dict[tuple[bool, str], _Lane] = {}
         self._tls: ssl.SSLContext | None = None
@@ -42,7 +43,7 @@ class Connections:
         key = (target.tls, target.authority)
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = _Lane(key)
+            lane = self._lanes[key] = _Lane(key, self._per_origin)
         lane.users += 1
         try:
             async with lane.slots:
@@ -116,9 +117,9 @@ class Connections:
 class _Lane:
     """The connections to one origin."""
 
-    def __init__(self, key: tuple[bool, str]) -> None:
+    def __init__(self, key: tuple[bool, str], most: int) -> None:
         self.key = key
-        self.slots = asyncio.Semaphore(CONNECTIONS_PER_ORIGIN)
+        self.slots = asyncio.Semaphore(most)
         self.users = 0
         self.lent: set[HttpConnection] = set()
         self.idle: dict[HttpConnection, asyncio.TimerHandle] = {}

@@ -60,7 +60,6 @@ class Target:
     port: int
     authority: str
     path: str
-    """As it stands there, without a slash at its end."""
     query: str
     literal: Address | None
 
@@ -162,7 +161,7 @@ def _target(parts: SplitResult, port: int) -> Target:
         host=host if literal is None else str(literal),
         port=port,
         authority=parts.netloc,
-        path=parts.path.rstrip("/"),
+        path=parts.path,
         query=parts.query,
         literal=literal,
     )

@@ -61,12 +61,12 @@ class Sealer:
             raise Unsealable(f"{path.name} is not a sealing key of {KEY_BYTES} bytes")
         return cls(key)
 
-    def seal(self, execution_id: str, kind: SecretKind, offset: int, secret: bytes) -> bytes:
-        """Return nonce and ciphertext."""
+    def seal(self, execution_id: str, kind: StrEnum, offset: int, secret: bytes) -> bytes:
+        """Return nonce and ciphertext. What is no execution's has the id and kind of its own owner."""
         nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._cipher(execution_id).encrypt(nonce, secret, _binding(execution_id, kind, offset))
 
-    def unseal(self, execution_id: str, kind: SecretKind, offset: int, sealed: bytes) -> bytes:
+    def unseal(self, execution_id: str, kind: StrEnum, offset: int, sealed: bytes) -> bytes:
         """Return the secret. Raises Unsealable."""
         nonce, text = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
         try:
@@ -89,7 +89,7 @@ class Sealer:
         return AESGCM(self._derive(f"seal:{execution_id}"))
 
 
-def _binding(execution_id: str, kind: SecretKind, offset: int) -> bytes:
+def _binding(execution_id: str, kind: StrEnum, offset: int) -> bytes:
     return f"{execution_id}/{kind.value}/{offset}".encode()
 
 

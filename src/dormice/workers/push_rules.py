@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from dormice.domain.errors import Invalid
 from dormice.outbound.targets import (
@@ -63,15 +64,16 @@ def check_push_url(url: str, policy: PushPolicy) -> None:
         raise _invalid(f"{target.host} is a name that this server does not push to{_remedy(policy)}")
 
 
+@lru_cache(maxsize=1024)
 def push_target(url: str) -> Target:
-    """Take a push URL apart. Raises Invalid (400)."""
+    """Take a push URL apart; its path ends without a slash. Raises Invalid (400)."""
     try:
         target = target_of(url)
     except UnusableUrl as problem:
         raise _invalid(str(problem)) from None
     if "?" in url:
         raise _invalid("it may have no query, as /execute is added to it: leave out ? and what follows")
-    return target
+    return replace(target, path=target.path.rstrip("/"))
 
 
 def _remedy(policy: PushPolicy) -> str:

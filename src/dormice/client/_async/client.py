@@ -12,6 +12,7 @@ from dormice.client._async.connection import AsyncConnection
 from dormice.client._async.keys import AsyncKeys
 from dormice.client._async.machines import AsyncMachines
 from dormice.client._async.usage import AsyncUsage
+from dormice.client._async.webhooks import AsyncWebhooks
 from dormice.client.records import Limits, decode
 from dormice.client.transport import AsyncTransport, Timeout
 
@@ -55,6 +56,7 @@ class AsyncDormice:
         self.keys = AsyncKeys(self._connection)
         self.usage = AsyncUsage(self._connection)
         self.organization = AsyncOrganization(self._connection)
+        self.webhooks = AsyncWebhooks(self._connection)
 
     def __repr__(self) -> str:
         return f"<AsyncDormice {self.base_url}>"

@@ -1,5 +1,7 @@
 -- Indexes and tables that came after the first release of the schema. They are made at every open if they are missing, and need no
 -- new schema version: an older Dormice keeps them up without knowing them.
+-- Tables and indexes that came after the first release of the schema. They are made at every open if they are missing, and need no
+-- new schema version: an older Dormice keeps indexes up, and leaves tables alone, without knowing them.
 
 -- What has ended, by when: retention deletes from the old end, however much there is.
 CREATE INDEX IF NOT EXISTS executions_ended ON executions (completed_at) WHERE completed_at IS NOT NULL;
@@ -79,3 +81,56 @@ SELECT organization_id, id, created_at, storage_gib FROM machines m
 WHERE phase <> 'destroyed' AND NOT EXISTS (
     SELECT 1 FROM storage_spans s WHERE s.organization_id = m.organization_id AND s.machine_id = m.id
 );
+
+-- Webhooks of organizations. A delivery is made in the transaction in which happens what it tells; `machine` is that machine as
+-- it was then. Deliveries of a webhook that was deleted are nobody's, and retention deletes them in its time.
+CREATE TABLE IF NOT EXISTS webhooks (
+    id TEXT PRIMARY KEY,
+    organization_id TEXT NOT NULL REFERENCES organizations,
+    url TEXT NOT NULL,
+    events BLOB NOT NULL,
+    enabled INTEGER NOT NULL CHECK (enabled IN (0, 1)),
+    created_at INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    failures INTEGER NOT NULL CHECK (failures >= 0),
+    failing_since INTEGER,
+    resume_at INTEGER NOT NULL,
+    disabled_reason TEXT,
+    secret BLOB NOT NULL,
+    previous_secret BLOB,
+    previous_until INTEGER,
+    CONSTRAINT webhook_failing CHECK ((failures = 0) = (failing_since IS NULL)),
+    CONSTRAINT webhook_previous CHECK ((previous_secret IS NULL) = (previous_until IS NULL))
+) WITHOUT ROWID, STRICT;
+
+CREATE INDEX IF NOT EXISTS webhooks_of ON webhooks (organization_id, id);
+
+CREATE TABLE IF NOT EXISTS webhook_deliveries (
+    number INTEGER PRIMARY KEY,
+    webhook_id TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    type TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    machine_id TEXT,
+    execution_id TEXT,
+    attempts INTEGER NOT NULL CHECK (attempts >= 0),
+    next_at INTEGER NOT NULL,
+    first_attempt_at INTEGER,
+    last_attempt_at INTEGER,
+    last_status INTEGER,
+    last_error TEXT,
+    ended_at INTEGER,
+    machine BLOB,
+    UNIQUE (webhook_id, event_id),
+    CONSTRAINT webhook_delivery_type CHECK (type IN (
+        'execution.succeeded', 'execution.failed', 'execution.cancelled', 'execution.expired',
+        'machine.running', 'machine.sleeping', 'machine.failed', 'machine.destroyed', 'webhook.test'
+    )),
+    CONSTRAINT webhook_delivery_state CHECK (state IN ('pending', 'delivered', 'failed')),
+    CONSTRAINT webhook_delivery_end CHECK ((state = 'pending') = (ended_at IS NULL))
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS webhook_deliveries_of ON webhook_deliveries (webhook_id, number);
+CREATE INDEX IF NOT EXISTS webhook_deliveries_pending ON webhook_deliveries (webhook_id, next_at) WHERE state = 'pending';
+CREATE INDEX IF NOT EXISTS webhook_deliveries_by_age ON webhook_deliveries (at);

@@ -25,7 +25,7 @@ from dormice.domain.execution import (
 )
 from dormice.domain.transitions import follow
 from dormice.store.interface import OutputMissing
-from dormice.store.sqlite import log, secrets, statements
+from dormice.store.sqlite import log, secrets, statements, webhook_events
 
 _SQL = statements.load("executions.sql")
 
@@ -101,6 +101,7 @@ class Draft:
                 secrets.delete_env(db, after)
             if after.terminal:
                 secrets.delete_stdin(db, after)
+                webhook_events.execution_ended(db, after)
         _save(db, after)
         return after
 

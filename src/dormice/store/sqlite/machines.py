@@ -13,7 +13,7 @@ import apsw
 from dormice.domain.execution import Micros
 from dormice.domain.machine import DesiredState, Machine, MachineEvent, Phase, ResizeState
 from dormice.store.interface import IdempotencyClaim, KeyReused, LostRace, MachineChange, NewMachine, Replayed
-from dormice.store.sqlite import idempotency, statements, usage
+from dormice.store.sqlite import idempotency, statements, usage, webhook_events
 from dormice.store.sqlite.reader import SHORT_ROWS, Reader
 from dormice.store.sqlite.writer import Writer
 
@@ -163,6 +163,8 @@ def _advance(
         db.execute(_SQL["save_memory"], (after.number, *_memory(after)))
     if after.storage_gib != before.storage_gib or phase is Phase.DESTROYED:
         usage.storage_changed(db, after, now)
+    if after.phase is not before.phase:
+        webhook_events.machine_moved(db, after)
     idempotency.remember(db, claim, machine_id)
     return after
 

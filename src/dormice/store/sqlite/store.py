@@ -42,10 +42,12 @@ from dormice.store.sqlite.terminals import SqliteTerminals
 from dormice.store.sqlite.traces import SqliteTraces
 from dormice.store.sqlite.triggers import SqliteTriggers
 from dormice.store.sqlite.usage import SqliteUsage
+from dormice.store.sqlite.webhooks import SqliteWebhooks, delete_old
 from dormice.store.sqlite.writer import Writer
 from dormice.store.terminals import TerminalStore
 from dormice.store.traces import TraceStore
 from dormice.store.usage import AutoresizingStore, UsageStore
+from dormice.store.webhooks import WebhookStore
 from dormice.store.workflows import EventStore, RunStore
 
 _SQL = statements.load("store.sql")
@@ -74,6 +76,7 @@ class SqliteStore:
         self.traces: TraceStore = SqliteTraces(writer, reader)
         self.sessions: SessionStore = SqliteSessions(writer, reader)
         self.terminals: TerminalStore = SqliteTerminals(writer, reader, sealer)
+        self.webhooks: WebhookStore = SqliteWebhooks(writer, reader, sealer)
 
     @classmethod
     def open(cls, path: Path, sealer: Sealer) -> Self:
@@ -121,7 +124,11 @@ def _recognize_key(db: apsw.Connection, path: Path, sealer: Sealer) -> None:
 
 
 def _delete_finished(db: apsw.Connection, before: Micros) -> int:
-    return retention.delete_finished(db, before) or run_retention.delete_finished_runs(db, before)
+    return (
+        retention.delete_finished(db, before)
+        or run_retention.delete_finished_runs(db, before)
+        or delete_old(db, before, retention.PIECE_ROWS)
+    )
 
 
 def _touch(db: apsw.Connection) -> None:

@@ -1,0 +1,1 @@
+"""Webhooks: what their owners may ask, and how events get to them."""

@@ -1,0 +1,148 @@
+"""What owners of webhooks may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dormice.domain.errors import Conflict, NotFound
+from dormice.domain.execution import Micros
+from dormice.domain.limits import Limits
+from dormice.domain.webhook import SECRET_BYTES, Delivery, Webhook, secret_of
+from dormice.engine.clock import Clock, new_id
+from dormice.engine.feed import Feed
+from dormice.engine.orders import Caller
+from dormice.engine.webhooks.delivering import WebhookNews, key_of
+from dormice.store.webhooks import NewWebhook, WebhookChange, WebhookStore
+
+_HOUR_US = 3_600_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookOrder:
+    """A webhook to be made."""
+
+    url: str
+    events: tuple[str, ...]
+    enabled: bool = True
+
+
+class Webhooks:
+    """Webhooks of the caller's organization. Raises NotFound, Conflict, Invalid, StoreUnavailable."""
+
+    def __init__(
+        self,
+        *,
+        store: WebhookStore,
+        news: WebhookNews,
+        feed: Feed,
+        clock: Clock,
+        limits: Limits,
+        check_url: Callable[[str], None],
+    ) -> None:
+        """`check_url` raises Invalid for a URL that is never called."""
+        self._store = store
+        self._news = news
+        self._feed = feed
+        self._clock = clock
+        self._limits = limits
+        self._check_url = check_url
+
+    async def create(self, caller: Caller, order: WebhookOrder) -> tuple[Webhook, str]:
+        """Record a webhook. Its secret is returned once."""
+        self._check_url(order.url)
+        secret = secret_of(self._clock.random(SECRET_BYTES))
+        new = NewWebhook(
+            id=f"wh-{new_id(self._clock)}",
+            organization_id=caller.organization_id,
+            url=order.url,
+            events=order.events,
+            enabled=order.enabled,
+            secret=secret,
+            now=self._clock.now(),
+        )
+        most = self._limits.webhooks_per_organization
+        made = await self._store.create(new, most=most)
+        if made is None:
+            raise Conflict(f"an organization may have at most {most} webhooks (webhooks_per_organization): delete some")
+        return made, secret
+
+    async def get(self, caller: Caller, webhook_id: str) -> Webhook:
+        """Return a webhook."""
+        return _found(await self._store.get(caller.organization_id, webhook_id))
+
+    async def patch(self, caller: Caller, webhook_id: str, change: WebhookChange) -> Webhook:
+        """Change what is given; what is pending is tried at once."""
+        if change.url is not None:
+            self._check_url(change.url)
+        changed = _found(await self._store.change(caller.organization_id, webhook_id, change))
+        self._news.hint()
+        return changed
+
+    async def delete(self, caller: Caller, webhook_id: str) -> Webhook:
+        """Forget it: nothing more is sent."""
+        return _found(await self._store.delete(caller.organization_id, webhook_id))
+
+    async def rotate(self, caller: Caller, webhook_id: str) -> tuple[Webhook, str]:
+        """Give it another secret, which is returned once; the one before it counts for a while."""
+        secret = secret_of(self._clock.random(SECRET_BYTES))
+        until = self._now() + self._limits.webhook_secret_overlap_hours * _HOUR_US
+        rotated = await self._store.rotate(caller.organization_id, webhook_id, secret, until=until)
+        return _found(rotated), secret
+
+    async def deliveries(self, caller: Caller, webhook_id: str, *, before: int | None, limit: int) -> list[Delivery]:
+        """Newest first, numbers below `before`."""
+        await self.get(caller, webhook_id)
+        return await self._store.deliveries(caller.organization_id, webhook_id, before=before, limit=limit)
+
+    async def redeliver(self, caller: Caller, webhook_id: str, event_id: str, *, wait_ms: int = 0) -> Delivery:
+        """Send an event again, whatever became of it; with wait_ms, return after an attempt, or when that time is over."""
+        delivery = await self._store.redeliver(
+            caller.organization_id, webhook_id, event_id, _enabled(await self.get(caller, webhook_id), self._now())
+        )
+        if delivery is None:
+            raise NotFound("no such delivery")
+        return await self._attempted(caller, delivery, wait_ms)
+
+    async def test(self, caller: Caller, webhook_id: str, *, wait_ms: int = 0) -> Delivery:
+        """Send a test event; wait_ms as in `redeliver`."""
+        webhook = await self.get(caller, webhook_id)
+        now = _enabled(webhook, self._now())
+        delivery = await self._store.add_test(webhook, f"evt-{new_id(self._clock)}", now)
+        if delivery is None:
+            raise NotFound("no such webhook")
+        return await self._attempted(caller, delivery, wait_ms)
+
+    async def list(self, caller: Caller) -> list[Webhook]:
+        """Return them, oldest first."""
+        return await self._store.of(caller.organization_id)
+
+    async def _attempted(self, caller: Caller, delivery: Delivery, wait_ms: int) -> Delivery:
+        """Return a delivery once it has been attempted again."""
+        deadline, present = self._clock.steady() + wait_ms * 1000, delivery
+        self._news.hint()
+        while not self._feed.closing and (left := deadline - self._clock.steady()) > 0:
+            with self._feed.listen(key_of(delivery)) as hint:
+                found = await self._store.delivery(caller.organization_id, delivery.webhook_id, delivery.event_id)
+                if found is None:
+                    raise NotFound("no such delivery")
+                present = found
+                if present.attempts > delivery.attempts:
+                    break
+                await hint.wait(left / 1_000_000)
+        return present
+
+    def _now(self) -> Micros:
+        return max(self._clock.now(), self._clock.steady())
+
+
+def _found(webhook: Webhook | None) -> Webhook:
+    if webhook is None:
+        raise NotFound("no such webhook")
+    return webhook
+
+
+def _enabled(webhook: Webhook, now: Micros) -> Micros:
+    if not webhook.enabled:
+        raise Conflict("the webhook is disabled, so nothing is sent to it: enable it first")
+    return now
