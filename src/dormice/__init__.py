@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         Machine,
         MachineStatus,
         NewKey,
+        NewWebhook,
         NotFoundError,
         OrganizationUsage,
         PermissionDeniedError,
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
         Timeout,
         UnprocessableEntityError,
         WaitTimeoutError,
+        Webhook,
+        WebhookDelivery,
     )
 
 __all__ = [
@@ -84,6 +87,7 @@ __all__ = [
     "Machine",
     "MachineStatus",
     "NewKey",
+    "NewWebhook",
     "NotFoundError",
     "OrganizationUsage",
     "PermissionDeniedError",
@@ -94,6 +98,8 @@ __all__ = [
     "Timeout",
     "UnprocessableEntityError",
     "WaitTimeoutError",
+    "Webhook",
+    "WebhookDelivery",
 ]
 
 

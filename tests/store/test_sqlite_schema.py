@@ -11,6 +11,7 @@ import pytest
 from dormice.domain.execution import ErrorCode, ExecutionState, StdinMode, Stream
 from dormice.domain.machine import DesiredState, Phase, ResizeState
 from dormice.domain.run import RunState, WaitKind
+from dormice.domain.webhook import DeliveryState, EventType
 from dormice.store.sealing import SecretKind
 from dormice.store.sqlite import statements
 from dormice.store.sqlite.connection import open_writer
@@ -27,6 +28,8 @@ CHECKED: dict[str, Iterable[Enum]] = {
     "resize_state": ResizeState,
     "run_state": RunState,
     "wait_kind": WaitKind,
+    "webhook_delivery_type": EventType,
+    "webhook_delivery_state": DeliveryState,
 }
 
 WALKS = {
@@ -45,6 +48,7 @@ WALKS = {
     ("schedules.sql", "all"): "SCAN schedules",
     ("triggers.sql", "all"): "SCAN event_triggers",
     ("waits.sql", "open"): "SCAN w",
+    ("webhooks.sql", "due"): "SCAN w",
 }
 """What reads a whole index or table, because it is asked for all of it."""
 LED_BY = {
@@ -72,7 +76,7 @@ def test_a_check_knows_exactly_the_words_of_the_domain(constraint: str, words: I
         assert listed
         found = {int(number) for number in listed[1].split(",")}
     else:
-        found = set(re.findall(r"(?:WHEN|[(,]\s*)\s*'(\w+)'", body))
+        found = set(re.findall(r"(?:WHEN|[(,]\s*)\s*'([\w.]+)'", body))
     assert found == {word.value for word in words}
 
 

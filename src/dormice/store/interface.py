@@ -20,6 +20,7 @@ from dormice.domain.execution import Chunk, Execution, LogEntry, Micros, Outcome
 from dormice.domain.machine import DesiredState, Machine, MachineEvent, ResizeState
 from dormice.histogram import SECONDS, Histogram
 from dormice.store.usage import AutoresizingStore, UsageStore
+from dormice.store.webhooks import WebhookStore
 
 if TYPE_CHECKING:
     from dormice.store.terminals import TerminalStore
@@ -415,6 +416,11 @@ class Store(Protocol):
         """Who may be given more memory."""
         ...
 
+    @property
+    def webhooks(self) -> WebhookStore:
+        """Webhooks and their deliveries."""
+        ...
+
     async def recall(self, claim: IdempotencyClaim) -> Replayed | KeyReused | None:
         """What the key was used for; None when it is free. Claims nothing."""
         ...
@@ -425,7 +431,8 @@ class Store(Protocol):
 
     async def delete_finished(self, before: Micros) -> int:
         """Delete executions that ended before that moment, with all that belongs to them, the longest ago first; then machines
-        that were destroyed before it and have no executions; then runs, events, traces, and what sessions remember.
+        that were destroyed before it and have no executions; then runs, events, traces, what sessions remember, and deliveries to webhooks
+        of what happened before it.
 
         A bounded piece at a time, which takes milliseconds; return how many rows it took, 0 when nothing is left to delete. An
         execution goes from every read at once, however long its log. A key that made it goes on saying so for its time.

@@ -66,7 +66,7 @@ WHERE webhook_id = ?1 AND event_id = ?2 RETURNING *;
 -- When each webhook that has something to be sent is to be sent to.
 SELECT w.id, max(w.resume_at, (
     SELECT min(next_at) FROM webhook_deliveries WHERE webhook_id = w.id AND state = 'pending'
-)) AS due FROM webhooks w WHERE w.enabled AND due IS NOT NULL ORDER BY due;
+)) AS due FROM webhooks w WHERE w.enabled AND due IS NOT NULL;
 
 -- name: due_of
 -- Deliveries of a webhook that are due, the longest first.
