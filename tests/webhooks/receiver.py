@@ -50,6 +50,8 @@ class Receiver:
     status: int = 200
     location: str = ""
     requests: list[Request] = field(default_factory=list)
+    taken: int = 0
+    """How many have come, answered or not."""
     hold: threading.Event | None = None
     """Set: nothing is answered until it is."""
 
@@ -78,6 +80,7 @@ def receiving(port: int = 0) -> Iterator[Receiver]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
+            receiver.taken += 1
             if receiver.hold is not None:
                 receiver.hold.wait(60)
             receiver.requests.append(Request(self.path, headers, body))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
+from dormice import Dormice, NotFoundError
 from tests.conftest import StartLive
-from tests.live import Api, path_of
+from tests.live import Api, Live, path_of
 from tests.wait import wait_until
 from tests.webhooks.conftest import QUICK
 from tests.webhooks.receiver import Receiver, receiving
@@ -163,6 +169,88 @@ def test_what_happens_while_the_endpoint_is_away_and_the_server_dies_is_told(sta
                 30,
                 "all",
             )
+
+
+def test_what_was_under_way_when_the_server_died_is_told_again(start_live: StartLive) -> None:
+    with start_live(**QUICK) as live, live.client() as api, receiving() as receiver:
+        create(api, receiver.url, events=["execution.finished"])
+        machine = api.create_machine()
+        receiver.hold = threading.Event()
+        api.execute(machine, "true")
+        wait_until(lambda: receiver.taken, 10, "it is being told")
+        live.kill("server")
+        receiver.hold.set()
+        live.wait_ready()
+        first, again = receiver.wait_for("execution.succeeded", 2)
+        assert (first.event_id, first.body) == (again.event_id, again.body)
+
+
+@pytest.mark.parametrize(
+    ("body", "location"),
+    [
+        ({}, "body.url"),
+        ({"url": 5}, "body.url"),
+        ({"url": "https://10.0.0.1/"}, "body.url"),
+        ({"url": "http://169.254.169.254/latest"}, "body.url"),
+        ({"url": "https://a.net/#b"}, "body.url"),
+        ({"url": "https://a.net", "events": []}, "body.events"),
+        ({"url": "https://a.net", "events": ["machine.running", "nonsense"]}, "body.events[1]"),
+        ({"url": "https://a.net", "events": ["webhook.test"]}, "body.events[0]"),
+        ({"url": "https://a.net", "secret": "mine"}, "body.secret"),
+    ],
+)
+def test_bad_input_is_told_with_its_place(telling_api: Api, body: dict[str, Any], location: str) -> None:
+    answer = telling_api.post("/v1/webhooks", json=body)
+    assert answer.status_code == 422, answer.text
+    assert [one["location"] for one in answer.json()["errors"]] == [location]
+
+
+def test_an_organization_has_so_many_at_most(start_live: StartLive) -> None:
+    with start_live(DORMICE_LIMIT_WEBHOOKS_PER_ORGANIZATION="1") as live, live.client() as api:
+        create(api, "https://example.com/1")
+        refused = api.post("/v1/webhooks", json={"url": "https://example.com/2"})
+        assert (refused.status_code, refused.json()["error_code"]) == (409, "QUOTA_EXCEEDED")
+
+
+def test_the_clients_do_it_all(telling: Live, receiver: Receiver) -> None:
+    with Dormice(base_url=telling.base_url, api_key=telling.api_key) as client:
+        webhook = client.webhooks.create(receiver.url, events=["machine.failed"])
+        assert webhook.secret not in repr(webhook)
+        assert client.webhooks.update(webhook.webhook_id, enabled=False).enabled is False
+        assert client.webhooks.update(webhook.webhook_id, enabled=True).events == ["machine.failed"]
+        assert webhook.webhook_id in [one.webhook_id for one in client.webhooks.list()]
+        sent = client.webhooks.test(webhook.webhook_id, wait_ms=20_000)
+        assert sent.status == "delivered"
+        assert client.webhooks.redeliver(webhook.webhook_id, sent.event_id, wait_ms=20_000).attempts == 2
+        assert [one.event_id for one in client.webhooks.deliveries(webhook.webhook_id)] == [sent.event_id]
+        assert client.webhooks.rotate_secret(webhook.webhook_id).secret != webhook.secret
+        assert client.webhooks.retrieve(webhook.webhook_id).url == receiver.url
+        client.webhooks.delete(webhook.webhook_id)
+        with pytest.raises(NotFoundError):
+            client.webhooks.retrieve(webhook.webhook_id)
+
+
+def test_the_command_line_does_it_all(telling: Live, receiver: Receiver) -> None:
+    def dormice(*words: str) -> Any:
+        environment = {**telling.environment(), "DORMICE_BASE_URL": telling.base_url}
+        command = [sys.executable, "-m", "dormice.cli", "webhooks", *words, "--json"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    (made,) = dormice("create", receiver.url, "--event", "execution.finished", "--event", "machine.failed")
+    identity = made["webhook_id"]
+    assert made["events"] == ["execution.finished", "machine.failed"]
+    assert made["secret"].startswith("whsec_")
+    assert identity in [one["webhook_id"] for one in dormice("list")]
+    (sent,) = dormice("test", identity, "--wait-ms", "20000")
+    assert sent["status"] == "delivered"
+    (again,) = dormice("redeliver", identity, sent["event_id"], "--wait-ms", "20000")
+    assert again["attempts"] == 2
+    assert [one["event_id"] for one in dormice("deliveries", identity)] == [sent["event_id"]]
+    assert dormice("update", identity, "--disable")[0]["enabled"] is False
+    assert dormice("get", identity)[0]["enabled"] is False
+    assert dormice("rotate-secret", identity)[0]["secret"] != made["secret"]
+    dormice("delete", identity)
 
 
 def test_others_see_nothing_of_it(telling_api: Api, receiver: Receiver) -> None:

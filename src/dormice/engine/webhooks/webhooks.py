@@ -64,7 +64,10 @@ class Webhooks:
         most = self._limits.webhooks_per_organization
         made = await self._store.create(new, most=most)
         if made is None:
-            raise Conflict(f"an organization may have at most {most} webhooks (webhooks_per_organization): delete some")
+            raise Conflict(
+                f"an organization may have at most {most} webhooks (webhooks_per_organization): delete some",
+                code="QUOTA_EXCEEDED",
+            )
         return made, secret
 
     async def get(self, caller: Caller, webhook_id: str) -> Webhook:
