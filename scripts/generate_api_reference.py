@@ -44,7 +44,7 @@ def pages() -> dict[Path, str]:
     nothing = cast("Any", None)  # declarations only: nothing is called
     fields = dict.fromkeys((field.name for field in dataclasses.fields(WorkflowServices)), nothing)
     others = dict.fromkeys((field.name for field in dataclasses.fields(Services)), nothing)
-    services = Services(**{**others, "limits": Limits(), "defaults": MachineDefaults(), "webhooks": cast("Any", object())})
+    services = Services(**{**others, "limits": Limits(), "defaults": MachineDefaults()})
     limits = services.limits
     workflows = workflow_operations(WorkflowServices(**fields), limits, nothing)
     return {

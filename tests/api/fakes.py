@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
@@ -20,13 +20,17 @@ from dormice.domain.ids import canonical_machine_id
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.domain.machine import DesiredState, Machine, Phase
 from dormice.domain.terminal import Terminal
+from dormice.domain.webhook import FAMILIES, Delivery, DeliveryState, EventType, Webhook
 from dormice.engine.clock import SystemClock
 from dormice.engine.log_tokens import LogGrant
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
 from dormice.engine.tokens import Tokens
 from dormice.engine.usage import DAY_US, Period, StorageUse, Totals
+from dormice.engine.webhooks.webhooks import WebhookOrder
+from dormice.outbound.targets import URL_CHARACTERS
 from dormice.store.interface import Key
 from dormice.store.usage import ComputeUse
+from dormice.store.webhooks import WebhookChange
 
 KEY = "k" * 32
 OTHER_KEY = "o" * 32
@@ -40,6 +44,8 @@ IDS = {
     "key_id": "key-1",
     "org_id": ORGANIZATION,
     "stream_id": "exec-1",
+    "webhook_id": "wh-1",
+    "event_id": "evt-1",
 }
 """What stands in paths."""
 NOW = 1_780_308_000_000_000
@@ -437,6 +443,67 @@ class FakeKeys:
         )
 
 
+class FakeWebhooks:
+    """One webhook with one delivery."""
+
+    webhook = Webhook(
+        id="wh-1",
+        organization_id=ORGANIZATION,
+        url="https://example.com",
+        events=tuple(FAMILIES),
+        enabled=True,
+        created_at=NOW,
+        revision=1,
+    )
+    sent = Delivery(
+        number=1, webhook_id="wh-1", event_id="evt-1", type=EventType.TEST, at=NOW, state=DeliveryState.PENDING
+    )
+
+    async def create(self, caller: Caller, order: WebhookOrder) -> tuple[Webhook, str]:
+        _judge_url(order.url)
+        return structs.replace(self.webhook, url=order.url, events=order.events, enabled=order.enabled), "whsec_cw=="
+
+    async def get(self, caller: Caller, webhook_id: str) -> Webhook:
+        if webhook_id != self.webhook.id:
+            raise NotFound("no such webhook")
+        return self.webhook
+
+    async def patch(self, caller: Caller, webhook_id: str, change: WebhookChange) -> Webhook:
+        _judge_url(change.url)
+        return await self.get(caller, webhook_id)
+
+    async def delete(self, caller: Caller, webhook_id: str) -> Webhook:
+        return await self.get(caller, webhook_id)
+
+    async def rotate(self, caller: Caller, webhook_id: str) -> tuple[Webhook, str]:
+        return await self.get(caller, webhook_id), "whsec_cw=="
+
+    async def deliveries(
+        self, caller: Caller, webhook_id: str, *, before: int | None, limit: int
+    ) -> Sequence[Delivery]:
+        await self.get(caller, webhook_id)
+        return [self.sent] if before is None else []
+
+    async def redeliver(self, caller: Caller, webhook_id: str, event_id: str, *, wait_ms: int = 0) -> Delivery:
+        await self.get(caller, webhook_id)
+        if event_id != self.sent.event_id:
+            raise NotFound("no such delivery")
+        return self.sent
+
+    async def test(self, caller: Caller, webhook_id: str, *, wait_ms: int = 0) -> Delivery:
+        await self.get(caller, webhook_id)
+        return self.sent
+
+    async def list(self, caller: Caller) -> Sequence[Webhook]:
+        return [self.webhook]
+
+
+def _judge_url(url: str | None) -> None:
+    """Refuse what no URL can be: which ones are called is judged elsewhere."""
+    if url is not None and not 0 < len(url) <= URL_CHARACTERS:
+        raise Invalid("url is none", location="body.url")
+
+
 @dataclass
 class FakeHealth:
     """Parts as a test sets them."""
@@ -504,6 +571,7 @@ class World:
     log_tokens: FakeLogTokens = field(default_factory=FakeLogTokens)
     usage: FakeUsage = field(default_factory=FakeUsage)
     keys: FakeKeys = field(default_factory=FakeKeys)
+    webhooks: FakeWebhooks = field(default_factory=FakeWebhooks)
     health: FakeHealth = field(default_factory=FakeHealth)
     metrics: FakeMetrics = field(default_factory=FakeMetrics)
     requests: FakeRequests = field(default_factory=FakeRequests)
@@ -520,6 +588,7 @@ class World:
             log_tokens=self.log_tokens,
             usage=self.usage,
             keys=self.keys,
+            webhooks=self.webhooks,
             health=self.health,
             metrics=self.metrics,
             requests=self.requests,

@@ -37,6 +37,8 @@ BODIES = {
     "createKey": {},
     "putMachineAutoresizing": {"enabled": True},
     "putOrganizationAutoresizing": {"enabled": True},
+    "createWebhook": {"url": "https://example.com"},
+    "patchWebhook": {},
 }
 
 

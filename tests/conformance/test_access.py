@@ -18,7 +18,11 @@ from tests.wait import wait_until
 
 OPERATIONS = World().operations()
 PRIVATE = [operation for operation in OPERATIONS if operation.guarded or not operation.public]
-OWNED = [operation for operation in PRIVATE if "{machine_id}" in operation.path or "{org_id}" in operation.path]
+OWNED = [
+    operation
+    for operation in PRIVATE
+    if any(name in operation.path for name in ("{machine_id}", "{org_id}", "{webhook_id}"))
+]
 BODIES: dict[str, Any] = {
     "createMachine": {},
     "patchMachine": {"vcpu": 0.5},
@@ -27,6 +31,8 @@ BODIES: dict[str, Any] = {
     "putMachineAutoresizing": {"enabled": True},
     "putOrganizationAutoresizing": {"enabled": False},
     "createKey": {"organization": "stolen", "admin": True},
+    "createWebhook": {"url": "https://example.com"},
+    "patchWebhook": {"enabled": False},
 }
 UNKNOWN = {
     "machine_id": "dm-01234567-89ab-7cde-8f01-23456789abcd",
@@ -35,6 +41,8 @@ UNKNOWN = {
     "key_id": "key-01234567-89ab-4cde-8f01-23456789abcd",
     "org_id": "01234567-89ab-4cde-8f01-23456789abcd",
     "stream_id": "exec-01234567-89ab-7cde-8f01-23456789abcd",
+    "webhook_id": "wh-01234567-89ab-7cde-8f01-23456789abcd",
+    "event_id": "evt-01234567-89ab-7cde-8f01-23456789abcd",
 }
 
 
@@ -87,6 +95,9 @@ def _house(start_live: StartLive) -> Iterator[House]:
             "org_id": own["organization_id"],
             "stream_id": record["execution_id"],
         }
+        hook = api.post("/v1/webhooks", json={"url": "https://hook.invalid"}).raise_for_status().json()["webhook_id"]
+        event = api.post(f"/v1/webhooks/{hook}/test").raise_for_status().json()["event_id"]
+        ids |= {"webhook_id": hook, "event_id": event}
         yield House(live, ids, made["strangers"]["key"], made["admins"]["key"], made["dismissed"]["key"])
 
 
@@ -148,6 +159,7 @@ def test_what_another_organization_has_is_like_what_nobody_has(house: House, ope
 def test_no_list_shows_what_another_organization_has(house: House) -> None:
     with house.live.client(headers=_bearer(house.stranger)) as stranger:
         assert stranger.get("/v1/machines").json()["items"] == []
+        assert stranger.get("/v1/webhooks").json()["items"] == []
         assert {key["organization"] for key in stranger.get("/v1/keys").json()["items"]} == {"strangers"}
 
 

@@ -33,6 +33,8 @@ CHECKS = [
 SPARED = {"deleteMachine", "revokeKey"}
 """They are called with made-up ids only: what they destroy, the other requests need."""
 LONGEST_WAIT_MS = 20
+NOWHERE = "https://hook.invalid"
+"""The URL of all webhooks: nobody is to be called."""
 
 
 @pytest.fixture(scope="module", name="known")
@@ -56,6 +58,8 @@ def _tame(case: Case[Any], known: dict[str, str]) -> None:
         case.query["wait_ms"] = min(case.query["wait_ms"], LONGEST_WAIT_MS)
     if isinstance(case.body, dict) and isinstance(command := case.body.get("command"), list) and command:
         command[0] = "true"
+    if isinstance(case.body, dict) and "url" in case.body:
+        case.body["url"] = NOWHERE
 
 
 def test_the_live_document_is_the_one_that_is_tested(api: Api) -> None:

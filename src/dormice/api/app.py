@@ -80,7 +80,7 @@ def all_operations(services: Services, admission: Admission) -> list[Operation]:
         *LogRoutes(services, admission).operations(),
         *UsageRoutes(services).operations(),
         *KeyRoutes(services).operations(),
-        *([] if services.webhooks is None else WebhookRoutes(services.webhooks, services.limits).operations()),
+        *WebhookRoutes(services).operations(),
         *LimitRoutes(services).operations(),
         *HealthRoutes(services).operations(),
         *MetricRoutes(services).operations(),

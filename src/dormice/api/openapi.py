@@ -299,7 +299,7 @@ def _tighten_key(properties: Document, limits: Limits) -> None:
 
 def _tighten_webhook(properties: Document, limits: Limits) -> None:
     del limits  # a URL's length is bounded where it is read
-    _only(properties["url"], minLength=1, maxLength=URL_CHARACTERS, pattern="^https?://")
+    _only(properties["url"], minLength=1, maxLength=URL_CHARACTERS)
     _only(properties["events"], minItems=1)
     for branch in properties["events"].get("anyOf", (properties["events"],)):
         if "items" in branch:

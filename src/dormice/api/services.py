@@ -330,7 +330,9 @@ class Webhooks(Protocol):
         """Give it another secret, which nothing shows again."""
         ...
 
-    async def deliveries(self, caller: Caller, webhook_id: str, *, before: int | None, limit: int) -> list[Delivery]:
+    async def deliveries(
+        self, caller: Caller, webhook_id: str, *, before: int | None, limit: int
+    ) -> Sequence[Delivery]:
         """Newest first, numbers below `before`."""
         ...
 
@@ -431,6 +433,7 @@ class Services:
     log_tokens: LogTokens
     usage: Usage
     keys: Keys
+    webhooks: Webhooks
     health: Health
     metrics: Metrics
     requests: Requests
@@ -440,7 +443,5 @@ class Services:
     defaults: MachineDefaults
     terminals_by_id: bool = False
     """Who knows a terminal's id may open its stream without a key (SDK 0.2 to 0.4 send none)."""
-    webhooks: Webhooks | None = None
-    """None: they are not served."""
     workflows: WorkflowServices | None = None
     """None: the workflow surface is not served."""

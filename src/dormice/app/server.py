@@ -216,6 +216,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 log_tokens=engine.log_tokens,
                 usage=engine.usage,
                 keys=engine.keys,
+                webhooks=webhooks,
                 health=engine.health,
                 metrics=Exposition(
                     version=version("dormice"),
@@ -229,7 +230,6 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 tracer=tracing,
                 limits=prepared.limits,
                 defaults=prepared.defaults,
-                webhooks=webhooks,
                 workflows=WorkflowServices(
                     registry=runs.registry,
                     workers=runs.workers,

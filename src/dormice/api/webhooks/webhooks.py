@@ -15,9 +15,8 @@ from dormice.api.http.operation import Answer, Operation
 from dormice.api.http.pagination import list_page
 from dormice.api.http.replies import Reply, json_reply
 from dormice.api.machines.parameters import paging, wait_ms
-from dormice.api.services import Webhooks
+from dormice.api.services import Services
 from dormice.api.webhooks import wire
-from dormice.domain.limits import Limits
 from dormice.domain.webhook import FAMILIES, SUBSCRIBABLE, Delivery, Webhook
 from dormice.engine.webhooks.webhooks import WebhookOrder
 from dormice.store.webhooks import WebhookChange
@@ -52,9 +51,9 @@ _UPDATE = BodyDecoder(UpdateWebhookRequest)
 class WebhookRoutes:
     """Handlers over the webhooks service."""
 
-    def __init__(self, webhooks: Webhooks, limits: Limits) -> None:
-        self._webhooks = webhooks
-        self._limits = limits
+    def __init__(self, services: Services) -> None:
+        self._webhooks = services.webhooks
+        self._limits = services.limits
 
     async def create(self, call: Call) -> ASGIApp:
         """POST /v1/webhooks."""
@@ -96,7 +95,7 @@ class WebhookRoutes:
     async def deliveries(self, call: Call) -> ASGIApp:
         """GET /v1/webhooks/{webhook_id}/deliveries."""
 
-        async def read(before: int | None, limit: int) -> list[Delivery]:
+        async def read(before: int | None, limit: int) -> Sequence[Delivery]:
             return await self._webhooks.deliveries(call.caller, call.path["webhook_id"], before=before, limit=limit)
 
         records, cursor = await list_page(call, self._limits.page_default, read, wire.delivery)
