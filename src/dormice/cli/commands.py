@@ -32,6 +32,7 @@ COMMANDS = {
     "schedules": Command("schedules", "Run workflows at set times"),
     "usage": Command("usage", "Show what machines have used"),
     "keys": Command("keys", "Create, list and revoke API keys"),
+    "mcp": Command("mcp", "Offer machines as tools of the Model Context Protocol"),
     "webhooks": Command("webhooks", "Have URLs told of what happens: create, list, change, test, delete"),
     "image": Command("image", "Build, import, list and remove the images of machines on this host"),
     "limits": Command("limits", "Show every limit and default of the server"),

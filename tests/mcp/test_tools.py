@@ -1,0 +1,178 @@
+"""What the tools do, asked by the official client over stdio and over HTTP."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.live import Live
+from tests.mcp.conftest import Connect, call, refused
+
+TOOLS = {
+    "create_machine",
+    "list_machines",
+    "get_machine",
+    "delete_machine",
+    "run_command",
+    "wait_for_command",
+    "cancel_command",
+    "list_commands",
+    "read_output",
+    "read_file",
+    "write_file",
+    "list_files",
+}
+
+
+async def test_every_tool_says_what_it_is_for(connect: Connect) -> None:
+    async with connect() as client:
+        assert client.server_info is not None
+        assert client.server_info.name == "dormice"
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+    assert set(tools) == TOOLS
+    for tool in tools.values():
+        assert tool.description
+        assert tool.output_schema
+        assert tool.annotations
+        assert "context" not in tool.input_schema["properties"]
+
+
+async def test_a_machine_is_made_used_and_deleted(connect: Connect) -> None:
+    async with connect() as client:
+        made = await call(client, "create_machine", memory_mib=256, storage_gib=1, autosleep="never")
+        machine = made["machine_id"]
+        assert made["phase"] == "running"
+        assert machine in [one["machine_id"] for one in (await call(client, "list_machines"))["machines"]]
+        done = await call(
+            client, "run_command", machine_id=machine, command=["sh", "-c", "echo out; echo err >&2; exit 3"]
+        )
+        assert (done["status"], done["exit_code"], done["ended"]) == ("failed", 3, True)
+        assert (done["stdout"], done["stderr"]) == ("out\n", "err\n")
+        assert (await call(client, "list_commands", machine_id=machine))["commands"][0]["execution_id"] == done[
+            "execution_id"
+        ]
+        assert (await call(client, "delete_machine", machine_id=machine))["phase"] == "destroyed"
+
+
+async def test_a_command_gets_what_it_is_given(connect: Connect, machine: str) -> None:
+    async with connect() as client:
+        script = 'pwd; echo "$A"; cat'
+        done = await call(
+            client,
+            "run_command",
+            machine_id=machine,
+            command=["sh", "-c", script],
+            cwd="/tmp",
+            env={"A": "b"},
+            stdin="in",
+        )
+        assert done["stdout"].splitlines()[1:] == ["b", "in"]
+        late = await call(client, "run_command", machine_id=machine, command=["sleep", "60"], timeout_seconds=0.2)
+        assert (late["status"], "timeout" in late["error"] or late["signal"]) != ("succeeded", True)
+
+
+async def test_a_long_command_is_waited_for_read_and_cancelled(connect: Connect, machine: str) -> None:
+    async with connect() as client:
+        begun = await call(
+            client, "run_command", machine_id=machine, command=["sh", "-c", "echo first; sleep 600"], wait_seconds=0.5
+        )
+        assert (begun["status"], begun["ended"], begun["exit_code"]) == ("running", False, None)
+        ids = {"machine_id": machine, "execution_id": begun["execution_id"]}
+        assert (await call(client, "wait_for_command", wait_seconds=0.1, **ids))["stdout"] == "first\n"
+        piece = await call(client, "read_output", **ids)
+        assert (piece["content"], piece["end"], piece["ended"]) == ("first\n", 6, False)
+        assert (await call(client, "cancel_command", **ids))["status"] == "cancelled"
+        assert (await call(client, "wait_for_command", **ids))["ended"]
+
+
+async def test_whoever_waits_is_told_how_far_it_is(connect: Connect, machine: str) -> None:
+    heard: list[str | None] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        heard.append(message)
+
+    async with connect() as client:
+        command = ["sh", "-c", "echo begun; sleep 2; echo done"]
+        result = await client.call_tool(
+            "run_command", {"machine_id": machine, "command": command}, progress_callback=hear
+        )
+        assert result.structured_content["stdout"] == "begun\ndone\n"
+    assert "begun" in heard
+
+
+async def test_much_output_shows_its_end_and_is_read_in_pieces(connect: Connect, machine: str) -> None:
+    async with connect() as client:
+        done = await call(client, "run_command", machine_id=machine, command=["seq", "20000"])
+        assert done["stdout"].endswith("19999\n20000\n")
+        assert len(done["stdout"]) < done["stdout_bytes"]
+        text, start, ended = "", 0, False
+        while not ended:
+            piece = await call(
+                client, "read_output", machine_id=machine, execution_id=done["execution_id"], start=start
+            )
+            text, start, ended = text + piece["content"], piece["end"], piece["ended"]
+        assert text == "".join(f"{number}\n" for number in range(1, 20_001))
+
+
+@pytest.mark.parametrize("name", ["plain.txt", "-n", "with blank", "ünï/deep/er", "quote'\"$(x)"])
+async def test_files_are_written_listed_and_read(connect: Connect, machine: str, name: str, tmp_path: Any) -> None:
+    path = f"{tmp_path}/{name}"
+    async with connect() as client:
+        written = await call(client, "write_file", machine_id=machine, path=path, content="hällo\n")
+        assert written["bytes"] == 7
+        await call(client, "write_file", machine_id=machine, path=path, content="more", append=True)
+        found = await call(client, "read_file", machine_id=machine, path=path)
+        assert (found["content"], found["size"]) == ("hällo\nmore", 11)
+        folder, _, last = path.rpartition("/")
+        listed = await call(client, "list_files", machine_id=machine, path=folder)
+        assert {"name": last, "kind": "file", "size": 11} in listed["entries"]
+
+
+async def test_bytes_survive(connect: Connect, machine: str, tmp_path: Any) -> None:
+    data = bytes(range(256)) * 2_000
+    content = base64.b64encode(data).decode()
+    where = {"machine_id": machine, "path": f"{tmp_path}/data"}
+    async with connect() as client:
+        await call(client, "write_file", content=content, encoding="base64", **where)
+        back, size = b"", 1
+        while len(back) < size:
+            piece = await call(client, "read_file", offset=len(back), encoding="base64", max_bytes=100_000, **where)
+            back, size = back + base64.b64decode(piece["content"]), piece["size"]
+        assert back == data
+
+
+async def test_what_goes_wrong_is_told_in_words(connect: Connect, machine: str, tmp_path: Any) -> None:
+    async with connect() as client:
+        unknown = "dm-01234567-89ab-7cde-8f01-23456789abcd"
+        assert "no such machine" in await refused(client, "get_machine", machine_id=unknown)
+        assert "no such machine" in await refused(client, "run_command", machine_id=unknown, command=["true"])
+        assert "memory_mib" in await refused(client, "create_machine", memory_mib=1)
+        assert "command" in await refused(client, "run_command", machine_id=machine, command=[])
+        assert "No such file" in await refused(client, "read_file", machine_id=machine, path=f"{tmp_path}/none")
+        assert "is a directory" in await refused(client, "read_file", machine_id=machine, path=str(tmp_path))
+        assert "not a directory" in await refused(client, "list_files", machine_id=machine, path="/etc/passwd")
+        assert "base64" in await refused(
+            client, "write_file", machine_id=machine, path="/tmp/x", content="!", encoding="base64"
+        )
+        assert "wait_seconds" in await refused(
+            client, "run_command", machine_id=machine, command=["true"], wait_seconds=601
+        )
+
+
+def test_nobody_gets_in_without_the_key(http_url: str, live: Live) -> None:
+    for headers in (
+        {},
+        {"authorization": f"Bearer {live.api_key}x"},
+        {"authorization": f"Basic {live.api_key}"},
+        {"authorization": live.api_key},
+        {"x-api-key": live.api_key},
+    ):
+        answer = httpx.post(
+            http_url, headers=headers, json={"jsonrpc": "2.0", "id": 1, "method": "ping"}, trust_env=False
+        )
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+        assert live.api_key not in answer.text
