@@ -201,6 +201,9 @@ def test_imports_keep_to_the_contracts() -> None:
         ("app/node.py", "dormice.store.sqlite.store"),
         ("workers/push.py", "dormice.engine.board"),
         ("workers/push_rules.py", "dormice.config"),
+        ("outbound/webhooks.py", "dormice.store.interface"),
+        ("engine/webhooks/delivering.py", "dormice.outbound.webhooks"),
+        ("mcp/tools.py", "dormice.domain.execution"),
     ],
 )
 def test_a_wrong_import_breaks_a_contract(module: str, imported: str, tmp_path: Path) -> None:

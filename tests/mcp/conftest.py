@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -48,15 +49,17 @@ def _listens(url: str) -> bool:
         return False
 
 
+@asynccontextmanager
+async def over_stdio(live: Live) -> AsyncIterator[Client]:
+    """Speak to a `dormice mcp` of one's own."""
+    words = ["-m", "dormice.cli", "mcp"]
+    parameters = StdioServerParameters(command=sys.executable, args=words, env=dict(environment(live)))
+    async with Client(parameters) as client:
+        yield client
+
+
 @pytest.fixture(params=["stdio", "http"], name="connect")
 def _connect(request: pytest.FixtureRequest, live: Live) -> Connect:
-    @asynccontextmanager
-    async def over_stdio() -> AsyncIterator[Client]:
-        words = ["-m", "dormice.cli", "mcp"]
-        parameters = StdioServerParameters(command=sys.executable, args=words, env=dict(environment(live)))
-        async with Client(parameters) as client:
-            yield client
-
     @asynccontextmanager
     async def over_http() -> AsyncIterator[Client]:
         headers = {"authorization": f"Bearer {live.api_key}"}
@@ -67,7 +70,7 @@ def _connect(request: pytest.FixtureRequest, live: Live) -> Connect:
         ):
             yield client
 
-    return over_stdio if request.param == "stdio" else over_http
+    return partial(over_stdio, live) if request.param == "stdio" else over_http
 
 
 async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.live import Live
-from tests.mcp.conftest import Connect, call, refused
+from tests.mcp.conftest import Connect, call, over_stdio, refused
 
 TOOLS = {
     "create_machine",
@@ -176,3 +176,19 @@ def test_nobody_gets_in_without_the_key(http_url: str, live: Live) -> None:
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"].startswith("Bearer")
         assert live.api_key not in answer.text
+
+
+@pytest.mark.machines
+async def test_it_works_on_a_real_machine(container_live: Live) -> None:
+    async with over_stdio(container_live) as client:
+        made = await call(client, "create_machine", memory_mib=256, storage_gib=1)
+        machine = {"machine_id": made["machine_id"]}
+        await call(client, "write_file", path="deep/er/hello.sh", content="echo hello from $(hostname)\n", **machine)
+        done = await call(client, "run_command", command=["sh", "/root/deep/er/hello.sh"], **machine)
+        assert (done["exit_code"], done["stdout"]) == (0, f"hello from {made['machine_id']}\n")
+        assert [one["name"] for one in (await call(client, "list_files", path="deep", **machine))["entries"]] == ["er"]
+        data = base64.b64encode(bytes(range(256)) * 4_096).decode()
+        await call(client, "write_file", path="/tmp/data", content=data, encoding="base64", **machine)
+        found = await call(client, "read_file", path="/tmp/data", encoding="base64", offset=255, max_bytes=2, **machine)
+        assert (found["content"], found["size"]) == (base64.b64encode(b"\xff\x00").decode(), 1 << 20)
+        assert (await call(client, "delete_machine", **machine))["phase"] == "destroyed"

@@ -166,6 +166,22 @@ async def test_one_that_never_answers_delays_no_other(lab: Lab) -> None:
     assert len([1 for url, _ in lab.endpoints.sent if url == stuck.url]) <= 4, "and little is held for it"
 
 
+async def test_many_slow_ones_with_much_to_hear_do_not_starve_another(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dormice.engine.webhooks.delivering.WEBHOOKS_AT_ONCE", 1)
+    monkeypatch.setattr("dormice.engine.webhooks.delivering.SHARE_SECONDS", 0.0)
+    slow = [await create(lab.world, number, url=f"https://{number}.example") for number in (1, 2)]
+    for _ in range(40):
+        await lab.world.ended()
+    late = await create(lab.world, 3, url="https://late.example")
+    await lab.world.ended()
+    await lab.until(late, DeliveryState.DELIVERED)
+    before = lab.endpoints.sent[: [url for url, _ in lab.endpoints.sent].index(late.url)]
+    assert len(before) < 40
+    assert {url for url, _ in before} <= {one.url for one in slow}
+
+
 async def test_a_command_that_is_too_long_is_left_out(lab: Lab) -> None:
     webhook = await create(lab.world)
     await lab.world.ended(command=("echo", "\x01" * 500_000))

@@ -126,7 +126,7 @@ class WebhookStore(Protocol):
         ...
 
     async def due(self) -> Mapping[str, Micros]:
-        """When the next delivery of each enabled webhook that has one is due, by webhook id, the longest due first."""
+        """When the next delivery of each enabled webhook that has one is due, by webhook id."""
         ...
 
     async def due_of(self, webhook_id: str, now: Micros, *, limit: int) -> DueOfWebhook | None:

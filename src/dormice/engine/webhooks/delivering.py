@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import count
 from typing import Final, Protocol
 
 from dormice.domain.execution import Execution, Micros
@@ -23,7 +24,7 @@ from dormice.engine.feed import Feed
 from dormice.engine.observer import Observer
 from dormice.engine.tasks import Tasks
 from dormice.outbound.interface import Answer, Sender
-from dormice.store.webhooks import Attempt, Condition, Due, DueOfWebhook, WebhookStore
+from dormice.store.webhooks import Attempt, Condition, Due, WebhookStore
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,8 @@ PAUSE_SECONDS: Final = 0.02
 AT_ONCE: Final = 4
 """Deliveries under way to one webhook."""
 WEBHOOKS_AT_ONCE: Final = 64
-ROUNDS: Final = 16
-"""After so many the next webhook has its turn."""
+SHARE_SECONDS: Final = 1.0
+"""After so long the next webhook has its turn."""
 _RETRY_FACTOR: Final = 4
 _LONGEST_RETRY_MS: Final = 3_600_000
 _LONGEST_PAUSE_MS: Final = 300_000
@@ -105,6 +106,9 @@ class Delivering:
         self._limits = limits
         self._under_way: set[str] = set()
         """Ids of webhooks that are being sent to."""
+        self._turns = count(1)
+        self._served: dict[str, int] = {}
+        """When those that have something to be sent had their last turn."""
         self._pause = 0.0
 
     async def turn(self) -> None:
@@ -113,11 +117,15 @@ class Delivering:
         self._pause = 0.0  # should this turn fail
         await asyncio.sleep(PAUSE_SECONDS)  # what comes together is looked at once
         now, waits = self.now(), LOOK_EVERY_SECONDS
-        for webhook_id, due in (await self._store.due()).items():
+        due = await self._store.due()
+        self._served = {one: turn for one, turn in self._served.items() if one in due}
+        for webhook_id in sorted(
+            due, key=lambda one: self._served.get(one, 0)
+        ):  # who had a turn goes behind the others
             if webhook_id in self._under_way:
                 continue
-            if due > now:
-                waits = min(waits, (due - now) / 1_000_000)
+            if due[webhook_id] > now:
+                waits = min(waits, (due[webhook_id] - now) / 1_000_000)
             elif len(self._under_way) < WEBHOOKS_AT_ONCE:
                 self._under_way.add(webhook_id)
                 self._tasks.start(f"deliveries to {webhook_id}", partial(self._serve, webhook_id))
@@ -128,18 +136,25 @@ class Delivering:
         return max(self._clock.now(), self._clock.steady())
 
     async def _serve(self, webhook_id: str) -> None:
-        for _ in range(ROUNDS):
-            found = await self._store.due_of(webhook_id, self.now(), limit=AT_ONCE)
-            if found is None:
-                break
-            await self._send(found)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + SHARE_SECONDS
+        while await self._send(webhook_id) and loop.time() < until:
+            pass
         self._under_way.discard(webhook_id)
+        self._served[webhook_id] = next(self._turns)
         self._news.hint()
 
-    async def _send(self, found: DueOfWebhook) -> None:
-        webhook = found.webhook
+    async def _send(self, webhook_id: str) -> bool:
+        """Send what is due of a webhook, a few at once, and record what came of it; return whether anything was."""
+        found = await self._store.due_of(webhook_id, self.now(), limit=AT_ONCE)
+        if found is None:
+            return False
+        webhook, secrets = found.webhook, found.secrets
         requests = [(due.delivery, self._body(due)) for due in found.due]
-        answers = await asyncio.gather(*(self._post(found, delivery, body) for delivery, body in requests))
+        del found  # records may be long, what is sent is not
+        answers = await asyncio.gather(
+            *(self._post(webhook.url, secrets, delivery, body) for delivery, body in requests)
+        )
         attempts = [self._attempt(delivery, answer) for (delivery, _), answer in zip(requests, answers, strict=True)]
         condition = self._condition(webhook, answers)
         await self._store.attempted(webhook, attempts, condition)
@@ -147,22 +162,23 @@ class Delivering:
             log.warning("webhook %s is disabled: %s", webhook.id, condition.disabled_reason)
         for delivery, _ in requests:
             self._feed.notify(key_of(delivery))
+        return True
 
     def _body(self, due: Due) -> bytes | None:
         if due.subject is None and due.delivery.type is not EventType.TEST:
             return None
         return self._describe(due.delivery, due.subject)
 
-    async def _post(self, found: DueOfWebhook, delivery: Delivery, body: bytes | None) -> Answer:
+    async def _post(self, url: str, secrets: Sequence[str], delivery: Delivery, body: bytes | None) -> Answer:
         if body is None:
             return Answer(None, _DELETED)
         timestamp = self._clock.now() // 1_000_000
         headers: Mapping[str, str] = {
             "webhook-id": delivery.event_id,
             "webhook-timestamp": str(timestamp),
-            "webhook-signature": signatures(found.secrets, delivery.event_id, timestamp, body),
+            "webhook-signature": signatures(secrets, delivery.event_id, timestamp, body),
         }
-        return await self._sender.post(found.webhook.url, headers, body)
+        return await self._sender.post(url, headers, body)
 
     def _attempt(self, delivery: Delivery, answer: Answer) -> Attempt:
         now = self.now()

@@ -95,7 +95,7 @@ class SqliteWebhooks:
 
     async def due(self) -> Mapping[str, Micros]:
         rows: list[Any] = await self._reader.scan(lambda db: db.execute(_SQL["due"]).fetchall())
-        return dict(sorted(rows, key=lambda row: row[1]))
+        return dict(rows)
 
     async def due_of(self, webhook_id: str, now: Micros, *, limit: int) -> DueOfWebhook | None:
         return await self._reader.scan(partial(self._due_of, webhook_id=webhook_id, now=now, limit=limit))
