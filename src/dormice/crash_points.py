@@ -68,6 +68,9 @@ class CrashPoint(StrEnum):
     RUN_CANCEL_COMMITTED = "server.run-cancel-committed"
     RUN_CANCELLED = "server.run-cancelled"
 
+    WEBHOOK_ANSWERED = "server.webhook-answered"
+    WEBHOOK_COMMITTED = "server.webhook-committed"
+
     ADOPTED = "node.adopted"
     WELCOMED = "node.welcomed"
     EXECUTION_RECEIVED = "node.execution-received"

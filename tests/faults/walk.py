@@ -32,7 +32,9 @@ OF_RUNS = (
     CrashPoint.RUN_CANCELLED,
 )
 """Reached under a load of runs only."""
-OF_MACHINES = tuple(point for point in CrashPoint if point not in OF_RUNS)
+OF_WEBHOOKS = (CrashPoint.WEBHOOK_ANSWERED, CrashPoint.WEBHOOK_COMMITTED)
+"""Reached only where somebody is told (tests/webhooks/test_crashes.py)."""
+OF_MACHINES = tuple(point for point in CrashPoint if point not in {*OF_RUNS, *OF_WEBHOOKS})
 AFTER_A_RESTART = {
     CrashPoint.ENGINE_LOADED,
     CrashPoint.NODE_JOINED,

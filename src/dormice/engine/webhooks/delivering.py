@@ -15,6 +15,7 @@ from functools import partial
 from itertools import count
 from typing import Final, Protocol
 
+from dormice.crash_points import CrashPoint, reached
 from dormice.domain.execution import Execution, Micros
 from dormice.domain.limits import Limits
 from dormice.domain.machine import Machine
@@ -155,9 +156,11 @@ class Delivering:
         answers = await asyncio.gather(
             *(self._post(webhook.url, secrets, delivery, body) for delivery, body in requests)
         )
+        reached(CrashPoint.WEBHOOK_ANSWERED)
         attempts = [self._attempt(delivery, answer) for (delivery, _), answer in zip(requests, answers, strict=True)]
         condition = self._condition(webhook, answers)
         await self._store.attempted(webhook, attempts, condition)
+        reached(CrashPoint.WEBHOOK_COMMITTED)
         if condition.disabled_reason:
             log.warning("webhook %s is disabled: %s", webhook.id, condition.disabled_reason)
         for delivery, _ in requests:
