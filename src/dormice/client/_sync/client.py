@@ -12,6 +12,7 @@ from dormice.client._sync.connection import Connection
 from dormice.client._sync.keys import Keys
 from dormice.client._sync.machines import Machines
 from dormice.client._sync.usage import Usage
+from dormice.client._sync.webhooks import Webhooks
 from dormice.client.records import Limits, decode
 from dormice.client.transport import Timeout, Transport
 
@@ -55,6 +56,7 @@ class Dormice:
         self.keys = Keys(self._connection)
         self.usage = Usage(self._connection)
         self.organization = Organization(self._connection)
+        self.webhooks = Webhooks(self._connection)
 
     def __repr__(self) -> str:
         return f"<Dormice {self.base_url}>"
