@@ -53,7 +53,7 @@ def test_whatever_a_machine_asks_the_forwarder_answers_or_is_silent(messages: li
     async def ask() -> None:
         for message in messages:
             with suppress(NotAQuestion):
-                answer = await forwarder.answer(message, stream=False)
+                answer = await forwarder.answer("127.0.0.2", message, stream=False)
                 assert answer[:2] == message[:2]
                 assert len(answer) <= len(message)
 

@@ -164,6 +164,7 @@ class ContainerRuntime:
                 await self._clear(machine_id)  # what could not be removed when an earlier start failed
             try:
                 network = await self._networks.acquire(machine_id)
+                await self._networks.confine(machine_id, spec.egress)
                 # Here and not on the thread: a private mount namespace does not get to see new mounts of every host.
                 netns = os.open(network.netns_path, os.O_RDONLY | os.O_CLOEXEC)
                 try:
@@ -197,6 +198,7 @@ class ContainerRuntime:
     async def resize(self, machine_id: str, spec: MachineSpec) -> None:
         self._check(machine_id, spec)
         async with self._locks[machine_id]:
+            await self._networks.confine(machine_id, spec.egress)
             await self._in_thread(self._resize, machine_id, spec)
 
     def oom_kills(self, machine_id: str) -> int:

@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Network
 from typing import Self
 
@@ -38,7 +38,7 @@ _NLA_F_NESTED = 0x8000
 _NETLINK_NETFILTER = 12
 _CT_GET, _CT_DELETE = 0x101, 0x102
 _CTA_TUPLE_ORIG, _CTA_FILTER, _CTA_FILTER_ORIG_FLAGS, _CTA_FILTER_REPLY_FLAGS = 1, 25, 1, 2
-_CTA_TUPLE_IP, _CTA_IP_V4_SRC, _FILTER_BY_SOURCE = 1, 1, 1
+_CTA_TUPLE_IP, _CTA_IP_V4_SRC, _CTA_IP_V4_DST, _FILTER_BY_SOURCE = 1, 1, 2, 1
 _TYPE_MASK = 0x3FFF
 _NETLINK_SOCK_DIAG, _BY_FAMILY = 4, 20
 _INET_DIAG_SKMEMINFO, _EVERY_STATE, _ANY_SOCKET, _DIAG_HEADER = 7, 0xFFFF_FFFF, bytes(48), 72
@@ -182,8 +182,8 @@ class TableEvents:
         self._socket.close()
 
 
-def forget_flows(source: IPv4Address) -> int:
-    """Delete every connection tracking entry that `source` began; the number deleted. Raises OSError."""
+def forget_flows(source: IPv4Address, *, keep: Callable[[IPv4Address], bool] = lambda _: False) -> int:
+    """Delete every connection tracking entry that `source` began, but to addresses to `keep`; the number deleted. Raises OSError."""
     family = struct.pack("=BBH", socket.AF_INET, 0, 0)
     origin = _nest(_CTA_TUPLE_ORIG, _nest(_CTA_TUPLE_IP, _attr(_CTA_IP_V4_SRC, source.packed)))
     by_source = _attr(_CTA_FILTER_ORIG_FLAGS, struct.pack("=I", _FILTER_BY_SOURCE))
@@ -194,7 +194,7 @@ def forget_flows(source: IPv4Address) -> int:
             _attr(kind, value)
             for message in netlink.request(_CT_GET, _NLM_DUMP, family + origin + wanted, f"connections of {source}")
             for kind, value in _attributes(message[len(family) :])
-            if kind & _TYPE_MASK == _CTA_TUPLE_ORIG
+            if kind & _TYPE_MASK == _CTA_TUPLE_ORIG and not keep(_target(value))
         ]
         for flow in tuples:
             try:
@@ -205,6 +205,11 @@ def forget_flows(source: IPv4Address) -> int:
         return len(tuples)
     finally:
         netlink.close()
+
+
+def _target(flow: bytes) -> IPv4Address:
+    addresses = next(value for kind, value in _attributes(flow) if kind & _TYPE_MASK == _CTA_TUPLE_IP)
+    return IPv4Address(next(value for kind, value in _attributes(addresses) if kind & _TYPE_MASK == _CTA_IP_V4_DST))
 
 
 def waiting_in_inet_sockets() -> int:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
+from dormice.domain.egress import PUBLIC, Egress
+
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 """What other work of the host gives back."""
@@ -29,6 +31,7 @@ class MachineSpec:
     memory_mib: int
     storage_gib: int
     image: str = "default"
+    egress: Egress = PUBLIC
 
 
 @dataclass(frozen=True, slots=True)
