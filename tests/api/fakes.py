@@ -16,6 +16,7 @@ from dormice.domain.execution import ErrorCode, Execution, ExecutionState, LogEn
 from dormice.domain.ids import canonical_machine_id
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.domain.machine import DesiredState, Machine, Phase
+from dormice.domain.snapshot import Snapshot
 from dormice.domain.terminal import Terminal
 from dormice.engine.clock import SystemClock
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
@@ -216,6 +217,11 @@ class FakeMachines:
         self._note("create", (order, idempotency, wait_ms))
         return self.machine
 
+    async def fork(
+        self, caller: Caller, machine_id: str, order: MachineOrder, idempotency: Idempotency | None, *, wait_ms: int = 0
+    ) -> Machine:
+        return await self.create(caller, order, idempotency, wait_ms=wait_ms)
+
     async def get(self, caller: Caller, machine_id: str, *, wait_ms: int = 0) -> Machine:
         self._note("get", wait_ms)
         return self._own(machine_id)
@@ -415,6 +421,27 @@ class NoTerminals:
         raise AssertionError(terminal, after)
 
 
+class NoSnapshots:
+    """An organization that has none."""
+
+    async def create(
+        self, caller: Caller, machine: Machine, name: str, idempotency: Idempotency | None, *, wait_ms: int = 0
+    ) -> Snapshot:
+        raise Conflict("the machine has no disk to copy")
+
+    async def get(self, caller: Caller, snapshot_id: str, *, wait_ms: int = 0) -> Snapshot:
+        raise NotFound("no such snapshot")
+
+    async def page(self, caller: Caller, machine_id: str | None, *, before: int | None, limit: int) -> list[Snapshot]:
+        return []
+
+    async def delete(self, caller: Caller, snapshot_id: str, *, wait_ms: int = 0) -> Snapshot:
+        raise NotFound("no such snapshot")
+
+
+NO_SNAPSHOTS = NoSnapshots()
+
+
 @dataclass
 class World:
     """All the fakes, and the services made of them."""
@@ -434,6 +461,7 @@ class World:
             machines=self.machines,
             terminals=NoTerminals(),
             tokens=Tokens(sign=lambda text: sha256(text).hexdigest(), clock=SystemClock()),
+            snapshots=NO_SNAPSHOTS,
             keys=self.keys,
             health=self.health,
             metrics=self.metrics,

@@ -17,6 +17,7 @@ from dormice.api.http.operation import Operation, options_route, route
 from dormice.api.http.replies import Reply
 from dormice.api.machines.executions import ExecutionRoutes
 from dormice.api.machines.machines import MachineRoutes
+from dormice.api.machines.snapshots import SnapshotRoutes
 from dormice.api.machines.terminal_stream import TerminalStream
 from dormice.api.machines.terminals import TerminalRoutes
 from dormice.api.openapi import document, document_operation
@@ -70,6 +71,7 @@ def all_operations(services: Services) -> list[Operation]:
     """Return every documented route."""
     return [
         *MachineRoutes(services).operations(),
+        *SnapshotRoutes(services).operations(),
         *ExecutionRoutes(services).operations(),
         *TerminalRoutes(services).operations(),
         *KeyRoutes(services).operations(),

@@ -59,6 +59,7 @@ MACHINES = Surface(
     description="Durable executions on machines that sleep.",
     tags={
         "machines": "Isolated Linux machines that sleep when nobody needs them.",
+        "snapshots": "Copies of machines' disks, and machines made from them.",
         "executions": "Commands on machines, and what becomes of them.",
         "keys": "API keys of organizations.",
         "service": "The server itself.",

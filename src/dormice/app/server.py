@@ -177,6 +177,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 terminals=engine.terminals,
                 tokens=engine.tokens,
                 terminals_by_id=prepared.terminals_by_id,
+                snapshots=engine.snapshots,
                 keys=engine.keys,
                 health=engine.health,
                 metrics=Exposition(

@@ -87,6 +87,10 @@ class Limits:
     autosleep_seconds_max: int = 9_223_372_036
     """The contract's bound: int64 nanoseconds."""
     machines_per_organization: int = 1_000
+    snapshots_per_machine: int = 100
+    snapshots_per_organization: int = 1_000
+    egress_entries: int = 256
+    """Names and networks in one machine's allow-list."""
     key_min_chars: int = 32
     key_max_chars: int = 512
     name_chars: int = 64

@@ -21,6 +21,7 @@ from dormice.engine.dispatcher import Dispatcher
 from dormice.engine.lifecycle import Lifecycle
 from dormice.engine.runner import Runner
 from dormice.engine.service import attempt
+from dormice.engine.snapshots import Snapshots
 from dormice.engine.stdin import StdinFeeder
 from dormice.protocol import node as wire
 
@@ -45,6 +46,7 @@ class Reconciler:
         runner: Runner,
         feeder: StdinFeeder,
         channels: Channels,
+        snapshots: Snapshots,
         clock: Clock,
         group: asyncio.TaskGroup,
     ) -> None:
@@ -54,6 +56,7 @@ class Reconciler:
         self._runner = runner
         self._feeder = feeder
         self._channels = channels
+        self._snapshots = snapshots
         self._clock = clock
         self._group = group
         self._mailboxes: dict[str, deque[Step]] = {}
@@ -68,6 +71,11 @@ class Reconciler:
         """The cores, MiB and GiB of storage of the host; without bounds as long as no node has ever said."""
         node = self._node
         return (node.vcpus, node.memory_mib, node.storage_gib) if node is not None else (1e6, 1 << 40, 1 << 30)
+
+    @property
+    def isolates(self) -> bool:
+        """Whether the node keeps machines apart; True as long as no node has ever said."""
+        return self._node is None or self._node.isolated
 
     def has_image(self, name: str) -> bool:
         """Whether the node has the image; True as long as no node has ever said."""
@@ -84,6 +92,7 @@ class Reconciler:
         log.info("node %s joined with %d machines", hello.node_id, len(seen))
         for live in self._board:
             self._post(live, partial(self._compare, boot_id=seen.pop(live.machine.id, None)))
+        self._snapshots.node_joined()
         for machine_id in seen:
             words = "node has a machine that the store does not know: %s is left alone"
             log.warning(words, machine_id, extra={"machine_id": machine_id})
@@ -105,6 +114,9 @@ class Reconciler:
             return
         if isinstance(message, wire.NodeImages):
             self._images = frozenset(message.names)
+            return
+        if isinstance(message, wire.SnapshotTaken | wire.SnapshotFailed | wire.SnapshotDeleted):
+            self._snapshots.node_said(message)
             return
         live = self._board.get(message.machine_id)
         if live is None:
@@ -131,6 +143,8 @@ class Reconciler:
                 self._post(live, lambda live: self._failed(live, message))
             case wire.MachineEnded():
                 self._post(live, lambda live: self._ended(live, message))
+            case wire.DiskCopied():
+                self._post(live, self._lifecycle.disk_copied)
             case wire.MachineDestroyed():
                 self._post(live, self._destroyed)
             case wire.MachineResized():

@@ -16,12 +16,12 @@ import logging
 import os
 import re
 import select
-import shutil
 import socket
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Never, ParamSpec, TypeVar
 from uuid import UUID
@@ -29,10 +29,12 @@ from uuid import UUID
 from dormice.crash_points import CrashPoint, reached
 from dormice.node import cgroups, mounts, oci, quotas, records, uncounted
 from dormice.node.cgroups import Cgroups, Limits
+from dormice.node.disk_copying import DiskCopying
 from dormice.node.disks import Disks
 from dormice.node.launcher import Launcher
-from dormice.node.mounts import MachineRoot, MountNamespace
+from dormice.node.mounts import MountNamespace
 from dormice.node.oci import OciRuntime
+from dormice.node.places import Places
 from dormice.node.ports import QUIET_SECONDS, Image, ImageSource, Network, NetworkProvider
 from dormice.node.records import Record
 from dormice.node.runtime import MachineSpec, Running, RuntimeFailure, host_failure
@@ -40,6 +42,7 @@ from dormice.node.slots import Slot, Slots, cgroup_name
 from dormice.node.uncounted import Suspect
 
 _MACHINE_ID = re.compile(r"dm-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ORIGIN = re.compile(r"(?:dm|snap)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _END_TIMEOUT = 20.0
 _MOST_VCPUS = 100_000
 _THREADS = 4
@@ -78,44 +81,6 @@ class ContainerSettings:
     """The directory of all machines in every cgroup hierarchy."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Places:
-    """The directories of one machine below the run directory. The outer one can be passed through, the inner one is root's."""
-
-    directory: Path
-
-    @property
-    def private(self) -> Path:
-        return self.directory / "private"
-
-    @property
-    def socket(self) -> Path:
-        return self.private / "guest.sock"
-
-    @property
-    def record(self) -> Path:
-        return self.private / "record.json"
-
-    @property
-    def log(self) -> Path:
-        return self.private / "oci.log"
-
-    @property
-    def root(self) -> MachineRoot:
-        return MachineRoot(self.directory)
-
-    def make(self) -> None:
-        self.directory.mkdir(mode=0o711, exist_ok=True)
-        self.private.mkdir(mode=0o700, exist_ok=True)
-        self.root.make_mountpoints()
-
-    def remove(self) -> None:
-        self.root.remove_mountpoints()
-        shutil.rmtree(self.private, ignore_errors=True)
-        with contextlib.suppress(FileNotFoundError):
-            self.directory.rmdir()
-
-
 class ContainerRuntime:
     """Implements the `Runtime` port."""
 
@@ -129,6 +94,7 @@ class ContainerRuntime:
         self._disks = Disks(
             settings.data_dir / "disks", reserve_bytes=settings.reserve_bytes, pool_size=settings.pool_size
         )
+        self._copying = DiskCopying(self._disks, images, settings.run_dir)
         self._running: dict[str, tuple[Running, Record]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._refilling: asyncio.TimerHandle | None = None
@@ -195,6 +161,37 @@ class ContainerRuntime:
             await self._in_thread(self._disks.delete, machine_id)
             self._furnished.discard(machine_id)
 
+    async def copy_disk(self, machine_id: str, origin: str, storage_gib: int) -> None:
+        self._check(machine_id)
+        self._check_copy(origin)
+        async with (
+            self._locks[machine_id],
+            self._locks[origin],
+        ):  # a disk is copied from one that was there before: no circle
+            try:
+                await self._in_thread(self._copying.disk, machine_id, origin, storage_gib)
+            except OSError as error:
+                raise host_failure(error) from error
+        self._pool_executor.submit(_logged, partial(self._disks.settle, machine_id))
+
+    async def take_snapshot(self, machine_id: str, snapshot_id: str) -> int:
+        self._check(machine_id)
+        self._check_copy(snapshot_id)
+        async with self._locks[machine_id]:
+            try:
+                return await self._in_thread(self._copying.snapshot, machine_id, snapshot_id)
+            except OSError as error:
+                raise host_failure(error) from error
+
+    async def delete_snapshot(self, snapshot_id: str) -> None:
+        self._check_copy(snapshot_id)
+        async with self._locks[snapshot_id]:
+            try:
+                await self._in_thread(self._disks.copies.delete, snapshot_id)
+            except OSError as error:
+                raise host_failure(error) from error
+        self._locks.pop(snapshot_id, None)
+
     async def resize(self, machine_id: str, spec: MachineSpec) -> None:
         self._check(machine_id, spec)
         async with self._locks[machine_id]:
@@ -242,6 +239,10 @@ class ContainerRuntime:
         # Looked at here, before anything is made; so that not-a-number is no size, each is asked for what it must be.
         if spec and not (0 < spec.vcpu <= _MOST_VCPUS and spec.memory_mib > 0 and spec.storage_gib > 0):
             raise RuntimeFailure("CAPACITY_EXCEEDED", "no machine has such sizes")
+
+    def _check_copy(self, origin: str) -> None:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError("neither a snapshot's id nor a machine's")
 
     def _refill_soon(self) -> None:
         """Refill in a while: the kernel makes one cgroup at a time, and the machine that has just started needs one for a command."""
@@ -312,8 +313,8 @@ class ContainerRuntime:
             self._disks.set_base(machine_id, image.version)
         return image
 
-    def _places(self, machine_id: str) -> _Places:
-        return _Places(self._settings.run_dir / machine_id)
+    def _places(self, machine_id: str) -> Places:
+        return Places(self._settings.run_dir / machine_id)
 
     def _adopt_all(self, machine_ids: set[str]) -> dict[str, tuple[Running, Record]]:
         adopted = {machine_id: self._adopt(machine_id) for machine_id in machine_ids}
@@ -340,6 +341,7 @@ class ContainerRuntime:
             os.close(pidfd)
             return None
         self._slots.claim(record.uid_base)
+        self._copying.resume(machine_id)
         return Running(machine_id, record.boot_id, places.socket, pidfd, record.environment, oci.GUEST_PATH), record
 
     def _start(
@@ -396,7 +398,7 @@ class ContainerRuntime:
         finally:
             os.close(disk)
 
-    def _launch(self, machine_id: str, places: _Places, slot: Slot, netns: int) -> int:
+    def _launch(self, machine_id: str, places: Places, slot: Slot, netns: int) -> int:
         pid_file, log = places.private / "pid", places.log
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(places.socket))
@@ -414,7 +416,7 @@ class ContainerRuntime:
             raise _failed("the OCI runtime started nothing", log)
         return int(pid)
 
-    def _record_process(self, places: _Places, record: Record, pid: int) -> tuple[int, Record]:
+    def _record_process(self, places: Places, record: Record, pid: int) -> tuple[int, Record]:
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:

@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from dormice.crash_points import CrashPoint, reached, reached_once_sent
+from dormice.domain.egress import Egress
 from dormice.node.guest_link import GuestLink, attach
 from dormice.node.runtime import MachineSpec, Running, Runtime, RuntimeFailure
 from dormice.node.server_connection import ServerConnection
@@ -179,6 +180,9 @@ class Node:
         if isinstance(message, wire.StartMachine | wire.StopMachine | wire.DestroyMachine | wire.ResizeMachine):
             self._do_with_machine(self._machine(message.machine_id), message)
             return
+        if isinstance(message, wire.TakeSnapshot | wire.DeleteSnapshot):
+            self._do_with_snapshot(message)
+            return
         machine = self._machines.get(message.machine_id)
         link = machine.link if machine is not None else None
         if link is None:
@@ -221,6 +225,15 @@ class Node:
             case wire.ResizeMachine():
                 self._run(machine, self._resize(message))
 
+    def _do_with_snapshot(self, message: wire.TakeSnapshot | wire.DeleteSnapshot) -> None:
+        match message:
+            case wire.TakeSnapshot(machine_id, snapshot_id):
+                failed = wire.SnapshotFailed(snapshot_id, "NODE_ERROR", "the node's log has the reason")
+                self._run(self._machine(machine_id), self._take_snapshot(machine_id, snapshot_id), failed)
+            case wire.DeleteSnapshot(snapshot_id):
+                # What is left when it fails is asked for again with the next connection.
+                self._run(_Machine(snapshot_id), self._delete_snapshot(snapshot_id))
+
     # Machines
 
     def _machine(self, machine_id: str) -> _Machine:
@@ -246,8 +259,11 @@ class Node:
         if machine.running is not None and (machine.running.boot_id != boot_id or machine.died.is_set()):
             await self._end(machine, clean=False, reason="replaced by a newer boot")
         if machine.running is None:
-            spec = MachineSpec(message.vcpu, message.memory_mib, message.storage_gib, message.image)
+            spec = _spec(message)
             try:
+                if message.origin:
+                    await self._runtime.copy_disk(message.machine_id, message.origin, message.storage_gib)
+                    self._say(wire.DiskCopied(message.machine_id))
                 running = await self._runtime.start(message.machine_id, boot_id, spec)
             except RuntimeFailure as failure:
                 words, machine_id = "machine %s could not be started: %s: %s", message.machine_id
@@ -305,13 +321,28 @@ class Node:
         self._say(wire.MachineDestroyed(machine_id))
 
     async def _resize(self, message: wire.ResizeMachine) -> None:
-        spec = MachineSpec(message.vcpu, message.memory_mib, message.storage_gib, message.image)
+        spec = _spec(message)
         code = text = ""
         try:
             await self._runtime.resize(message.machine_id, spec)
         except RuntimeFailure as failure:
             code, text = failure.code, str(failure)
         self._say(wire.MachineResized(message.machine_id, message.request, code, text))
+
+    async def _take_snapshot(self, machine_id: str, snapshot_id: str) -> None:
+        try:
+            size = await self._runtime.take_snapshot(machine_id, snapshot_id)
+        except RuntimeFailure as failure:
+            fields = {"machine_id": machine_id}
+            log.warning("no snapshot %s of machine %s: %s", snapshot_id, machine_id, failure, extra=fields)
+            self._say(wire.SnapshotFailed(snapshot_id, failure.code, str(failure)))
+        else:
+            self._say(wire.SnapshotTaken(snapshot_id, size))
+
+    async def _delete_snapshot(self, snapshot_id: str) -> None:
+        await self._runtime.delete_snapshot(snapshot_id)
+        reached(CrashPoint.SNAPSHOT_DELETED)
+        self._say(wire.SnapshotDeleted(snapshot_id))
 
     async def _end(self, machine: _Machine, *, clean: bool, reason: str) -> None:
         running = machine.running
@@ -438,6 +469,11 @@ class Node:
             if machine.link is not None:
                 machine.link.close()
                 machine.link = None
+
+
+def _spec(message: wire.StartMachine | wire.ResizeMachine) -> MachineSpec:
+    sizes = (message.vcpu, message.memory_mib, message.storage_gib)
+    return MachineSpec(*sizes, message.image, Egress(message.allow))
 
 
 async def _surely(machine_id: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -15,12 +15,14 @@ from enum import Enum, StrEnum, auto
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
+from dormice.domain.egress import PUBLIC, Egress
 from dormice.domain.errors import Unavailable
 from dormice.domain.execution import Chunk, Execution, LogEntry, Micros, Outcome, StdinMode, Stream
 from dormice.domain.machine import DesiredState, Machine, MachineEvent
 from dormice.histogram import SECONDS, Histogram
 
 if TYPE_CHECKING:
+    from dormice.store.snapshots import SnapshotStore
     from dormice.store.terminals import TerminalStore
 
 RETRY_AFTER_MS = 1_000
@@ -95,6 +97,9 @@ class NewMachine:
     image: str
     autosleep_seconds: int
     now: Micros
+    egress: Egress = PUBLIC
+    origin: str | None = None
+    """The snapshot, or the machine, whose disk is to be copied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +118,9 @@ class MachineChange:
     autosleep_seconds: int | None = None
     last_activity_at: Micros | None = None
     """By the steady clock; not of every activity (see ExecutionStore.last_ends)."""
+    egress: Egress | None = None
+    copied: bool = False
+    """Set: its disk is its own from now on."""
 
 
 class MachineStore(Protocol):
@@ -389,6 +397,11 @@ class Store(Protocol):
     @property
     def keys(self) -> KeyStore:
         """Organizations and API keys."""
+        ...
+
+    @property
+    def snapshots(self) -> SnapshotStore:
+        """Snapshots."""
         ...
 
     async def recall(self, claim: IdempotencyClaim) -> Replayed | KeyReused | None:

@@ -9,7 +9,9 @@ from typing import Any
 from uuid import UUID
 
 import apsw
+import msgspec
 
+from dormice.domain.egress import PUBLIC, Egress
 from dormice.domain.execution import Micros
 from dormice.domain.machine import DesiredState, Machine, MachineEvent, Phase
 from dormice.store.interface import IdempotencyClaim, KeyReused, LostRace, MachineChange, NewMachine, Replayed
@@ -82,6 +84,9 @@ def _machine(row: tuple[Any, ...]) -> Machine:
         last_activity_at=row[16],
         boot_id=row[17] and UUID(bytes=row[17]),
         last_error=row[18],
+        egress=PUBLIC if row[19] is None else Egress(msgspec.json.decode(row[19], type=tuple[str, ...])),
+        origin=row[20],
+        copied=row[20] is None or bool(row[21]),
     )
 
 
@@ -106,6 +111,9 @@ def _create(db: apsw.Connection, new: NewMachine, claim: IdempotencyClaim | None
         last_transition_at=new.now,
         last_progress_at=new.now,
         last_activity_at=new.now,
+        egress=new.egress,
+        origin=new.origin,
+        copied=new.origin is None,
     )
     values = (
         machine.id,
@@ -125,9 +133,12 @@ def _create(db: apsw.Connection, new: NewMachine, claim: IdempotencyClaim | None
         machine.last_progress_at,
         machine.last_activity_at,
     )
-    number = db.execute(_SQL["insert"], values).get
+    machine = replace(machine, number=db.execute(_SQL["insert"], values).get)
+    _save_egress(db, machine, PUBLIC)
+    if new.origin is not None:
+        db.execute(_SQL["set_origin"], (machine.number, new.origin, 0))
     idempotency.remember(db, claim, new.id)
-    return replace(machine, number=number)
+    return machine
 
 
 def _advance(
@@ -149,6 +160,9 @@ def _advance(
     phase = before.phase if event is None else before.on(event)
     after = _changed(before, phase, change, now)
     _save(db, after)
+    _save_egress(db, after, before.egress)
+    if after.copied and not before.copied:
+        db.execute(_SQL["set_origin"], (after.number, after.origin, 1))
     idempotency.remember(db, claim, machine_id)
     return after
 
@@ -173,7 +187,18 @@ def _changed(before: Machine, phase: Phase, change: MachineChange, now: Micros) 
         last_activity_at=new(change.last_activity_at, before.last_activity_at),
         boot_id=new(change.boot_id, before.boot_id),
         last_error=new(change.last_error, before.last_error) or None,
+        egress=new(change.egress, before.egress),
+        copied=before.copied or change.copied,
     )
+
+
+def _save_egress(db: apsw.Connection, machine: Machine, before: Egress) -> None:
+    if machine.egress == before:
+        return
+    if machine.egress.allow is None:
+        db.execute(_SQL["drop_egress"], (machine.number,))
+    else:
+        db.execute(_SQL["set_egress"], (machine.number, msgspec.json.encode(machine.egress.allow).decode()))
 
 
 def _save(db: apsw.Connection, machine: Machine) -> None:

@@ -7,24 +7,24 @@ INSERT INTO machines (
 
 -- name: get
 -- One machine of an organization.
-SELECT * FROM machines WHERE id = ?2 AND organization_id = ?1;
+SELECT * FROM machine_records WHERE id = ?2 AND organization_id = ?1;
 
 -- name: load
 -- One machine, to be changed.
-SELECT * FROM machines WHERE id = ?;
+SELECT * FROM machine_records WHERE id = ?;
 
 -- name: page
 -- Machines of an organization without the destroyed ones, newest first.
-SELECT * FROM machines
+SELECT * FROM machine_records
 WHERE organization_id = ? AND number < ? AND phase <> 'destroyed' ORDER BY number DESC LIMIT ?;
 
 -- name: page_with_destroyed
 -- Machines of an organization, newest first.
-SELECT * FROM machines WHERE organization_id = ? AND number < ? ORDER BY number DESC LIMIT ?;
+SELECT * FROM machine_records WHERE organization_id = ? AND number < ? ORDER BY number DESC LIMIT ?;
 
 -- name: live
 -- Machines of every organization without the destroyed ones, oldest first.
-SELECT * FROM machines WHERE phase <> 'destroyed' ORDER BY +number;
+SELECT * FROM machine_records WHERE phase <> 'destroyed' ORDER BY +number;
 
 -- name: save
 -- All that may change of a machine.
@@ -33,3 +33,15 @@ UPDATE machines SET
     retryable = ?, revision = ?, last_transition_at = ?, last_progress_at = ?, last_activity_at = ?, boot_id = ?,
     last_error = ?
 WHERE number = ?;
+
+-- name: set_egress
+-- What it may reach.
+INSERT OR REPLACE INTO machine_egress (machine, allow) VALUES (?, ?);
+
+-- name: drop_egress
+-- It may reach everything public.
+DELETE FROM machine_egress WHERE machine = ?;
+
+-- name: set_origin
+-- What its disk is a copy of, or is to be.
+INSERT OR REPLACE INTO machine_origins (machine, origin, copied) VALUES (?, ?, ?);
