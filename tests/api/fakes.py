@@ -16,7 +16,7 @@ from dormice.domain.execution import ErrorCode, Execution, ExecutionState, LogEn
 from dormice.domain.ids import canonical_machine_id
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.domain.machine import DesiredState, Machine, Phase
-from dormice.domain.snapshot import Snapshot
+from dormice.domain.snapshot import Snapshot, SnapshotState
 from dormice.domain.terminal import Terminal
 from dormice.engine.clock import SystemClock
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
@@ -32,6 +32,7 @@ IDS = {
     "machine_id": MACHINE_ID,
     "execution_id": "exec-1",
     "terminal_id": "term-1",
+    "snapshot_id": "snap-1",
     "key_id": "key-1",
 }
 """What stands in paths."""
@@ -421,25 +422,37 @@ class NoTerminals:
         raise AssertionError(terminal, after)
 
 
-class NoSnapshots:
-    """An organization that has none."""
+class FakeSnapshots:
+    """An organization that has one."""
+
+    known = Snapshot(
+        number=1,
+        id="snap-1",
+        organization_id=ORGANIZATION,
+        machine_id=MACHINE_ID,
+        name="first",
+        state=SnapshotState.READY,
+        storage_gib=10,
+        image="default",
+        created_at=NOW,
+        bytes=4096,
+    )
 
     async def create(
         self, caller: Caller, machine: Machine, name: str, idempotency: Idempotency | None, *, wait_ms: int = 0
     ) -> Snapshot:
-        raise Conflict("the machine has no disk to copy")
+        return replace(self.known, name=name)
 
     async def get(self, caller: Caller, snapshot_id: str, *, wait_ms: int = 0) -> Snapshot:
-        raise NotFound("no such snapshot")
+        if snapshot_id != self.known.id:
+            raise NotFound("no such snapshot")
+        return self.known
 
     async def page(self, caller: Caller, machine_id: str | None, *, before: int | None, limit: int) -> list[Snapshot]:
-        return []
+        return [self.known] if before is None else []
 
     async def delete(self, caller: Caller, snapshot_id: str, *, wait_ms: int = 0) -> Snapshot:
-        raise NotFound("no such snapshot")
-
-
-NO_SNAPSHOTS = NoSnapshots()
+        return replace(await self.get(caller, snapshot_id), state=SnapshotState.DELETING)
 
 
 @dataclass
@@ -461,7 +474,7 @@ class World:
             machines=self.machines,
             terminals=NoTerminals(),
             tokens=Tokens(sign=lambda text: sha256(text).hexdigest(), clock=SystemClock()),
-            snapshots=NO_SNAPSHOTS,
+            snapshots=FakeSnapshots(),
             keys=self.keys,
             health=self.health,
             metrics=self.metrics,

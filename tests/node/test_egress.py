@@ -128,7 +128,7 @@ async def test_a_closed_machine_reaches_nothing_and_is_told_at_once(
 ) -> None:
     async with a_node(internet, tmp_path, NOTHING) as world:
         assert not await world.reaches()
-        with pytest.raises(OSError, match="No route to host|Connection refused"):
+        with pytest.raises(OSError, match=r"No route to host|Connection refused"):
             await world.resolve("good.example")
         assert world.asked == []
 

@@ -11,6 +11,7 @@ import pytest
 from dormice.domain.execution import ErrorCode, ExecutionState, StdinMode, Stream
 from dormice.domain.machine import DesiredState, Phase
 from dormice.domain.run import RunState, WaitKind
+from dormice.domain.snapshot import SnapshotState
 from dormice.store.sealing import SecretKind
 from dormice.store.sqlite import statements
 from dormice.store.sqlite.connection import open_writer
@@ -26,11 +27,15 @@ CHECKED: dict[str, Iterable[Enum]] = {
     "secret_kind": SecretKind,
     "run_state": RunState,
     "wait_kind": WaitKind,
+    "snapshot_state": [state for state in SnapshotState if state is not SnapshotState.DELETED],
 }
 
 WALKS = {
     ("executions.sql", "open"): "SCAN e USING INDEX executions_open",
-    ("machines.sql", "live"): "SCAN machines USING INDEX machines_live",
+    ("machines.sql", "live"): "SCAN m USING INDEX machines_live",
+    ("snapshots.sql", "unsettled"): "SCAN snapshots USING INDEX snapshots_unsettled",
+    ("survey.sql", "snapshots"): "SCAN snapshots",
+    ("survey.sql", "has_snapshots"): "SCAN sqlite_schema",
     ("keys.sql", "of"): "SCAN k",
     ("survey.sql", "live"): "SCAN machines USING INDEX machines_live",
     ("projects.sql", "projects"): "SCAN projects",
@@ -63,7 +68,8 @@ MADE_AT_OPEN = {"schema.sql", "additions.sql", "workflows-schema.sql"}
 
 @pytest.mark.parametrize(("constraint", "words"), CHECKED.items())
 def test_a_check_knows_exactly_the_words_of_the_domain(constraint: str, words: Iterable[Enum]) -> None:
-    schema = re.sub(r"--.*", "", statements.read("schema.sql") + statements.read("workflows-schema.sql"))
+    files = ("schema.sql", "workflows-schema.sql", "additions.sql")
+    schema = re.sub(r"--.*", "", "".join(map(statements.read, files)))
     body = schema.split(f"CONSTRAINT {constraint} CHECK", 1)[1].split("CONSTRAINT ", 1)[0].split(") STRICT", 1)[0]
     found: set[object]
     if constraint == "log_output":

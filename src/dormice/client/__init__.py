@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Machine,
         MachineStatus,
         NewKey,
+        Snapshot,
         StdinPosition,
     )
     from dormice.client.transport import Timeout
@@ -71,6 +72,7 @@ __all__ = [
     "NotFoundError",
     "PermissionDeniedError",
     "RateLimitError",
+    "Snapshot",
     "StdinPosition",
     "Timeout",
     "UnprocessableEntityError",
@@ -89,6 +91,7 @@ _HOMES = {
     "Machine": "records",
     "MachineStatus": "records",
     "NewKey": "records",
+    "Snapshot": "records",
     "StdinPosition": "records",
     "Timeout": "transport",
 }

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +15,9 @@ from dormice.node.runtime import RuntimeFailure
 
 MOST_SECONDS = 30
 """A file system is thawed after so long, whatever becomes of its copy."""
-_WATCHDOG = (
-    'fsfreeze --freeze "$0" || exit 1; echo; timeout "$1" head --bytes=1; late=$?; fsfreeze --unfreeze "$0"; exit $late'
-)
-"""Thaws when its input ends, which it does with the process that has the other end, and after MOST_SECONDS in any case."""
+_FIFREEZE, _FITHAW = 0xC004_5877, 0xC004_5878
+_WATCHDOG = '[ "$(timeout "$1" head --bytes=1)" ] || fsfreeze --unfreeze "$0"'
+"""Thaws unless it is told in time that this was done: its input also ends with the process that has the other end."""
 
 
 @contextmanager
@@ -23,28 +26,53 @@ def frozen(directory: Path, *, seconds: int = MOST_SECONDS) -> Iterator[None]:
 
     Raises RuntimeFailure when it cannot be frozen, or was thawed before the block was done: then a copy made in it is worth nothing.
     """
-    command = ["/bin/sh", "-c", _WATCHDOG, str(directory), str(seconds)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    ) as watchdog:
-        lifeline, voice = watchdog.stdin, watchdog.stdout
-        if lifeline is None or voice is None:
-            raise RuntimeError("a watchdog without pipes")
-        try:
-            if said := voice.readline().strip():
-                why = said.decode(errors="replace")
-                raise RuntimeFailure("SNAPSHOT_FAILED", f"the disk cannot be held still: {why}", retryable=True)
-            yield
-        finally:
-            lifeline.close()
-            thawed_in_time = watchdog.wait() == 0
-    if not thawed_in_time:
-        words = f"the disk takes longer than {seconds} s to copy: put the machine to sleep first"
-        raise RuntimeFailure("SNAPSHOT_FAILED", words)
+    mount = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with _watchdog(directory, seconds):
+            try:
+                fcntl.ioctl(mount, _FIFREEZE, 0)
+            except OSError as error:
+                words = f"the disk cannot be held still: {error.strerror}"
+                raise RuntimeFailure("SNAPSHOT_FAILED", words, retryable=True) from error
+            try:
+                yield
+            finally:
+                in_time = _thaw(mount)
+        if not in_time:
+            words = f"the disk takes longer than {seconds} s to copy: put the machine to sleep first"
+            raise RuntimeFailure("SNAPSHOT_FAILED", words)
+    finally:
+        os.close(mount)
 
 
 def thaw(directory: Path) -> None:
-    """Let a file system go on that a watchdog may have died over. One that is not frozen is no error."""
-    subprocess.run(
-        ["fsfreeze", "--unfreeze", str(directory)], check=False, stdin=subprocess.DEVNULL, capture_output=True
-    )
+    """Let a file system go on that a watchdog may have died over. One that is not frozen is no error. Raises OSError."""
+    mount = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _thaw(mount)
+    finally:
+        os.close(mount)
+
+
+def _thaw(mount: int) -> bool:
+    """Whether it was frozen."""
+    try:
+        fcntl.ioctl(mount, _FITHAW, 0)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    return True
+
+
+@contextmanager
+def _watchdog(directory: Path, seconds: int) -> Iterator[None]:
+    command = ["/bin/sh", "-c", _WATCHDOG, str(directory), str(seconds)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as watchdog:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(BrokenPipeError):  # its time was over
+                watchdog.communicate(b".")

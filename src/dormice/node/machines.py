@@ -45,6 +45,8 @@ _MACHINE_ID = re.compile(r"dm-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ORIGIN = re.compile(r"(?:dm|snap)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _END_TIMEOUT = 20.0
 _MOST_VCPUS = 100_000
+SETTLE_SECONDS = 0.5
+"""How long after it was made a copied disk is written out."""
 _THREADS = 4
 _GUEST_NICE = -10
 """So that a machine full of busy commands still has one started, timed out or reported. Commands do not inherit it."""
@@ -162,34 +164,21 @@ class ContainerRuntime:
             self._furnished.discard(machine_id)
 
     async def copy_disk(self, machine_id: str, origin: str, storage_gib: int) -> None:
-        self._check(machine_id)
-        self._check_copy(origin)
-        async with (
-            self._locks[machine_id],
-            self._locks[origin],
-        ):  # a disk is copied from one that was there before: no circle
-            try:
-                await self._in_thread(self._copying.disk, machine_id, origin, storage_gib)
-            except OSError as error:
-                raise host_failure(error) from error
-        self._pool_executor.submit(_logged, partial(self._disks.settle, machine_id))
+        self._check(machine_id, origin=origin)
+        async with self._locks[machine_id], self._locks[origin]:  # what is copied was there before: no circle
+            await self._on_disks(self._copying.disk, machine_id, origin, storage_gib)
+        # Later: to write so much now would hold up whoever waits for the machine.
+        asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._upkeep, partial(self._disks.settle, machine_id))
 
     async def take_snapshot(self, machine_id: str, snapshot_id: str) -> int:
-        self._check(machine_id)
-        self._check_copy(snapshot_id)
+        self._check(machine_id, origin=snapshot_id)
         async with self._locks[machine_id]:
-            try:
-                return await self._in_thread(self._copying.snapshot, machine_id, snapshot_id)
-            except OSError as error:
-                raise host_failure(error) from error
+            return await self._on_disks(self._copying.snapshot, machine_id, snapshot_id)
 
     async def delete_snapshot(self, snapshot_id: str) -> None:
-        self._check_copy(snapshot_id)
+        self._check(snapshot_id, origin=snapshot_id)
         async with self._locks[snapshot_id]:
-            try:
-                await self._in_thread(self._disks.copies.delete, snapshot_id)
-            except OSError as error:
-                raise host_failure(error) from error
+            await self._on_disks(self._disks.copies.delete, snapshot_id)
         self._locks.pop(snapshot_id, None)
 
     async def resize(self, machine_id: str, spec: MachineSpec) -> None:
@@ -233,16 +222,20 @@ class ContainerRuntime:
             await asyncio.wait([future])
             raise
 
-    def _check(self, machine_id: str, spec: MachineSpec | None = None) -> None:
-        if not _MACHINE_ID.fullmatch(machine_id):
+    async def _on_disks(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return await self._in_thread(work, *args, **kwargs)
+        except OSError as error:
+            raise host_failure(error) from error
+
+    def _check(self, machine_id: str, spec: MachineSpec | None = None, *, origin: str | None = None) -> None:
+        if not _MACHINE_ID.fullmatch(machine_id) and machine_id != origin:
             raise ValueError("not a machine id")
+        if origin is not None and not _ORIGIN.fullmatch(origin):
+            raise ValueError("neither a snapshot's id nor a machine's")
         # Looked at here, before anything is made; so that not-a-number is no size, each is asked for what it must be.
         if spec and not (0 < spec.vcpu <= _MOST_VCPUS and spec.memory_mib > 0 and spec.storage_gib > 0):
             raise RuntimeFailure("CAPACITY_EXCEEDED", "no machine has such sizes")
-
-    def _check_copy(self, origin: str) -> None:
-        if not _ORIGIN.fullmatch(origin):
-            raise ValueError("neither a snapshot's id nor a machine's")
 
     def _refill_soon(self) -> None:
         """Refill in a while: the kernel makes one cgroup at a time, and the machine that has just started needs one for a command."""
@@ -252,7 +245,11 @@ class ContainerRuntime:
     def _refill(self) -> None:
         self._refilling = None
         for refill in (self._slots.refill, self._disks.refill):
-            self._pool_executor.submit(_logged, refill)
+            self._upkeep(refill)
+
+    def _upkeep(self, work: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the node is closing
+            self._pool_executor.submit(_logged, work)
 
     async def _clear(self, machine_id: str) -> None:
         """End whatever there is of a machine, in whatever state. Raises RuntimeFailure when it will not go."""
@@ -494,10 +491,9 @@ def _wait_readable(fd: int, timeout: float) -> bool:
     return bool(poll.poll(timeout * 1000))
 
 
-def _logged(refill: Callable[[], None]) -> None:
-    """Refill a pool. Failing costs time only: what is not ready is made when it is needed."""
-    with contextlib.suppress(RuntimeError):  # the node is closing
-        try:
-            refill()
-        except (OSError, RuntimeFailure) as failure:
-            _log.warning("a pool was not refilled: %s", failure)
+def _logged(upkeep: Callable[[], None]) -> None:
+    """Refill a pool, or write a copy out. Failing costs time only: what is not ready is made when it is needed."""
+    try:
+        upkeep()
+    except (OSError, RuntimeFailure) as failure:
+        _log.warning("upkeep of disks and user namespaces failed: %s", failure)

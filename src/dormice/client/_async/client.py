@@ -10,6 +10,7 @@ from dormice.client import routes, settings
 from dormice.client._async.connection import AsyncConnection
 from dormice.client._async.keys import AsyncKeys
 from dormice.client._async.machines import AsyncMachines
+from dormice.client._async.snapshots import AsyncSnapshots
 from dormice.client.records import Limits, decode
 from dormice.client.transport import AsyncTransport, Timeout
 
@@ -50,6 +51,7 @@ class AsyncDormice:
         patience = timeout if isinstance(timeout, Timeout) else Timeout() if timeout is None else Timeout(read=timeout)
         self._connection = AsyncConnection(found, transport, timeout=patience, max_retries=max_retries)
         self.machines = AsyncMachines(self._connection)
+        self.snapshots = AsyncSnapshots(self._connection)
         self.keys = AsyncKeys(self._connection)
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ from dormice.client import routes, settings
 from dormice.client._sync.connection import Connection
 from dormice.client._sync.keys import Keys
 from dormice.client._sync.machines import Machines
+from dormice.client._sync.snapshots import Snapshots
 from dormice.client.records import Limits, decode
 from dormice.client.transport import Timeout, Transport
 
@@ -50,6 +51,7 @@ class Dormice:
         patience = timeout if isinstance(timeout, Timeout) else Timeout() if timeout is None else Timeout(read=timeout)
         self._connection = Connection(found, transport, timeout=patience, max_retries=max_retries)
         self.machines = Machines(self._connection)
+        self.snapshots = Snapshots(self._connection)
         self.keys = Keys(self._connection)
 
     def __repr__(self) -> str:

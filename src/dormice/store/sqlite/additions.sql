@@ -58,4 +58,5 @@ CREATE TABLE IF NOT EXISTS snapshots (
 ) STRICT;
 
 CREATE INDEX IF NOT EXISTS snapshots_of ON snapshots (organization_id, machine_id, number);
+CREATE INDEX IF NOT EXISTS snapshots_of_all ON snapshots (organization_id, number);
 CREATE INDEX IF NOT EXISTS snapshots_unsettled ON snapshots (number) WHERE state IN ('creating', 'deleting');
