@@ -49,12 +49,15 @@ class Copies:
     def take(self, source: Path, base: str, snapshot_id: str) -> int:
         """Copy a disk; the bytes that the snapshot takes up. It is on the host's disk when this returns. Raises OSError."""
         target = self.disk(snapshot_id)
-        self._base(snapshot_id).write_text(base)
-        with half_made(target) as new:
-            copy_data(source, new)
-            sync(new)
-            new.rename(target)
-        sync(self.directory)
+        with contextlib.ExitStack() as failed:
+            failed.callback(self.delete, snapshot_id)
+            self._base(snapshot_id).write_text(base)
+            with half_made(target) as new:
+                copy_data(source, new)
+                sync(new)
+                new.rename(target)
+            sync(self.directory)
+            failed.pop_all()
         return allocated(target)
 
     def delete(self, snapshot_id: str) -> None:
