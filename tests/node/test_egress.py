@@ -230,6 +230,20 @@ async def test_policies_outlive_the_node_and_its_rules(
     assert list((tmp_path / "egress").iterdir()) == []
 
 
+async def test_a_policy_is_kept_also_where_somebody_has_meddled_with_the_rules(
+    internet: lab.Namespace, servers: socket.socket, tmp_path: Path
+) -> None:
+    async with a_node(internet, tmp_path, allow_list(["198.51.100.0/24"])) as world:
+        assert await world.reaches()
+        lab.run_in_shell("nft flush set inet dormice allowed_networks; nft delete chain inet dormice translated")
+        await world.networks.confine("dm-a", allow_list(["203.0.113.0/24"]))
+        assert not await world.reaches()
+        assert await world.reaches(lab.INTERNET)
+        lab.run_in_shell("nft delete table inet dormice")
+        await world.networks.confine("dm-a", NOTHING)
+        assert not await world.reaches(lab.INTERNET)
+
+
 async def test_a_policy_that_cannot_be_read_opens_nothing(
     internet: lab.Namespace, servers: socket.socket, tmp_path: Path
 ) -> None:
@@ -250,6 +264,23 @@ async def test_an_address_that_was_given_back_is_open_to_the_next_machine(
             pass
         assert world.networks.gates.policy(address) == PUBLIC
         assert nftables.named("dormice") == {}
+
+
+async def test_a_machine_that_is_woken_at_once_keeps_its_policy_over_a_restart(
+    internet: lab.Namespace, servers: socket.socket, tmp_path: Path
+) -> None:
+    async with a_node(internet, tmp_path, GOOD) as world:
+        await world.networks.release("dm-a")
+        network = await world.networks.acquire("dm-a")
+        await world.networks.confine("dm-a", GOOD)
+        while await world.networks._turn():
+            pass
+        held = os.open(network.netns_path, os.O_RDONLY | os.O_CLOEXEC)
+        woken = World(world.networks, network, lab.Namespace(Path(f"/proc/{os.getpid()}/fd/{held}")), [])
+    async with a_node(internet, tmp_path, left_by=woken) as world:
+        assert not await world.reaches()
+        assert await world.resolve("good.example") == 0
+        assert await world.reaches()
 
 
 async def test_a_machine_is_let_in_to_so_many_addresses_and_no_more(

@@ -45,6 +45,7 @@ class Gates:
     def __init__(self, table: str, directory: Path) -> None:
         self._table = table
         self._directory = directory
+        self._policy: nftables.Policy | None = None
         self._gates: dict[IPv4Address, _Gate] = {}
         self._lock = threading.Lock()
 
@@ -64,15 +65,19 @@ class Gates:
     def load(self, policy: nftables.Policy) -> None:
         """Replace the packet rules, with every machine in its place. Raises OSError."""
         with self._lock:
-            now = time.monotonic()
-            confined = {machine: gate.egress for machine, gate in self._gates.items()}
-            named = {
-                (machine, address): int(until - now)
-                for machine, gate in self._gates.items()
-                for address, (_, until) in gate.named.items()
-                if until - now >= 1
-            }
-            nftables.load(policy, confined, named)
+            self._policy = policy
+            self._load(policy)
+
+    def _load(self, policy: nftables.Policy) -> None:
+        now = time.monotonic()
+        confined = {machine: gate.egress for machine, gate in self._gates.items()}
+        named = {
+            (machine, address): int(until - now)
+            for machine, gate in self._gates.items()
+            for address, (_, until) in gate.named.items()
+            if until - now >= 1
+        }
+        nftables.load(policy, confined, named)
 
     def policy(self, machine: IPv4Address) -> Egress:
         """What the machine with this address may reach."""
@@ -80,28 +85,40 @@ class Gates:
         return PUBLIC if gate is None else gate.egress
 
     def confine(self, machine_id: str, machine: IPv4Address, egress: Egress) -> None:
-        """Give a machine its policy. Connections that it no longer allows are cut. Raises OSError; the machine is then closed, or as before."""
+        """Give a machine its policy. Connections that it no longer allows are cut. Raises OSError."""
         with self._lock:
             before = self._gates.get(machine) or _Gate(machine_id, PUBLIC)
             if before.egress == egress and before.machine_id == machine_id:
                 return
             after = _Gate(machine_id, egress, {a: why for a, why in before.named.items() if _allowed(egress, why[0])})
             _write(self._directory / machine_id, egress)
-            gone = [address for address in before.named if address not in after.named]
-            nftables.confine(self._table, machine, before.egress, egress, gone)
             self._gates[machine] = after
+            gone = [address for address in before.named if address not in after.named]
+            self._change(machine, before.egress, egress, gone)
             networks = egress.networks
             if egress.allow is not None:
                 forget_flows(machine, keep=lambda to: to in after.named or any(to in network for network in networks))
+
+    def _change(self, machine: IPv4Address, before: Egress, after: Egress, gone: list[IPv4Address]) -> None:
+        """Put a machine elsewhere. Where its elements are not as we know them, all rules are loaded anew. Raises OSError."""
+        try:
+            nftables.confine(self._table, machine, before, after, gone)
+        except OSError as error:
+            if self._policy is None:
+                raise
+            _log.warning("the packet rules are not as they were left, and are loaded again: %s", error)
+            self._load(self._policy)
 
     def release(self, machine: IPv4Address) -> None:
         """The address is nobody's now. Raises OSError."""
         with self._lock:
             gate = self._gates.get(machine)
             if gate is not None:
-                nftables.confine(self._table, machine, gate.egress, PUBLIC, list(gate.named))
                 del self._gates[machine]
-                (self._directory / gate.machine_id).unlink(missing_ok=True)
+                self._change(machine, gate.egress, PUBLIC, list(gate.named))
+                # A machine that was woken meanwhile has another address, and needs its file.
+                if all(other.machine_id != gate.machine_id for other in self._gates.values()):
+                    (self._directory / gate.machine_id).unlink(missing_ok=True)
 
     def let_in(self, machine: IPv4Address, name: str, found: Mapping[IPv4Address, int]) -> bool:
         """Let a machine reach what a name stands for, for at least the seconds given; False if its policy does not allow that (any more).
