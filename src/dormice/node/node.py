@@ -226,13 +226,12 @@ class Node:
                 self._run(machine, self._resize(message))
 
     def _do_with_snapshot(self, message: wire.TakeSnapshot | wire.DeleteSnapshot) -> None:
-        match message:
-            case wire.TakeSnapshot(machine_id, snapshot_id):
-                failed = wire.SnapshotFailed(snapshot_id, "NODE_ERROR", "the node's log has the reason")
-                self._run(self._machine(machine_id), self._take_snapshot(machine_id, snapshot_id), failed)
-            case wire.DeleteSnapshot(snapshot_id):
-                # What is left when it fails is asked for again with the next connection.
-                self._run(_Machine(snapshot_id), self._delete_snapshot(snapshot_id))
+        snapshot_id = message.snapshot_id
+        if isinstance(message, wire.TakeSnapshot):
+            failed = wire.SnapshotFailed(snapshot_id, "NODE_ERROR", "the node's log has the reason")
+            self._run(self._machine(message.machine_id), self._take_snapshot(message.machine_id, snapshot_id), failed)
+        else:  # what is left when it fails is asked for again with the next connection
+            self._run(_Machine(snapshot_id), self._delete_snapshot(snapshot_id))
 
     # Machines
 
