@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from dormice.domain.machine import Machine, MachineEvent
 from dormice.domain.snapshot import TRANSITIONS, Snapshot, SnapshotEvent, SnapshotState
 from dormice.store.interface import KeyReused, MachineChange, Replayed
 from dormice.store.snapshots import NewSnapshot, SnapshotLostRace, TooManySnapshots
+from dormice.store.sqlite.connection import open_writer
+from dormice.store.sqlite.survey import survey
 from tests.store.world import World
 
 WAYS: dict[SnapshotState, list[SnapshotEvent]] = {
@@ -154,3 +157,19 @@ async def test_a_destroyed_machine_is_forgotten_with_all_of_this_and_its_snapsho
         pass
     assert await world.store.machines.get(world.organization, machine.id) is None
     assert await world.store.snapshots.get(world.organization, kept.id) == kept
+
+
+def test_the_survey_names_what_the_node_is_to_keep(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite3"
+    db = open_writer(path)
+    db.execute("INSERT INTO organizations (id, name, created_at) VALUES ('o', 'default', 7)")
+    for state in ("creating", "ready", "failed", "deleting"):
+        db.execute(
+            "INSERT INTO snapshots (id, organization_id, machine_id, name, state, storage_gib, image, created_at, error) "
+            "VALUES (?1, 'o', 'dm-1', '', ?1, 1, 'default', 8, iif(?1 = 'failed', 'why', NULL))",
+            (state,),
+        )
+    assert survey(path) == (frozenset({"creating", "ready", "deleting"}), 7)
+    db.execute("DROP TABLE snapshots")  # as one that an older Dormice has left
+    assert survey(path) == (frozenset(), 7)
+    db.close()

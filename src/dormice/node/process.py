@@ -22,6 +22,7 @@ from typing import Final
 from uuid import UUID
 
 from dormice.crash_points import CrashPoint, reached
+from dormice.domain.egress import PUBLIC
 from dormice.node import records
 from dormice.node.records import Record
 from dormice.node.runtime import MachineSpec, Running, RuntimeFailure, host_failure
@@ -72,6 +73,7 @@ class ProcessRuntime:
         return list(self._machines.values())
 
     async def start(self, machine_id: str, boot_id: UUID, spec: MachineSpec) -> Running:
+        _refuse_confinement(spec)
         running = self._machines.get(machine_id)
         if running is not None and _alive(running.pidfd):
             if running.boot_id == boot_id:
@@ -150,6 +152,7 @@ class ProcessRuntime:
                 await asyncio.to_thread(remove_tree, new)
 
     async def resize(self, machine_id: str, spec: MachineSpec) -> None:
+        _refuse_confinement(spec)
         file = self._record(machine_id)
         record = records.read(file)
         if record is not None:
@@ -257,6 +260,11 @@ class ProcessRuntime:
             signal.pidfd_send_signal(running.pidfd, signal.SIGKILL)
             return False
         return True
+
+
+def _refuse_confinement(spec: MachineSpec) -> None:
+    if spec.egress != PUBLIC:
+        raise RuntimeFailure("NETWORK_FAILED", "bare processes have the host's network: no egress policy can be kept")
 
 
 def _alive(pidfd: int) -> bool:
