@@ -72,6 +72,10 @@ def test_the_same_key_makes_one_fork_and_one_snapshot(any_api: Api) -> None:
     kept = [any_api.post(f"/v1/machines/{machine}/snapshots", headers=key).json()["snapshot_id"] for _ in range(2)]
     assert forks[0] == forks[1]
     assert kept[0] == kept[1]
+    any_api.delete(f"/v1/machines/{machine}", params=WAIT)
+    again = any_api.post(f"/v1/machines/{machine}/snapshots", headers=key).json()["snapshot_id"]
+    assert again == kept[0]
+    assert any_api.post(f"/v1/machines/{machine}/fork", headers=key).json()["machine_id"] == forks[0]
     other = any_api.post(f"/v1/machines/{machine}/snapshots", json={"name": "other"}, headers=key)
     assert (other.status_code, other.json()["error_code"]) == (409, "IDEMPOTENCY_KEY_REUSED")
 

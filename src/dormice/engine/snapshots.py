@@ -66,30 +66,21 @@ class Snapshots:
         self, caller: Caller, machine: Machine, name: str, idempotency: Idempotency | None, *, wait_ms: int = 0
     ) -> Snapshot:
         """Keep a copy of a machine's disk as it is now. Returns once it is ready or has failed, or after the longer of both waits."""
-        if machine.phase in _GOING or machine.boot_id is None or not machine.copied:
-            raise Conflict(
-                f"the machine is {machine.phase.value} and has no disk to copy",
-                retryable=machine.phase not in _GOING,
-                details={"current_observed_state": machine.phase.value},
-            )
         claim = await self._in_flight.claim(caller, idempotency)
-        new = NewSnapshot(
-            id=new_snapshot_id(self._clock),
-            organization_id=caller.organization_id,
-            machine_id=machine.id,
-            name=name,
-            storage_gib=machine.storage_gib,
-            image=machine.image,
-            now=self._clock.now(),
-            most_of_machine=self._limits.snapshots_per_machine,
-            most_of_organization=self._limits.snapshots_per_organization,
-        )
-        snapshot = await self._tasks.finish(self._create(caller, new, claim))
+        snapshot = await self._tasks.finish(self._create(caller, machine, name, claim))
         return await self._wait(snapshot, max(wait_ms, COPY_WAIT_MS if self._gateway.connected else 0))
 
-    async def _create(self, caller: Caller, new: NewSnapshot, claim: IdempotencyClaim | None) -> Snapshot:
+    async def _create(self, caller: Caller, machine: Machine, name: str, claim: IdempotencyClaim | None) -> Snapshot:
         try:
-            made = await self._store.create(new, claim)
+            if machine.phase in _GOING or machine.boot_id is None or not machine.copied:
+                if (earlier := await self._in_flight.recall(claim)) is not None:
+                    return await self.get(caller, earlier)
+                raise Conflict(
+                    f"the machine is {machine.phase.value} and has no disk to copy",
+                    retryable=machine.phase not in _GOING,
+                    details={"current_observed_state": machine.phase.value},
+                )
+            made = await self._store.create(self._new(machine, name), claim)
         finally:
             self._in_flight.settle(claim)
         match made:
@@ -104,6 +95,19 @@ class Snapshots:
             case TooManySnapshots(limit=limit, most=most):
                 words = f"snapshot quota exceeded: {most} ({limit}); delete one first"
                 raise Conflict(words, code="QUOTA_EXCEEDED")
+
+    def _new(self, machine: Machine, name: str) -> NewSnapshot:
+        return NewSnapshot(
+            id=new_snapshot_id(self._clock),
+            organization_id=machine.organization_id,
+            machine_id=machine.id,
+            name=name,
+            storage_gib=machine.storage_gib,
+            image=machine.image,
+            now=self._clock.now(),
+            most_of_machine=self._limits.snapshots_per_machine,
+            most_of_organization=self._limits.snapshots_per_organization,
+        )
 
     async def get(self, caller: Caller, snapshot_id: str, *, wait_ms: int = 0) -> Snapshot:
         """Return a snapshot; with wait_ms, once it is made or has failed. Raises NotFound."""
