@@ -22,6 +22,7 @@ from dormice.node import egress as gates
 from dormice.node import nftables
 from dormice.node.dns import Forwarder, Resolvers
 from dormice.node.dns_records import BadMessage, addresses
+from dormice.node.netlink import keep_elements
 from dormice.node.network import Networks
 from dormice.node.ports import Network
 
@@ -297,6 +298,22 @@ async def test_a_machine_is_let_in_to_so_many_addresses_and_no_more(
         assert min(left.values()) >= gates.LEAST_SECONDS - 5
         assert world.networks.gates.let_in(machine, "many.example", {found[0]: 86_400})
         assert nftables.named("dormice")[machine, found[0]] >= 86_400
+
+
+async def test_an_answer_may_be_as_long_as_fits_into_one_message(internet: lab.Namespace, tmp_path: Path) -> None:
+    async with a_node(internet, tmp_path, allow_list(["many.example"])) as world:
+        machine, first = IPv4Address(world.network.address), IPv4Address("8.0.0.0")
+        let_in = world.networks.gates.let_in
+        assert let_in(machine, "many.example", {first + number: 60 for number in range(gates.MOST_OF_ONE_ANSWER)})
+        assert len(nftables.named("dormice")) == gates.MOST_OF_ONE_ANSWER
+        assert not let_in(machine, "many.example", {first - number: 60 for number in range(1, 4_001)})
+        assert not let_in(machine, "other.example", {first - 1: 60})
+
+
+async def test_what_the_kernel_refuses_is_an_error(internet: lab.Namespace, tmp_path: Path) -> None:
+    async with a_node(internet, tmp_path, GOOD):
+        with pytest.raises(FileNotFoundError, match="set nowhere of dormice"):
+            keep_elements("dormice", "nowhere", {bytes(8): 60})
 
 
 def test_only_addresses_of_the_name_asked_for_count() -> None:

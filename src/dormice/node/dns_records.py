@@ -12,6 +12,7 @@ _A, _CNAME, _SVCB, _HTTPS = 1, 5, 64, 65
 _INTERNET = 1
 _POINTER, _LABEL_MASK = 0xC0, 0x3F
 _MOST_NAME = 255
+_MOST_HOPS = 32
 _MOST_TTL = 0x7FFF_FFFF
 
 ANSWER, RECURSION_DESIRED, RECURSION_AVAILABLE, NO_SUCH_NAME = 0x8000, 0x0100, 0x0080, 3
@@ -73,13 +74,14 @@ def addresses(answer: bytes) -> dict[IPv4Address, int]:
 def _name(message: bytes, offset: int) -> tuple[str, int]:
     """The name at an offset, its compression undone, and where what follows it begins. Raises BadMessage, IndexError."""
     labels: list[bytes] = []
-    size, behind, first = 0, -1, offset
+    size, hops, behind, first = 0, 0, -1, offset
     while length := message[offset]:
         if length & _POINTER == _POINTER:
             target = (length & _LABEL_MASK) << 8 | message[offset + 1]
             behind = offset + 2 if behind < 0 else behind
-            if target >= first:  # only ever backwards, so that it ends
-                raise BadMessage("a name points ahead")
+            hops += 1
+            if target >= first or hops > _MOST_HOPS:  # only ever backwards, so that it ends
+                raise BadMessage("a name points ahead, or too often")
             offset = first = target
             continue
         if length & _POINTER:

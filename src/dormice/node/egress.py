@@ -28,6 +28,8 @@ MARGIN_SECONDS = 60
 """Beyond the TTL, for a client that uses an address in its last second."""
 MOST_ADDRESSES = 4_096
 """Let in by names, for one machine at one time."""
+MOST_OF_ONE_ANSWER = 1_024
+"""What fits into one message to the kernel, which is no more than 64 KiB."""
 
 
 @dataclass(eq=False, slots=True)
@@ -139,7 +141,7 @@ class Gates:
                 if not any(address in denied for denied in UNREACHABLE)
                 and gate.named.get(address, ("", 0.0))[1] < now + ttl + 1
             }
-            if len(gate.named.keys() | wanted.keys()) > MOST_ADDRESSES:
+            if len(wanted) > MOST_OF_ONE_ANSWER or len(gate.named.keys() | wanted.keys()) > MOST_ADDRESSES:
                 _log.warning("machine %s has asked for more names than it can be let in to", gate.machine_id)
                 return False
             if wanted:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
 from dormice.domain.egress import UNREACHABLE, Egress
+from dormice.node.netlink import keep_elements
 
 GUARD = "dormice_guard"
 """The table of the guard, which all nodes of a host share."""
@@ -90,16 +91,7 @@ def elements(machine: IPv4Address, egress: Egress) -> Iterator[tuple[str, str]]:
 
 def let_in(table: str, machine: IPv4Address, addresses: Mapping[IPv4Address, int]) -> None:
     """Let a machine reach addresses for so many seconds from now. Raises OSError."""
-    lines = []
-    for address, seconds in addresses.items():
-        element = f"element inet {table} {NAMED} {{ {machine} . {address}"
-        # An element that is there keeps its timeout, so it is deleted, which wants it to be there.
-        lines += [
-            f"add {element} timeout {seconds}s }}",
-            f"delete {element} }}",
-            f"add {element} timeout {seconds}s }}",
-        ]
-    _nft("\n".join(lines) + "\n")
+    keep_elements(table, NAMED, {machine.packed + address.packed: left for address, left in addresses.items()})
 
 
 def named(table: str) -> dict[tuple[IPv4Address, IPv4Address], int]:
