@@ -48,7 +48,7 @@ def pages() -> dict[Path, str]:
     limits = services.limits
     workflows = workflow_operations(WorkflowServices(**fields), limits, nothing)
     return {
-        PLACE / "machines-api.md": _page(MACHINES_HEAD, document(all_operations(services), limits)),
+        PLACE / "machines-api.md": _page(MACHINES_HEAD, document(all_operations(services, nothing), limits)),
         PLACE / "workflows-api.md": _page(WORKFLOWS_HEAD, document(workflows, limits, WORKFLOWS)),
     }
 

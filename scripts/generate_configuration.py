@@ -53,7 +53,9 @@ unless asked to. Here one execution may hold 32 MiB of output on a disk that mac
 For as long are kept: **runs** of workflows that have ended, with their steps; **events**; **traces** of which nothing more was reported; what
 **sessions** remember, from its last change on; messages of conversations.
 
-It is never shorter than `idempotency_hours`: as long as a key counts, a repeated request gets what the first one made.
+What machines have **used** is kept for `keep_usage_days`, longer than the machines themselves.
+
+`keep_finished_hours` is never shorter than `idempotency_hours`: as long as a key counts, a repeated request gets what the first one made.
 
 Deletion goes in pieces of a few milliseconds, the longest ended first, and takes a tenth of the store's time at most. The **file does not
 shrink**: SQLite fills the free pages with what comes next, so it stays as large as the most that was ever kept at once. (Shrinking by itself,

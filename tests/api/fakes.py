@@ -10,18 +10,24 @@ from typing import Any
 
 from msgspec import structs
 
+from dormice.api.app import all_operations
+from dormice.api.http.admission import Admission
+from dormice.api.http.operation import Operation
 from dormice.api.services import Services, Tracer
 from dormice.domain.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
-from dormice.domain.execution import ErrorCode, Execution, ExecutionState, LogEntry, StdinMode, Stream
+from dormice.domain.execution import ErrorCode, Execution, ExecutionState, LogEntry, Micros, StdinMode, Stream
 from dormice.domain.ids import canonical_machine_id
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.domain.machine import DesiredState, Machine, Phase
 from dormice.domain.snapshot import Snapshot, SnapshotState
 from dormice.domain.terminal import Terminal
 from dormice.engine.clock import SystemClock
+from dormice.engine.log_tokens import LogGrant
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
 from dormice.engine.tokens import Tokens
+from dormice.engine.usage import DAY_US, Period, StorageUse, Totals
 from dormice.store.interface import Key
+from dormice.store.usage import ComputeUse
 
 KEY = "k" * 32
 OTHER_KEY = "o" * 32
@@ -34,6 +40,8 @@ IDS = {
     "terminal_id": "term-1",
     "snapshot_id": "snap-1",
     "key_id": "key-1",
+    "org_id": ORGANIZATION,
+    "stream_id": "exec-1",
 }
 """What stands in paths."""
 NOW = 1_780_308_000_000_000
@@ -294,6 +302,13 @@ class FakeMachines:
         self._note("reboot", (force, revision, idempotency, wait_ms))
         return self._own(machine_id)
 
+    async def set_autoresizing(
+        self, caller: Caller, machine_id: str, *, enabled: bool, idempotency: Idempotency | None
+    ) -> Machine:
+        self._note("set_autoresizing", (enabled, idempotency))
+        self.machine = replace(self._own(machine_id), autoresizing=enabled)
+        return self.machine
+
     async def changes(self, caller: Caller, machine_id: str) -> AsyncIterator[Machine | None]:
         yield self._own(machine_id)
         for machine in self.history:
@@ -320,6 +335,70 @@ def _judge(order: MachineOrder | MachinePatch) -> None:
         raise Invalid("memory_mib is too small", location="body.memory_mib")
     if storage is not None and not limits.storage_gib_min <= storage <= limits.storage_gib_max:
         raise Invalid("storage_gib is out of range", location="body.storage_gib")
+
+
+@dataclass
+class FakeAutoresizing:
+    """What one organization allows."""
+
+    enabled: bool = True
+
+    async def policy(self, caller: Caller) -> bool:
+        return self.enabled
+
+    async def set_policy(self, caller: Caller, *, enabled: bool) -> bool:
+        self.enabled = enabled
+        return enabled
+
+
+class FakeLogTokens:
+    """A token that is its execution's id."""
+
+    def mint(self, caller: Caller, execution: Execution) -> tuple[str, Micros]:
+        return f"token-of-{execution.id}", NOW + 900_000_000
+
+    async def grant(self, token: str, stream_id: str) -> LogGrant:
+        if token != f"token-of-{stream_id}":
+            raise Unauthenticated("invalid token")
+        return LogGrant(Caller(ORGANIZATION, "key-1", admin=False), MACHINE_ID, stream_id)
+
+
+@dataclass
+class FakeUsage:
+    """One row of each kind, and the periods that were asked for."""
+
+    asked: list[tuple[Period, str | None, bool]] = field(default_factory=list)
+    time: Micros = NOW
+
+    async def compute(
+        self, caller: Caller, period: Period, *, machine_id: str | None, by_day: bool = False
+    ) -> list[ComputeUse]:
+        self.asked.append((period, machine_id, by_day))
+        use = ComputeUse(
+            start=NOW,
+            machine_id=MACHINE_ID,
+            vcpu=0.5,
+            memory_mib=1024,
+            storage_gib=10,
+            awake_us=90_500_000,
+            cpu_us=1_234_567,
+            windows=9,
+            last_window_end=NOW + 90_500_000,
+        )
+        return [use]
+
+    async def storage(self, caller: Caller, period: Period, *, machine_id: str | None) -> list[StorageUse]:
+        self.asked.append((period, machine_id, True))
+        return [StorageUse(machine_id=MACHINE_ID, start=NOW - NOW % DAY_US, storage_gib=10, gib_us=10_000_000)]
+
+    async def totals(self, caller: Caller, start: Micros) -> Totals:
+        self.asked.append((Period(start, NOW), None, True))
+        return Totals(
+            awake_us=1_999_999, cpu_us=5_000, memory_mib_us=2_000_000, storage_gib_us=1_000_000, provisioned_gib=10
+        )
+
+    def now(self) -> Micros:
+        return self.time
 
 
 @dataclass
@@ -461,6 +540,9 @@ class World:
 
     executions: FakeExecutions = field(default_factory=FakeExecutions)
     machines: FakeMachines = field(default_factory=FakeMachines)
+    autoresizing: FakeAutoresizing = field(default_factory=FakeAutoresizing)
+    log_tokens: FakeLogTokens = field(default_factory=FakeLogTokens)
+    usage: FakeUsage = field(default_factory=FakeUsage)
     keys: FakeKeys = field(default_factory=FakeKeys)
     health: FakeHealth = field(default_factory=FakeHealth)
     metrics: FakeMetrics = field(default_factory=FakeMetrics)
@@ -475,6 +557,9 @@ class World:
             terminals=NoTerminals(),
             tokens=Tokens(sign=lambda text: sha256(text).hexdigest(), clock=SystemClock()),
             snapshots=FakeSnapshots(),
+            autoresizing=self.autoresizing,
+            log_tokens=self.log_tokens,
+            usage=self.usage,
             keys=self.keys,
             health=self.health,
             metrics=self.metrics,
@@ -483,6 +568,11 @@ class World:
             limits=self.limits,
             defaults=MachineDefaults(),
         )
+
+    def operations(self) -> list[Operation]:
+        """Every documented route."""
+        services = self.services()
+        return all_operations(services, Admission(services))
 
 
 def lifecycle(sequence: int, state: ExecutionState, **more: Any) -> LogEntry:

@@ -39,6 +39,9 @@ async def test_a_machine_has_the_body_that_every_client_version_takes(client: ht
             "last_transition_at": "2026-06-01T10:00:00.000000Z",
             "last_progress_at": "2026-06-01T10:00:00.000000Z",
             "memory_configured_mib": 1024,
+            "memory_assigned_mib": 1024,
+            "memory_target_mib": 1024,
+            "memory_resize_state": "stable",
         },
     }
     assert response.headers["etag"] == '"7"'

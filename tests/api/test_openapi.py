@@ -14,7 +14,7 @@ from schemathesis import Case, GenerationMode
 from schemathesis.checks import ignored_auth, negative_data_rejection, positive_data_acceptance
 from schemathesis.core.parameters import ParameterLocation
 
-from dormice.api.app import all_operations, create_app
+from dormice.api.app import create_app
 from tests.api.fakes import ADMIN_KEY, IDS, World, finished
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def test_the_reference_page_is_fresh() -> None:
 async def test_the_document_has_every_route(client: httpx.AsyncClient, world: World) -> None:
     document = (await client.get("/openapi.json")).json()
     described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
-    assert described == {(operation.method, operation.path) for operation in all_operations(world.services())}
+    assert described == {(operation.method, operation.path) for operation in world.operations()}
     ids = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
     assert len(ids) == len(set(ids))
 
@@ -87,6 +87,9 @@ def test_generated_requests_are_answered_as_the_document_says(case: Case[Any]) -
             case.body["egress"] = {
                 "allow": ["example.com"]
             }  # which names and networks there can be is said in words (422)
+        if isinstance(case.query, dict) and {"period_start", "period_end"} <= case.query.keys():
+            days = sorted((case.query["period_start"], case.query["period_end"]))
+            case.query["period_start"], case.query["period_end"] = days  # likewise: the end is not before the start
         case.path_parameters = {name: IDS[name] for name in case.path_parameters or {}}
     if "Range" in case.headers:
         excluded.append(positive_data_acceptance)  # a range beyond the end is valid, and 416

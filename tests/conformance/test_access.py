@@ -10,21 +10,22 @@ from typing import Any
 import httpx
 import pytest
 
-from dormice.api.app import all_operations
 from dormice.api.http.operation import Operation
 from tests.api.fakes import World
 from tests.conftest import StartLive
 from tests.live import Api, Live, new_key
 from tests.wait import wait_until
 
-OPERATIONS = all_operations(World().services())
-PRIVATE = [operation for operation in OPERATIONS if not operation.public]
-OF_A_MACHINE = [operation for operation in PRIVATE if "{machine_id}" in operation.path]
+OPERATIONS = World().operations()
+PRIVATE = [operation for operation in OPERATIONS if operation.guarded or not operation.public]
+OWNED = [operation for operation in PRIVATE if "{machine_id}" in operation.path or "{org_id}" in operation.path]
 BODIES: dict[str, Any] = {
     "createMachine": {},
     "patchMachine": {"vcpu": 0.5},
     "createMachineExecution": {"command": ["touch", "/tmp/stranger"]},
     "createMachineTerminal": {"width": 80, "height": 24},
+    "putMachineAutoresizing": {"enabled": True},
+    "putOrganizationAutoresizing": {"enabled": False},
     "createKey": {"organization": "stolen", "admin": True},
 }
 UNKNOWN = {
@@ -32,6 +33,8 @@ UNKNOWN = {
     "execution_id": "exec-01234567-89ab-7cde-8f01-23456789abcd",
     "terminal_id": "term-0123456789abcdef0123456789abcdef01234567",
     "key_id": "key-01234567-89ab-4cde-8f01-23456789abcd",
+    "org_id": "01234567-89ab-4cde-8f01-23456789abcd",
+    "stream_id": "exec-01234567-89ab-7cde-8f01-23456789abcd",
 }
 
 
@@ -81,6 +84,8 @@ def _house(start_live: StartLive) -> Iterator[House]:
             "execution_id": record["execution_id"],
             "terminal_id": terminal["terminal_id"],
             "key_id": own["key_id"],
+            "org_id": own["organization_id"],
+            "stream_id": record["execution_id"],
         }
         yield House(live, ids, made["strangers"]["key"], made["admins"]["key"], made["dismissed"]["key"])
 
@@ -99,7 +104,11 @@ def test_the_document_has_these_routes_and_no_others(house: House) -> None:
     paths = httpx.get(f"{house.live.base_url}/openapi.json", trust_env=False).json()["paths"]
     found = {(method.upper(), path) for path, item in paths.items() for method in item}
     assert found == {(operation.method, operation.path) for operation in OPERATIONS}
-    assert {operation.id for operation in OPERATIONS if operation.public} == {"health", "healthz", "readyz"}
+    assert {operation.id for operation in OPERATIONS if operation.public and not operation.guarded} == {
+        "health",
+        "healthz",
+        "readyz",
+    }
 
 
 @pytest.mark.parametrize("operation", PRIVATE, ids=names)
@@ -127,7 +136,7 @@ def test_no_route_opens_without_a_valid_key(house: House, operation: Operation) 
         assert not any(secret in answer.text for secret in (own, house.revoked, *headers.values()) if len(secret) > 20)
 
 
-@pytest.mark.parametrize("operation", OF_A_MACHINE, ids=names)
+@pytest.mark.parametrize("operation", OWNED, ids=names)
 def test_what_another_organization_has_is_like_what_nobody_has(house: House, operation: Operation) -> None:
     for key in (house.stranger, house.stranger_admin):
         theirs, nobodys = (house.ask(operation, ids, _bearer(key)) for ids in (house.ids, UNKNOWN))

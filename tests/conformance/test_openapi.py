@@ -18,7 +18,6 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from dormice.api.app import all_operations
 from dormice.api.openapi import document
 from dormice.domain.limits import Limits
 from tests.api.fakes import World
@@ -44,7 +43,7 @@ def _known(api: Api) -> dict[str, str]:
     return {"machine_id": machine_id, "execution_id": record["execution_id"]}
 
 
-DOCUMENT = document(all_operations(World().services()), Limits())
+DOCUMENT = document(World().operations(), Limits())
 schema = schemathesis.openapi.from_dict(json.loads(msgspec.json.encode(DOCUMENT)))
 
 

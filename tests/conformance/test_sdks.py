@@ -32,6 +32,10 @@ def run_scenarios(live: Live, version: str, mode: str) -> Report:
     python = SDKS / version / "bin" / "python"
     if not python.exists():
         pytest.fail("the SDKs are not installed: run `make sdks`")
+    with live.client() as api:
+        organization = next(key for key in api.get("/v1/keys").json()["items"] if key["name"] == "host")[
+            "organization_id"
+        ]
     done = subprocess.run(
         [python, SCRIPT, mode],
         env={
@@ -39,6 +43,7 @@ def run_scenarios(live: Live, version: str, mode: str) -> Report:
             "PYTHONPATH": str(HERE.parents[1]),
             "DEDALUS_BASE_URL": live.base_url,
             "DEDALUS_API_KEY": live.api_key,
+            "DORMICE_ORGANIZATION": organization,
         },
         capture_output=True,
         timeout=100,

@@ -127,8 +127,9 @@ async def _signal(runtime: ProcessRuntime, number: signal.Signals) -> None:
 
 
 def _told(heard: list[wire.FromNode]) -> list[type[wire.FromNode]]:
-    """What of it is about the machine, but for its input."""
-    return [type(message) for message in heard if not isinstance(message, wire.NodeImages | wire.StdinWritten)]
+    """What of it is about the machine, but for its input and use."""
+    others = wire.NodeImages | wire.StdinWritten | wire.MachineUsed
+    return [type(message) for message in heard if not isinstance(message, others)]
 
 
 async def test_a_link_that_was_being_made_for_a_server_that_went_is_not_used_for_the_next(
@@ -186,6 +187,7 @@ async def test_a_stop_that_a_server_asked_for_that_went_takes_nothing_from_the_n
             heard += await server.until(wire.MachineEnded)
         assert heard[-1] == wire.MachineEnded(MACHINE, BOOT, clean=True, reason="")
         assert _told(heard)[-4:] == [wire.ExecutionStarted, wire.Output, wire.Exited, wire.MachineEnded]
+        assert [message.last for message in heard if isinstance(message, wire.MachineUsed)][-1]
 
 
 async def test_a_server_that_goes_while_a_stop_calls_the_guest_leaves_it_to_the_next(
@@ -212,3 +214,23 @@ async def test_a_server_that_goes_while_a_stop_calls_the_guest_leaves_it_to_the_
         server.tell(wire.Forget(MACHINE, EXECUTION))
         assert _told(heard)[-3:] == [wire.ExecutionStarted, wire.Output, wire.Exited]
         assert (await server.until(wire.MachineEnded))[-1] == wire.MachineEnded(MACHINE, BOOT, clean=True, reason="")
+
+
+async def test_the_last_use_of_a_machine_that_died_unheard_is_told_to_the_next_server(
+    runtime: ProcessRuntime, place: Path
+) -> None:
+    async with _serving(runtime, place) as server:
+        await server.joined()
+        server.tell(wire.Welcome(wire.VERSION))
+        await server.until(wire.NodeImages)
+        await server.hang_up()
+        await _signal(runtime, signal.SIGKILL)
+        await server.joined()
+        server.tell(wire.Welcome(wire.VERSION))
+        heard: list[wire.FromNode] = []
+        while not (heard and isinstance(heard[-1], wire.MachineUsed) and heard[-1].last):
+            heard += await server.until(wire.MachineUsed)
+        used = heard[-1]
+        assert isinstance(used, wire.MachineUsed)
+        assert (used.machine_id, used.boot_id) == (MACHINE, BOOT)
+        assert 0 < used.awake_us < 60_000_000

@@ -1,11 +1,12 @@
 """The port: machines."""
 
+from dataclasses import replace
 from itertools import product
 from uuid import uuid4
 
 import pytest
 
-from dormice.domain.machine import TRANSITIONS, DesiredState, Machine, MachineEvent, Phase
+from dormice.domain.machine import TRANSITIONS, DesiredState, Machine, MachineEvent, Phase, ResizeState
 from dormice.domain.transitions import IllegalTransition
 from dormice.store.interface import KeyReused, LostRace, MachineChange, Replayed, Store
 from tests.store.world import World
@@ -149,3 +150,19 @@ async def test_live_machines_of_every_organization_are_found(store: Store) -> No
     other = await store.keys.ensure_organization("other", one.now)
     foreign = await one.create_machine(organization_id=other)
     assert await store.machines.live() == [one.machine, foreign]
+
+
+async def test_what_became_of_a_machines_memory_leaves_its_revision(world: World) -> None:
+    machines, machine = world.store.machines, world.machine
+    change = MachineChange(unapplied_from_mib=256, enlarging=True, memory_mib=512)
+    raised = await machines.advance(machine.id, machine.revision, None, change, world.tick())
+    assert isinstance(raised, Machine)
+    assert (raised.unapplied_from_mib, raised.enlarging, raised.autoresized_at) == (256, True, None)
+    done = MachineChange(unapplied_from_mib=0, enlarging=False, autoresized_at=7, resize_state=ResizeState.ERROR)
+    noted = await machines.note_memory(machine.id, raised.revision, done)
+    assert noted == replace(
+        raised, unapplied_from_mib=None, enlarging=False, autoresized_at=7, resize_state=ResizeState.ERROR
+    )
+    assert await machines.get(world.organization, machine.id) == noted
+    assert await machines.note_memory(machine.id, machine.revision, done) == LostRace(noted)
+    assert await machines.note_memory("dm-none", 1, done) == LostRace(None)

@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 from dormice.domain.execution import ErrorCode, ExecutionState, StdinMode, Stream
-from dormice.domain.machine import DesiredState, Phase
+from dormice.domain.machine import DesiredState, Phase, ResizeState
 from dormice.domain.run import RunState, WaitKind
 from dormice.domain.snapshot import SnapshotState
 from dormice.store.sealing import SecretKind
@@ -25,6 +25,7 @@ CHECKED: dict[str, Iterable[Enum]] = {
     "log_state": ExecutionState,
     "log_output": Stream,
     "secret_kind": SecretKind,
+    "resize_state": ResizeState,
     "run_state": RunState,
     "wait_kind": WaitKind,
     "snapshot_state": [state for state in SnapshotState if state is not SnapshotState.DELETED],
@@ -68,8 +69,7 @@ MADE_AT_OPEN = {"schema.sql", "additions.sql", "workflows-schema.sql"}
 
 @pytest.mark.parametrize(("constraint", "words"), CHECKED.items())
 def test_a_check_knows_exactly_the_words_of_the_domain(constraint: str, words: Iterable[Enum]) -> None:
-    files = ("schema.sql", "workflows-schema.sql", "additions.sql")
-    schema = re.sub(r"--.*", "", "".join(map(statements.read, files)))
+    schema = re.sub(r"--.*", "", "".join(map(statements.read, sorted(MADE_AT_OPEN))))
     body = schema.split(f"CONSTRAINT {constraint} CHECK", 1)[1].split("CONSTRAINT ", 1)[0].split(") STRICT", 1)[0]
     found: set[object]
     if constraint == "log_output":

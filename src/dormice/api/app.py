@@ -15,11 +15,14 @@ from dormice.api.http.direct import Direct
 from dormice.api.http.errors import respond
 from dormice.api.http.operation import Operation, options_route, route
 from dormice.api.http.replies import Reply
+from dormice.api.machines.autoresizing import AutoresizingRoutes
 from dormice.api.machines.executions import ExecutionRoutes
+from dormice.api.machines.logs import LogRoutes
 from dormice.api.machines.machines import MachineRoutes
 from dormice.api.machines.snapshots import SnapshotRoutes
 from dormice.api.machines.terminal_stream import TerminalStream
 from dormice.api.machines.terminals import TerminalRoutes
+from dormice.api.machines.usage import UsageRoutes
 from dormice.api.openapi import document, document_operation
 from dormice.api.service.health import HealthRoutes
 from dormice.api.service.keys import KeyRoutes
@@ -36,7 +39,7 @@ MOST_REQUESTS = 10_000
 def create_app(services: Services) -> Litestar:
     """Return the application. It starts nothing: the services are run by whoever made them."""
     admission = Admission(services)
-    operations = all_operations(services)
+    operations = all_operations(services, admission)
     sockets = [TerminalStream(services, admission).socket()]
     described = msgspec.json.encode(document(operations, services.limits))
 
@@ -67,13 +70,16 @@ def create_app(services: Services) -> Litestar:
     return app
 
 
-def all_operations(services: Services) -> list[Operation]:
+def all_operations(services: Services, admission: Admission) -> list[Operation]:
     """Return every documented route."""
     return [
         *MachineRoutes(services).operations(),
         *SnapshotRoutes(services).operations(),
+        *AutoresizingRoutes(services).operations(),
         *ExecutionRoutes(services).operations(),
         *TerminalRoutes(services).operations(),
+        *LogRoutes(services, admission).operations(),
+        *UsageRoutes(services).operations(),
         *KeyRoutes(services).operations(),
         *LimitRoutes(services).operations(),
         *HealthRoutes(services).operations(),

@@ -61,6 +61,7 @@ MACHINES = Surface(
         "machines": "Isolated Linux machines that sleep when nobody needs them.",
         "snapshots": "Copies of machines' disks, and machines made from them.",
         "executions": "Commands on machines, and what becomes of them.",
+        "usage": "What machines have used.",
         "keys": "API keys of organizations.",
         "service": "The server itself.",
     },
@@ -68,6 +69,8 @@ MACHINES = Surface(
         "machine_id": "As it was returned: `dm-` and a UUID, or the bare UUID.",
         "execution_id": "As it was returned: `exec-` and a UUID.",
         "snapshot_id": "As it was returned: `snap-` and a UUID.",
+        "stream_id": "As it was returned with the token.",
+        "org_id": "The organization of the key.",
         "key_id": "As it was returned.",
     },
     id_chars=253,
@@ -262,12 +265,21 @@ def _tighten_execution(properties: Document, limits: Limits) -> None:
     _only(properties["command"], minItems=1, maxItems=limits.argv_count)
     properties["command"]["prefixItems"] = [{"type": "string", "minLength": 1, "pattern": _NO_NUL}]
     properties["command"]["items"] = {"type": "string", "maxLength": limits.argv_bytes, "pattern": _NO_NUL}
+    _tighten_surroundings(properties, limits)
+    _only(properties["timeout_ms"], minimum=0, maximum=limits.timeout_ms)
+    _only(properties["start_timeout_ms"], minimum=0, maximum=limits.start_timeout_ms)
+
+
+def _tighten_terminal(properties: Document, limits: Limits) -> None:
+    _only(properties["shell"], minLength=1, maxLength=limits.argv_bytes, pattern=_NO_NUL)
+    _tighten_surroundings(properties, limits)
+
+
+def _tighten_surroundings(properties: Document, limits: Limits) -> None:
     _only(properties["cwd"], maxLength=limits.cwd_bytes, pattern=_NO_NUL)
     value = {"type": "string", "maxLength": limits.env_value_bytes, "pattern": _NO_NUL}
     name = {"minLength": 1, "maxLength": limits.env_name_bytes, "pattern": "^[^=\\u0000]+$"}
     _only(properties["env"], additionalProperties=value, propertyNames=name, maxProperties=limits.env_count)
-    _only(properties["timeout_ms"], minimum=0, maximum=limits.timeout_ms)
-    _only(properties["start_timeout_ms"], minimum=0, maximum=limits.start_timeout_ms)
 
 
 def _tighten_machine(properties: Document, limits: Limits) -> None:
@@ -293,6 +305,7 @@ def _tighten_key(properties: Document, limits: Limits) -> None:
 
 _TIGHTER: dict[str, Callable[[Document, Limits], None]] = {
     "CreateExecutionRequest": _tighten_execution,
+    "CreateTerminalRequest": _tighten_terminal,
     "CreateMachineRequest": _tighten_machine,
     "UpdateMachineRequest": _tighten_machine,
     "ForkRequest": _tighten_machine,

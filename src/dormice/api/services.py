@@ -15,6 +15,7 @@ from dormice.domain.machine import Machine
 from dormice.domain.snapshot import Snapshot
 from dormice.domain.terminal import Terminal
 from dormice.engine.keys import Keys as ProjectKeys
+from dormice.engine.log_tokens import LogGrant
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch, TerminalOrder
 from dormice.engine.runs.approvals import Approvals
 from dormice.engine.runs.attempts import Attempts
@@ -31,7 +32,9 @@ from dormice.engine.runs.traces import Traces
 from dormice.engine.runs.triggers import Triggers
 from dormice.engine.runs.workers import Workers
 from dormice.engine.tokens import Tokens
+from dormice.engine.usage import Period, StorageUse, Totals
 from dormice.store.interface import Key
+from dormice.store.usage import ComputeUse
 
 if TYPE_CHECKING:
     from dormice.api.http.trace_context import TraceContext
@@ -231,6 +234,12 @@ class Machines(Protocol):
         """Stop a machine's processes and start it again from its disk."""
         ...
 
+    async def set_autoresizing(
+        self, caller: Caller, machine_id: str, *, enabled: bool, idempotency: Idempotency | None
+    ) -> Machine:
+        """Say whether a machine's memory may be raised when it is short."""
+        ...
+
     def changes(self, caller: Caller, machine_id: str) -> AsyncIterator[Machine | None]:
         """Yield the present state, then each change; None where nothing changed for 15 s. Ends at rest."""
         ...
@@ -255,6 +264,52 @@ class Snapshots(Protocol):
 
     async def delete(self, caller: Caller, snapshot_id: str, *, wait_ms: int = 0) -> Snapshot:
         """Delete a snapshot."""
+        ...
+
+
+class Autoresizing(Protocol):
+    """What organizations allow."""
+
+    async def policy(self, caller: Caller) -> bool:
+        """Whether machines of the caller's organization may be given more memory."""
+        ...
+
+    async def set_policy(self, caller: Caller, *, enabled: bool) -> bool:
+        """Allow it or not, and return that."""
+        ...
+
+
+class LogTokens(Protocol):
+    """Tokens that read one execution's log."""
+
+    def mint(self, caller: Caller, execution: Execution) -> tuple[str, Micros]:
+        """Return a token and when it expires."""
+        ...
+
+    async def grant(self, token: str, stream_id: str) -> LogGrant:
+        """Return what it is good for. Raises Unauthenticated, Forbidden."""
+        ...
+
+
+class Usage(Protocol):
+    """What machines of the caller's organization have used."""
+
+    async def compute(
+        self, caller: Caller, period: Period, *, machine_id: str | None, by_day: bool = False
+    ) -> list[ComputeUse]:
+        """Return it for each hour or day."""
+        ...
+
+    async def storage(self, caller: Caller, period: Period, *, machine_id: str | None) -> list[StorageUse]:
+        """Return what disks have taken up on each day."""
+        ...
+
+    async def totals(self, caller: Caller, start: Micros) -> Totals:
+        """Return what all of them have used since then."""
+        ...
+
+    def now(self) -> Micros:
+        """Return the present moment."""
         ...
 
 
@@ -359,6 +414,9 @@ class Services:
     terminals: Terminals
     tokens: Tokens
     snapshots: Snapshots
+    autoresizing: Autoresizing
+    log_tokens: LogTokens
+    usage: Usage
     keys: Keys
     health: Health
     metrics: Metrics

@@ -73,6 +73,7 @@ async def _serve(settings: Settings) -> None:
             node.adopt(live)
             group.create_task(node.serve(), name="node")
             group.create_task(node.watch_images(), name="images")
+            group.create_task(node.watch_use(), name="use")
             settle_garbage()
             await stop.wait()
             node.close()

@@ -178,6 +178,9 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 tokens=engine.tokens,
                 terminals_by_id=prepared.terminals_by_id,
                 snapshots=engine.snapshots,
+                autoresizing=engine.autoresizing,
+                log_tokens=engine.log_tokens,
+                usage=engine.usage,
                 keys=engine.keys,
                 health=engine.health,
                 metrics=Exposition(

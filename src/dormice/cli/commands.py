@@ -33,6 +33,7 @@ COMMANDS = {
     "runs": Command("runs", "Start, list, watch, cancel and rerun workflows"),
     "events": Command("events", "Publish events, and read those of a topic"),
     "schedules": Command("schedules", "Run workflows at set times"),
+    "usage": Command("usage", "Show what machines have used"),
     "keys": Command("keys", "Create, list and revoke API keys"),
     "image": Command("image", "Build, import, list and remove the images of machines on this host"),
     "limits": Command("limits", "Show every limit and default of the server"),

@@ -37,7 +37,9 @@ def declare(parser: Parser) -> None:
     list_options(events)
     events.add_argument("--follow", action="store_true", help="go on until it ends")
     output = _command(commands, "output", "Write what an execution wrote, each stream to its own", _output)
-    for command in (retrieve, delete, events, output):
+    logs = _command(commands, "logs", "Say whether the log of an execution is complete, or make a token for it", _logs)
+    logs.add_argument("--token", action="store_true", help="make a token that reads this log for 15 minutes")
+    for command in (retrieve, delete, events, output, logs):
         command.add_argument("--execution-id", metavar="ID", required=True)
 
 
@@ -163,4 +165,11 @@ def _output(arguments: argparse.Namespace) -> int:
         reply = connection.call("GET", f"{path}/{stream}", headers={"accept": "application/octet-stream"})
         with os.fdopen(descriptor, "wb", closefd=False) as file:
             file.write(reply.content)
+    return 0
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    connection, path = connect(arguments), routes.logs(arguments.machine_id, arguments.execution_id)
+    reply = connection.call("POST", f"{path}/token") if arguments.token else connection.call("GET", path)
+    show(reply.json(), as_json=arguments.json)
     return 0

@@ -66,6 +66,14 @@ def declare(parser: Parser) -> None:
     _machine_option(reboot)
     reboot.add_argument("--force", action="store_true", help="kill at once, without a grace")
     _write_options(reboot)
+    autoresizing = _command(
+        commands,
+        "autoresizing",
+        "Have memory raised when a machine is short of it, or show whether it is",
+        _autoresizing,
+    )
+    autoresizing.add_argument("--machine-id", metavar="ID", help="without it: whether the organization allows it")
+    autoresizing.add_argument("setting", nargs="?", choices=("on", "off"), help="without it, nothing is changed")
     watch = _command(commands, "watch", "Follow a machine to the state that it is to have", _watch)
     _machine_option(watch)
     watch.add_argument("--last-event-id", metavar="ID", help="go on behind this event")
@@ -142,6 +150,16 @@ def _wake(arguments: argparse.Namespace) -> int:
 def _reboot(arguments: argparse.Namespace) -> int:
     force = "?force=true" if arguments.force else ""
     return _write(arguments, "POST", f"{routes.machine(arguments.machine_id)}/reboot{force}", None)
+
+
+def _autoresizing(arguments: argparse.Namespace) -> int:
+    connection, path = connect(arguments), routes.autoresizing(arguments.machine_id)
+    if arguments.setting is None:
+        reply = connection.call("GET", path)
+    else:
+        reply = connection.call("PUT", path, body={"enabled": arguments.setting == "on"})
+    show(reply.json(), as_json=arguments.json)
+    return 0
 
 
 def _given_sizes(arguments: argparse.Namespace) -> dict[str, Any]:

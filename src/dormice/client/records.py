@@ -29,6 +29,14 @@ class MachineStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_transition_at: datetime
     last_progress_at: datetime
     memory_configured_mib: int | None = None
+    """What it is to have."""
+    memory_assigned_mib: int | None = None
+    """What it has just now; None while it sleeps."""
+    memory_target_mib: int | None = None
+    memory_last_autoresized_at: datetime | None = None
+    """When it was last given more because it was short."""
+    memory_resize_state: str | None = None
+    """stable, error or pending_capacity: it is short, and the host has none to give."""
     last_error: str | None = None
 
 
@@ -172,6 +180,105 @@ class StdinPosition(msgspec.Struct, frozen=True, kw_only=True):
     execution_id: str
     offset: int
     eof: bool
+
+
+class AutoresizingSetting(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a machine may be given more memory when it is short."""
+
+    enabled: bool
+
+
+class LogPublication(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the publication of a log is."""
+
+    state: str
+    """active or closed."""
+    complete: bool
+    """Nothing more will come."""
+    queued_messages: int
+
+
+class LogStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the log of an execution can be read, and whether it is complete."""
+
+    execution_id: str
+    stream_id: str
+    publication: LogPublication
+
+
+class LogToken(msgspec.Struct, frozen=True, kw_only=True):
+    """What reads one log for a short time: `GET {base_url}/{stream_id}` with `Authorization: {token_type} {access_token}`."""
+
+    access_token: str
+    """A secret."""
+    token_type: str
+    base_url: str
+    stream_id: str
+    execution_id: str
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return f"LogToken(execution_id={self.execution_id!r}, expires_at={self.expires_at!r})"
+
+
+class OrganizationUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """What all machines of the organization have used. Nothing is billed: the names are those of other clients."""
+
+    plan_slug: str
+    billed_awake_seconds: int
+    billed_cpu_millicore_seconds: int
+    """Processor time: 1,000 is a second of one core."""
+    billed_memory_mib_seconds: int
+    """Memory assigned, while awake."""
+    billed_logical_storage_mib_seconds: int
+    """Size of disks, awake or asleep."""
+    provisioned_storage_gib: int
+    """Size of the disks that there are now."""
+    included_storage_gib: int
+
+
+class ComputeUsageRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a machine has used in one hour or day, while it had this size."""
+
+    machine_id: str
+    spec_fingerprint: str
+    requested_vcpu: float
+    requested_memory_mib: int
+    requested_storage_gib: int
+    bucket_start: datetime
+    bucket_end: datetime
+    awake_seconds: int
+    cpu_millicore_seconds: int
+    memory_mib_seconds: int
+    window_count: int
+    last_window_end: datetime
+
+
+class ComputeUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """What machines have used, ascending by time."""
+
+    granularity: str
+    period_start: datetime
+    period_end: datetime
+    rows: list[ComputeUsageRow]
+
+
+class StorageUsageRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a machine's disk has taken up on one day."""
+
+    machine_id: str
+    bucket_start: datetime
+    bucket_end: datetime
+    logical_storage_bytes: int
+    storage_mib_seconds: int
+
+
+class StorageUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """What disks have taken up, by machine and day."""
+
+    period_start: datetime
+    period_end: datetime
+    rows: list[StorageUsageRow]
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):

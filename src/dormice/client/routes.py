@@ -9,6 +9,10 @@ MACHINES = "/v1/machines"
 SNAPSHOTS = "/v1/snapshots"
 KEYS = "/v1/keys"
 LIMITS = "/v1/limits"
+USAGE = "/v1/usage"
+COMPUTE_USAGE = "/v1/usage/machines/compute"
+STORAGE_USAGE = "/v1/usage/machines/storage"
+POLICY = "/v1/organization/autoresizing"
 WORKFLOWS = "/api/v1/workflows"
 RUNS = "/api/v1/executions"
 WORKERS = "/api/v1/workers"
@@ -41,6 +45,15 @@ def executions(machine_id: str) -> str:
 
 def execution(machine_id: str, execution_id: str) -> str:
     return _below(executions(machine_id), execution_id, "execution_id")
+
+
+def autoresizing(machine_id: str | None) -> str:
+    """Of a machine, or of the organization."""
+    return POLICY if machine_id is None else f"{machine(machine_id)}/autoresizing"
+
+
+def logs(machine_id: str, execution_id: str) -> str:
+    return f"{execution(machine_id, execution_id)}/logs"
 
 
 def key(key_id: str) -> str:

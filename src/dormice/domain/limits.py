@@ -74,6 +74,12 @@ class Limits:
     keep_finished_hours: int = 720
     """How long a finished execution with its output, and a destroyed machine, can be read; 0 is for ever. Never shorter than
     `idempotency_hours`: a key that still counts finds what it made."""
+    keep_usage_days: int = 400
+    """How long what machines have used can be asked for; 0 is for ever."""
+    usage_rows: int = 50_000
+    """In one answer: more are refused."""
+    log_token_seconds: int = 900
+    """How long a token that reads one execution's log is good."""
     retry_after_ms: int = 250
     """The hint in `wake_in_progress` and for requests that may be sent again."""
     page_default: int = 50
@@ -82,6 +88,10 @@ class Limits:
     vcpu_min: float = 0.25
     vcpu_step: float = 0.25
     memory_mib_min: int = 64
+    autoresizing_step_mib: int = 1_024
+    """What a machine that is short of memory is given at once, at most: half of what it has, in steps of 64 MiB."""
+    autoresizing_memory_mib: int = 16_384
+    """Up to where memory is raised by itself; never above the host's."""
     storage_gib_min: int = 1
     storage_gib_max: int = 1_024
     autosleep_seconds_max: int = 9_223_372_036

@@ -51,6 +51,14 @@ class MachineEvent(StrEnum):
     DESTROYED = "destroyed"
 
 
+class ResizeState(StrEnum):
+    """What became of the last change of a machine's memory."""
+
+    STABLE = "stable"
+    ERROR = "error"  # the node could not apply it
+    PENDING_CAPACITY = "pending_capacity"  # the machine is short, and the host has nothing to give
+
+
 _P, _E = Phase, MachineEvent
 
 TRANSITIONS: Mapping[Phase, Mapping[MachineEvent, Phase]] = {
@@ -115,6 +123,22 @@ class Machine:
     """The snapshot, or the machine, whose disk its disk is a copy of."""
     copied: bool = True
     """Whether the disk is its own: until then its origin must stay."""
+    autoresizing: bool = False
+    """Whether its memory may be raised when it is short."""
+    unapplied_from_mib: int | None = None
+    """The memory that the present boot has, where that is not `memory_mib` yet."""
+    enlarging: bool = False
+    """`memory_mib` was raised because the machine was short, and the node has not applied it yet."""
+    autoresized_at: Micros | None = None
+    """When its memory was last raised because it was short, and the node had applied it."""
+    resize_state: ResizeState = ResizeState.STABLE
+
+    @property
+    def assigned_mib(self) -> int | None:
+        """The memory that its processes may use now; None while there are none."""
+        if self.phase is not Phase.RUNNING:
+            return None
+        return self.memory_mib if self.unapplied_from_mib is None else self.unapplied_from_mib
 
     def on(self, event: MachineEvent) -> Phase:
         """Return the phase that `event` leads to. Raises IllegalTransition."""

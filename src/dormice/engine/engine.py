@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from dormice.crash_points import CrashPoint, reached
 from dormice.domain.limits import Limits, MachineDefaults
+from dormice.engine.autoresizing import Autoresizing
 from dormice.engine.board import Board
 from dormice.engine.census import Census, take_census
 from dormice.engine.channels import Channels
@@ -20,6 +21,7 @@ from dormice.engine.health import CHECK_EVERY_SECONDS, Health
 from dormice.engine.idempotency import InFlight
 from dormice.engine.keys import Keys
 from dormice.engine.lifecycle import Lifecycle
+from dormice.engine.log_tokens import LogTokens
 from dormice.engine.machines import Machines
 from dormice.engine.observer import Observer
 from dormice.engine.reaper import Reaper
@@ -32,6 +34,7 @@ from dormice.engine.stdin import StdinFeeder
 from dormice.engine.tasks import Tasks
 from dormice.engine.terminals import Terminals
 from dormice.engine.tokens import Tokens
+from dormice.engine.usage import Usage
 from dormice.store.interface import Store
 
 log = logging.getLogger(__name__)
@@ -106,6 +109,10 @@ class Engine:
             clock=clock,
             limits=limits,
         )
+        self.usage = usage = Usage(store=store.usage, board=board, clock=clock, limits=limits)
+        self.autoresizing = autoresizing = Autoresizing(
+            store=store.autoresizing, lifecycle=lifecycle, tasks=tasks, limits=limits
+        )
         reconciler = Reconciler(
             board=board,
             lifecycle=lifecycle,
@@ -114,6 +121,8 @@ class Engine:
             feeder=feeder,
             channels=channels,
             snapshots=snapshots,
+            usage=usage,
+            autoresizing=autoresizing,
             clock=clock,
             group=group,
         )
@@ -168,6 +177,7 @@ class Engine:
             limits=limits,
         )
         self.tokens = Tokens(sign=fingerprint, clock=clock)
+        self.log_tokens = LogTokens(tokens=self.tokens, keys=store.keys, clock=clock, limits=limits)
         self.keys = Keys(store=store.keys, clock=clock, limits=limits)
         self.health = Health(store=store, gateway=gateway)
 
@@ -196,6 +206,7 @@ class Engine:
             ("reaper", self._reaper.turn),
             ("retention", self._retention.turn),
             ("snapshots", self.snapshots.turn),
+            ("usage", self.usage.turn),
             ("uses of keys", self.keys.turn),
             ("health", self._check_health),
         ):

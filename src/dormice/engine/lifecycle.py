@@ -13,7 +13,7 @@ from dormice.crash_points import CrashPoint, reached, reached_once_sent
 from dormice.domain.errors import Conflict, Unavailable
 from dormice.domain.execution import Execution, Outcome
 from dormice.domain.limits import Limits
-from dormice.domain.machine import DesiredState, Machine, MachineEvent, Phase
+from dormice.domain.machine import DesiredState, Machine, MachineEvent, Phase, ResizeState
 from dormice.engine import outcomes
 from dormice.engine.board import Board, LiveMachine
 from dormice.engine.clock import Clock, new_boot_id
@@ -123,9 +123,13 @@ class Lifecycle:
             return await self._advance(live, MachineEvent.NO_NODE, change, claim)
         reached(CrashPoint.WAKE_DECIDED)
         boot_id = new_boot_id(self._clock)
-        reason = "Starting" if live.machine.copied else "CopyingDisk"
-        change = MachineChange(
-            desired_state=DesiredState.RUNNING, reason=reason, retryable=False, last_error="", boot_id=boot_id
+        change = replace(
+            self._applied(live.machine),  # it begins with the memory that it is to have
+            desired_state=DesiredState.RUNNING,
+            reason="Starting" if live.machine.copied else "CopyingDisk",
+            retryable=False,
+            last_error="",
+            boot_id=boot_id,
         )
         machine = await self._advance(live, MachineEvent.START, change, claim)
         reached(CrashPoint.WAKE_COMMITTED)
@@ -225,16 +229,30 @@ class Lifecycle:
             raise illegal(machine)
         if patch == MachinePatch():
             return machine
+        resized = machine.assigned_mib if patch.memory_mib not in (None, machine.memory_mib) else None
         change = MachineChange(
             vcpu=patch.vcpu,
             memory_mib=patch.memory_mib,
             storage_gib=patch.storage_gib,
             autosleep_seconds=patch.autosleep_seconds,
             egress=patch.egress,
+            autoresizing=patch.autoresizing,
+            unapplied_from_mib=resized,
+            enlarging=None if patch.memory_mib is None else False,
         )
         machine = await self._advance(live, None, change, guard.claim, active=True)
         self.send_sizes(machine)
         return machine
+
+    async def enlarge(self, live: LiveMachine, memory_mib: int) -> None:
+        """Give a running machine that is short more memory. That it is raised does not count as use of the machine."""
+        change = MachineChange(memory_mib=memory_mib, unapplied_from_mib=live.machine.memory_mib, enlarging=True)
+        self.send_sizes(await self._advance(live, None, change))
+
+    async def note_capacity(self, live: LiveMachine, state: ResizeState) -> None:
+        """Note that a machine is short of memory while the host has none to give, or that this is over."""
+        if live.machine.resize_state is not state:
+            await self._note_memory(live, MachineChange(resize_state=state))
 
     def send_sizes(self, machine: Machine) -> None:
         """Tell the node what the machine is promised now; a stopped one is given it at its next start."""
@@ -329,10 +347,19 @@ class Lifecycle:
         await self._advance(live, MachineEvent.DESTROYED, MachineChange(reason=STEADY, last_error=""))
         self._board.remove(live.machine.id)
 
-    async def resized(self, live: LiveMachine, code: str, message: str) -> None:
-        """Note in the machine's status that new sizes could not be applied."""
+    async def resized(self, live: LiveMachine, request: int, code: str, message: str) -> None:
+        """Note that new sizes are applied, or could not be; `request` is the revision that they were asked for with."""
         if code:
-            await self._advance(live, None, MachineChange(reason="ResizeFailed", last_error=f"{code}: {message}"))
+            change = MachineChange(
+                reason="ResizeFailed", last_error=f"{code}: {message}", resize_state=ResizeState.ERROR
+            )
+            await self._advance(live, None, change)
+        elif live.machine.unapplied_from_mib is not None and request == live.machine.revision:
+            await self._note_memory(live, self._applied(live.machine))
+
+    def _applied(self, machine: Machine) -> MachineChange:
+        at = self._clock.now() if machine.enlarging else None
+        return MachineChange(unapplied_from_mib=0, enlarging=False, autoresized_at=at, resize_state=ResizeState.STABLE)
 
     # How rows are written.
 
@@ -360,11 +387,15 @@ class Lifecycle:
                 raise AlreadyDone
             case KeyReused():
                 raise reused(moved)
-            case LostRace(current=current):
-                if isinstance(current, Machine):
-                    live.machine = current
-                # The lock makes us the only writer: only a second engine on the same store could do this.
-                raise Unavailable("another server changed the machine: is the store shared?")
+            case LostRace():
+                raise _overtaken(live, moved)
+
+    async def _note_memory(self, live: LiveMachine, change: MachineChange) -> None:
+        noted = await self._machines.note_memory(live.machine.id, live.machine.revision, change)
+        if isinstance(noted, LostRace):
+            raise _overtaken(live, noted)
+        live.machine = noted
+        self._feed.notify(noted.id)
 
     async def _end_waiting(self, live: LiveMachine, outcome: Outcome) -> None:
         for execution in [*live.queue.values(), *live.waking.values()]:
@@ -381,6 +412,13 @@ class Lifecycle:
         live.last_activity_at = self._clock.steady()
         self._feed.notify(execution.id)
         self._observer.finished(execution)
+
+
+def _overtaken(live: LiveMachine, race: LostRace) -> Unavailable:
+    """Return the error for what only a second engine on the same store can do: the lock makes us the only writer."""
+    if isinstance(race.current, Machine):
+        live.machine = race.current
+    return Unavailable("another server changed the machine: is the store shared?")
 
 
 def _match(machine: Machine, guard: Guard) -> None:

@@ -320,6 +320,17 @@ class Machines:
 
         return await self._act(caller, machine_id, resize, revision, idempotency, 0)
 
+    async def set_autoresizing(
+        self, caller: Caller, machine_id: str, *, enabled: bool, idempotency: Idempotency | None
+    ) -> Machine:
+        """Say whether its memory may be raised when it is short. What holds already is no change."""
+
+        async def switch(live: LiveMachine, guard: Guard) -> Machine:
+            patch = MachinePatch() if live.machine.autoresizing == enabled else MachinePatch(autoresizing=enabled)
+            return await self._lifecycle.resize(live, patch, guard)
+
+        return await self._act(caller, machine_id, switch, None, idempotency, 0)
+
     def _check_patch(self, machine: Machine, patch: MachinePatch) -> None:
         self._check_egress(patch.egress or PUBLIC)
         self._check_sizes(

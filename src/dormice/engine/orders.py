@@ -79,3 +79,4 @@ class MachinePatch:
     storage_gib: int | None = None
     autosleep_seconds: int | None = None
     egress: Egress | None = None
+    autoresizing: bool | None = None

@@ -14,6 +14,7 @@ from dormice.crash_points import CrashPoint, reached
 from dormice.domain.execution import Execution, Micros
 from dormice.domain.ids import execution_of
 from dormice.domain.machine import DesiredState, Phase
+from dormice.engine.autoresizing import Autoresizing
 from dormice.engine.board import Board, LiveMachine
 from dormice.engine.channels import Channels
 from dormice.engine.clock import Clock
@@ -23,6 +24,7 @@ from dormice.engine.runner import Runner
 from dormice.engine.service import attempt
 from dormice.engine.snapshots import Snapshots
 from dormice.engine.stdin import StdinFeeder
+from dormice.engine.usage import Usage
 from dormice.protocol import node as wire
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,8 @@ class Reconciler:
         feeder: StdinFeeder,
         channels: Channels,
         snapshots: Snapshots,
+        usage: Usage,
+        autoresizing: Autoresizing,
         clock: Clock,
         group: asyncio.TaskGroup,
     ) -> None:
@@ -57,6 +61,8 @@ class Reconciler:
         self._feeder = feeder
         self._channels = channels
         self._snapshots = snapshots
+        self._usage = usage
+        self._autoresizing = autoresizing
         self._clock = clock
         self._group = group
         self._mailboxes: dict[str, deque[Step]] = {}
@@ -148,7 +154,12 @@ class Reconciler:
             case wire.MachineDestroyed():
                 self._post(live, self._destroyed)
             case wire.MachineResized():
-                self._post(live, lambda live: self._lifecycle.resized(live, message.code, message.message))
+                self._post(live, partial(self._resized, message=message))
+            case wire.MachineUsed():
+                self._usage.report(live, message)
+            case wire.MachineShort():
+                memory_mib = self.capacity[1]
+                self._post(live, lambda live: self._autoresizing.short(live, message, memory_mib))
 
     def want_running(self, live: LiveMachine) -> None:
         """Have the machine started soon, if it still has to be."""
@@ -251,6 +262,9 @@ class Reconciler:
         await self._runner.settled(live)
         if live.machine.phase is Phase.DESTROYING:
             await self._lifecycle.gone(live)
+
+    async def _resized(self, live: LiveMachine, message: wire.MachineResized) -> None:
+        await self._lifecycle.resized(live, message.request, message.code, message.message)
 
     # The mailboxes.
 

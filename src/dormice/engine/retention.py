@@ -25,6 +25,7 @@ class Retention:
         self._store = store
         self._clock = clock
         # A key that still counts must find what it made.
+        self._usage_days = limits.keep_usage_days
         self._hours = limits.keep_finished_hours and max(limits.keep_finished_hours, limits.idempotency_hours)
 
     async def turn(self) -> None:
@@ -36,8 +37,11 @@ class Retention:
 
     async def delete(self) -> int:
         """Delete a piece of what is due now; return how many rows it took, 0 when nothing is left."""
-        if not self._hours:
-            return 0
         # What ended is dated by the one, its time passes by the other: where somebody has set the host's clock, the longer time counts.
         now = min(self._clock.now(), self._clock.steady())
-        return await self._store.delete_finished(now - self._hours * _HOUR_US)
+        deleted = 0
+        if self._hours:
+            deleted = await self._store.delete_finished(now - self._hours * _HOUR_US)
+        if self._usage_days and not deleted:
+            deleted = await self._store.usage.forget(now - self._usage_days * 24 * _HOUR_US)
+        return deleted

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dormice.node import syscalls
+from dormice.node.meters import CgroupMeter, figures
+from dormice.node.records import ProcessIdentity
+from dormice.node.runtime import MachineSpec
 
 _CPU_PERIOD_US = 100_000
 _SOCKET_SHARE = 4
@@ -175,11 +178,15 @@ class Cgroups:
     def oom_kills(self, name: str) -> int:
         """How often the OOM killer struck in the machine since its directories were made; 0 when it has none."""
         v1 = self._v1.get("memory")
-        file = v1 / name / "memory.oom_control" if v1 else self._unified / name / "memory.events"
+        file = f"{v1}/{name}/memory.oom_control" if v1 else f"{self._unified}/{name}/memory.events"
         with contextlib.suppress(FileNotFoundError):
-            counts = dict(line.split() for line in file.read_text().splitlines())
-            return int(counts.get("oom_kill", 0))
+            return figures(file).get("oom_kill", 0)
         return 0
+
+    def meter(self, name: str, process: ProcessIdentity, spec: MachineSpec) -> CgroupMeter:
+        """What tells the use of the machine whose process 1 that is, and which has that."""
+        v1 = self._v1.get("memory")
+        return CgroupMeter(process, spec, self._unified / name, (v1 or self._unified) / name, v1 is not None)
 
     def kill(self, name: str) -> None:
         """SIGKILL to every process of the machine, forks under way included."""

@@ -15,7 +15,6 @@ import contextlib
 import logging
 import os
 import re
-import select
 import socket
 from collections import defaultdict
 from collections.abc import Callable
@@ -32,8 +31,10 @@ from dormice.node.cgroups import Cgroups, Limits
 from dormice.node.disk_copying import DiskCopying
 from dormice.node.disks import Disks
 from dormice.node.launcher import Launcher
+from dormice.node.meters import CgroupMeter
 from dormice.node.mounts import MountNamespace
 from dormice.node.oci import OciRuntime
+from dormice.node.patience import wait_readable
 from dormice.node.places import Places
 from dormice.node.ports import QUIET_SECONDS, Image, ImageSource, Network, NetworkProvider
 from dormice.node.records import Record
@@ -190,6 +191,12 @@ class ContainerRuntime:
     def oom_kills(self, machine_id: str) -> int:
         known = self._running.get(machine_id)
         return self._cgroups.oom_kills(cgroup_name(known[1].uid_base)) if known else 0
+
+    def meter(self, machine_id: str) -> CgroupMeter | None:
+        record = self._running[machine_id][1] if machine_id in self._running else None
+        if record is None or record.process is None:
+            return None
+        return self._cgroups.meter(cgroup_name(record.uid_base), record.process, record.spec)
 
     async def guard_memory(self) -> Never:
         """End the machines that hide memory of the host, while it is short of it. What ends them is seen as any death is."""
@@ -435,7 +442,7 @@ class ContainerRuntime:
         if record:
             self._cgroups.kill(cgroup_name(record.uid_base))
         places.root.unmount()
-        if pidfd is not None and not _wait_readable(pidfd, _END_TIMEOUT):
+        if pidfd is not None and not wait_readable(pidfd, _END_TIMEOUT):
             raise RuntimeFailure("OCI_RUNTIME_FAILED", "process 1 does not die", retryable=True)
         try:
             if record:
@@ -483,12 +490,6 @@ def _failed(what: str, log: Path) -> RuntimeFailure:
 def _fd_path(fd: int) -> Path:
     """Where a process outside ours finds an open file of ours."""
     return Path(f"/proc/{os.getpid()}/fd/{fd}")
-
-
-def _wait_readable(fd: int, timeout: float) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(timeout * 1000))
 
 
 def _logged(upkeep: Callable[[], None]) -> None:

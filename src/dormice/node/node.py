@@ -17,7 +17,9 @@ from uuid import UUID
 
 from dormice.crash_points import CrashPoint, reached, reached_once_sent
 from dormice.domain.egress import Egress
+from dormice.node.gauge import LOOK_EVERY_SECONDS, Gauge
 from dormice.node.guest_link import GuestLink, attach
+from dormice.node.patience import FIRST_BACKOFF_SECONDS, LAST_BACKOFF_SECONDS, surely, within
 from dormice.node.runtime import MachineSpec, Running, Runtime, RuntimeFailure
 from dormice.node.server_connection import ServerConnection
 from dormice.protocol import guest
@@ -25,8 +27,6 @@ from dormice.protocol import node as wire
 
 log = logging.getLogger(__name__)
 
-FIRST_BACKOFF_SECONDS = 0.05
-LAST_BACKOFF_SECONDS = 2.0
 LOOK_AGAIN_SECONDS = 0.1
 """For a server that is not there yet: it is on this host, and to look costs next to nothing."""
 STOP_MARGIN_SECONDS = 20.0
@@ -91,6 +91,8 @@ class Node:
         self._server_socket = server_socket
         self._images = images
         self._group = group
+        self._gauge = Gauge(runtime)
+        self._untold: list[wire.MachineUsed] = []
         self._machines: dict[str, _Machine] = {}
         self._server: ServerConnection | None = None
         self._epoch = 0
@@ -147,6 +149,16 @@ class Node:
                 told = server, names
             await asyncio.sleep(IMAGES_EVERY_SECONDS)
 
+    async def watch_use(self) -> None:
+        """Tell the server what machines use, and which are short of memory, until cancelled."""
+        while True:
+            for machine in list(self._machines.values()):
+                # While one is being ended, its cgroups may become another's.
+                if machine.running is not None and self._server is not None and not machine.lock.locked():
+                    self._say_use(self._gauge.look(machine.running))
+                    await asyncio.sleep(0)
+            await asyncio.sleep(LOOK_EVERY_SECONDS)
+
     # The server
 
     def _hello(self) -> wire.NodeHello:
@@ -166,6 +178,8 @@ class Node:
         if self._server is not None:
             with contextlib.suppress(OSError):  # `watch_images` says it, and tells them once it can
                 self._server.send(wire.NodeImages(sorted(self._images())))
+        untold, self._untold = self._untold, []
+        self._say_use(untold)
         for machine in list(self._machines.values()):
             if machine.running is not None and not machine.died.is_set():
                 self._run(machine, self._attach(machine))
@@ -173,6 +187,14 @@ class Node:
     def _say(self, message: wire.FromNode) -> None:
         if self._server is not None:
             self._server.send(message)
+
+    def _say_use(self, messages: Iterable[wire.MachineUsed | wire.MachineShort]) -> None:
+        """Say them; the last of a boot is kept until there is somebody who hears it."""
+        for message in messages:
+            if self._server is not None:
+                self._server.send(message)
+            elif isinstance(message, wire.MachineUsed) and message.last:
+                self._untold.append(message)
 
     def _do(self, message: wire.ToNode) -> None:
         if isinstance(message, wire.Welcome):
@@ -223,7 +245,7 @@ class Node:
             case wire.DestroyMachine():
                 self._run(machine, self._destroy(machine, message.machine_id))
             case wire.ResizeMachine():
-                self._run(machine, self._resize(message))
+                self._run(machine, self._resize(machine, message))
 
     def _do_with_snapshot(self, message: wire.TakeSnapshot | wire.DeleteSnapshot) -> None:
         snapshot_id = message.snapshot_id
@@ -288,7 +310,7 @@ class Node:
             return  # the guest holds what no server has: the next one asks again
         reached(CrashPoint.GUEST_STOPPED)
         reason = "" if clean else "killed: it did not stop in time"
-        await _surely(machine.id, lambda: self._end(machine, clean=clean, reason=reason))
+        await surely(machine.id, lambda: self._end(machine, clean=clean, reason=reason))
 
     async def _stop_guest(self, machine: _Machine, grace_ms: int) -> bool:
         """Have the guest stop everything, and its last words committed; False if it did not in time, or is out of reach."""
@@ -307,19 +329,21 @@ class Node:
                 await asyncio.wait((link.emptied,), timeout=DURABLE_SECONDS)
             if not link.emptied.cancelled():
                 link.send(guest.Poweroff())
-                await _within(machine.died.wait(), POWEROFF_SECONDS)
+                await within(machine.died.wait(), POWEROFF_SECONDS)
                 return True
 
     async def _destroy(self, machine: _Machine, machine_id: str) -> None:
         reached(CrashPoint.DESTROY_RECEIVED)
-        await _surely(machine.id, lambda: self._end(machine, clean=False, reason="deleted"))
+        await surely(machine.id, lambda: self._end(machine, clean=False, reason="deleted"))
         reached(CrashPoint.DESTROY_HALF_WAY)
-        await _surely(machine.id, lambda: self._runtime.destroy(machine_id))
+        await surely(machine.id, lambda: self._runtime.destroy(machine_id))
         reached(CrashPoint.MACHINE_DESTROYED)
         self._machines.pop(machine_id, None)
         self._say(wire.MachineDestroyed(machine_id))
 
-    async def _resize(self, message: wire.ResizeMachine) -> None:
+    async def _resize(self, machine: _Machine, message: wire.ResizeMachine) -> None:
+        if machine.running is not None:
+            self._say_use(self._gauge.before_resize(machine.running))
         spec = _spec(message)
         code = text = ""
         try:
@@ -351,6 +375,7 @@ class Node:
             machine.link.close()
             machine.link = None
         self._unwatch(machine)
+        self._say_use(self._gauge.last(running))
         await self._runtime.end(running.machine_id)
         reached(CrashPoint.MACHINE_ENDED)
         machine.running = None
@@ -376,7 +401,7 @@ class Node:
         if machine.running is running:
             machine_id = running.machine_id
             log.warning("process 1 of machine %s has died", machine_id, extra={"machine_id": machine_id})
-            await _surely(machine.id, lambda: self._end(machine, clean=False, reason="process 1 of the machine died"))
+            await surely(machine.id, lambda: self._end(machine, clean=False, reason="process 1 of the machine died"))
 
     # Guests
 
@@ -398,7 +423,7 @@ class Node:
             except (OSError, TimeoutError) as error:
                 fields = {"machine_id": running.machine_id}
                 log.warning("machine %s: attach %d failed: %s", running.machine_id, attempt + 1, error, extra=fields)
-                if await _within(machine.died.wait(), FIRST_BACKOFF_SECONDS * 2**attempt):
+                if await within(machine.died.wait(), FIRST_BACKOFF_SECONDS * 2**attempt):
                     return
             except guest.ProtocolViolation:
                 return  # guest_lied has been told
@@ -449,7 +474,7 @@ class Node:
         machine.hang_ups = 0 if steady else machine.hang_ups + 1
         if machine.hang_ups > 1:
             pause = min(FIRST_BACKOFF_SECONDS * 2**machine.hang_ups, LAST_BACKOFF_SECONDS)
-            await _within(machine.died.wait(), pause)
+            await within(machine.died.wait(), pause)
         await self._attach(machine, anew=False)
 
     def _cut_off(self, running: Running, reason: str) -> None:
@@ -459,7 +484,7 @@ class Node:
 
         async def end() -> None:
             if machine.running is running:
-                await _surely(machine.id, lambda: self._end(machine, clean=False, reason=reason))
+                await surely(machine.id, lambda: self._end(machine, clean=False, reason=reason))
 
         self._run(machine, end())
 
@@ -473,28 +498,3 @@ class Node:
 def _spec(message: wire.StartMachine | wire.ResizeMachine) -> MachineSpec:
     sizes = (message.vcpu, message.memory_mib, message.storage_gib)
     return MachineSpec(*sizes, message.image, Egress(message.allow))
-
-
-async def _surely(machine_id: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Do what must be done, however often it fails: the server waits for nothing but the news of it."""
-    backoff = FIRST_BACKOFF_SECONDS
-    while True:
-        try:
-            await work()
-        except (RuntimeFailure, OSError):
-            words = "a machine could not be ended; that is tried again in %.1f s"
-            log.exception(words, backoff, extra={"machine_id": machine_id})
-            await asyncio.sleep(backoff)
-            backoff = min(backoff * 2, LAST_BACKOFF_SECONDS)
-        else:
-            return
-
-
-async def _within(event: Coroutine[Any, Any, Any], seconds: float) -> bool:
-    """Wait for an event, at most so long; say whether it came."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event
-    except TimeoutError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""Where a machine that runs, or is being started, has its files."""
+"""Where what belongs to a running machine lies."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from uuid import UUID
 from dormice.crash_points import CrashPoint, reached
 from dormice.domain.egress import PUBLIC
 from dormice.node import records
+from dormice.node.meters import ProcessMeter
 from dormice.node.records import Record
 from dormice.node.runtime import MachineSpec, Running, RuntimeFailure, host_failure
 from dormice.node.trees import remove_tree
@@ -162,6 +163,12 @@ class ProcessRuntime:
         """Always 0: nothing here limits memory, so the host's OOM killer is nobody's in particular."""
         del machine_id
         return 0
+
+    def meter(self, machine_id: str) -> ProcessMeter | None:
+        record = records.read(self._record(machine_id)) if machine_id in self._machines else None
+        if record is None or record.process is None:
+            return None
+        return ProcessMeter(record.process, record.spec, self._cgroup(machine_id))
 
     async def close(self) -> None:
         for running in self._machines.values():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 from uuid import UUID
 
@@ -22,6 +23,12 @@ class ProcessIdentity(msgspec.Struct, frozen=True):
     start_ticks: int
     """Field 22 of /proc/PID/stat: clock ticks after the host's boot."""
     host_boot: str
+
+
+def age_us(process: ProcessIdentity) -> int:
+    """How many microseconds ago the process began, however often the node was started again or the clock set since."""
+    began = process.start_ticks * 1_000_000 // os.sysconf("SC_CLK_TCK")
+    return max(0, time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000 - began)
 
 
 class Record(msgspec.Struct, frozen=True):

@@ -49,6 +49,34 @@ class Running:
     """Where commands in the machine find the guest's program, which has tools for work inside."""
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A machine's memory, in bytes."""
+
+    used: int
+    """What its cgroup counts."""
+    reclaimable: int
+    """How much of it the kernel takes back before it kills anybody: pages of files."""
+    limit: int
+
+
+class Meter(Protocol):
+    """Of one boot. Each method takes some microseconds, and raises OSError once the boot has been cleared away."""
+
+    @property
+    def spec(self) -> MachineSpec:
+        """What the machine has."""
+        ...
+
+    def used(self) -> tuple[int, int]:
+        """For how many microseconds the boot has been awake, and how many its processes have run."""
+        ...
+
+    def memory(self, *, above: float) -> Memory | None:
+        """Its memory, if more than that share of its limit is used; else, and where none is limited, None."""
+        ...
+
+
 class RuntimeFailure(Exception):
     """A machine could not be started, resized or destroyed. `code` is one of the machine `last_error` words."""
 
@@ -109,6 +137,10 @@ class Runtime(Protocol):
 
     def oom_kills(self, machine_id: str) -> int:
         """How often the kernel's OOM killer has struck inside the machine in this boot."""
+        ...
+
+    def meter(self, machine_id: str) -> Meter | None:
+        """Return what tells the use of the present boot; None when there is none."""
         ...
 
     async def close(self) -> None:

@@ -291,6 +291,32 @@ class SnapshotDeleted(_Message, frozen=True, tag=93):
     snapshot_id: str
 
 
+class MachineUsed(_Message, frozen=True, tag=76):
+    """What a boot has used since it began, so that one told twice counts once: microseconds awake, and of processor time."""
+
+    machine_id: str
+    boot_id: bytes
+    awake_us: int
+    cpu_us: int
+    vcpu: float
+    memory_mib: int
+    storage_gib: int
+    """What the machine had since it was told last."""
+    last: bool
+    """The boot is over, or about to be: nothing more is told of it."""
+
+
+class MachineShort(_Message, frozen=True, tag=77):
+    """The machine is about to run out of memory, or just did, with the limit that it has; or, if not `short`, is no longer."""
+
+    machine_id: str
+    boot_id: bytes
+    short: bool
+    memory_mib: int
+    available_mib: int
+    """What the host could give more, to this and all other machines."""
+
+
 ToNode = (
     Welcome
     | StartMachine
@@ -323,6 +349,8 @@ FromNode = (
     | SnapshotTaken
     | SnapshotFailed
     | SnapshotDeleted
+    | MachineUsed
+    | MachineShort
 )
 
 _encoder = msgspec.msgpack.Encoder()

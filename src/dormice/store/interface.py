@@ -18,8 +18,9 @@ from uuid import UUID
 from dormice.domain.egress import PUBLIC, Egress
 from dormice.domain.errors import Unavailable
 from dormice.domain.execution import Chunk, Execution, LogEntry, Micros, Outcome, StdinMode, Stream
-from dormice.domain.machine import DesiredState, Machine, MachineEvent
+from dormice.domain.machine import DesiredState, Machine, MachineEvent, ResizeState
 from dormice.histogram import SECONDS, Histogram
+from dormice.store.usage import AutoresizingStore, UsageStore
 
 if TYPE_CHECKING:
     from dormice.store.snapshots import SnapshotStore
@@ -116,6 +117,12 @@ class MachineChange:
     memory_mib: int | None = None
     storage_gib: int | None = None
     autosleep_seconds: int | None = None
+    autoresizing: bool | None = None
+    unapplied_from_mib: int | None = None
+    """0 when what was to be applied is."""
+    enlarging: bool | None = None
+    autoresized_at: Micros | None = None
+    resize_state: ResizeState | None = None
     last_activity_at: Micros | None = None
     """By the steady clock; not of every activity (see ExecutionStore.last_ends)."""
     egress: Egress | None = None
@@ -124,7 +131,7 @@ class MachineChange:
 
 
 class MachineStore(Protocol):
-    """Machines. Every change adds one to `revision`."""
+    """Machines. Every change but one (`note_memory`) adds one to `revision`."""
 
     async def create(self, new: NewMachine, claim: IdempotencyClaim | None) -> Machine | Replayed | KeyReused:
         """Record a machine."""
@@ -156,6 +163,13 @@ class MachineStore(Protocol):
         """Move the phase by `event` (None: phase stays) and apply `change`, if `revision` is still the present one.
 
         Raises IllegalTransition, having changed nothing.
+        """
+        ...
+
+    async def note_memory(self, machine_id: str, revision: int, change: MachineChange) -> Machine | LostRace:
+        """Apply of `change` what became of a machine's memory (from `autoresizing` to `resize_state`), if `revision` is the present one.
+
+        It stays so: who has read the machine before may still change it.
         """
         ...
 
@@ -402,6 +416,16 @@ class Store(Protocol):
     @property
     def snapshots(self) -> SnapshotStore:
         """Snapshots."""
+        ...
+
+    @property
+    def usage(self) -> UsageStore:
+        """What machines have used."""
+        ...
+
+    @property
+    def autoresizing(self) -> AutoresizingStore:
+        """Who may be given more memory."""
         ...
 
     async def recall(self, claim: IdempotencyClaim) -> Replayed | KeyReused | None:

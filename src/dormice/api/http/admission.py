@@ -32,7 +32,11 @@ class Admission:
         caller = await authenticate(headers, self._keys, self._key_max_chars)
         if caller.project_id is not None and not project_keys:
             raise Forbidden("the key is for one project, and machines belong to no project: use another key")
+        await self.let_in(scope, caller)
+        return caller
+
+    async def let_in(self, scope: Scope, caller: Caller) -> None:
+        """Return once it is the caller's turn, however it is known who calls. Raises RateLimited."""
         scope["state"]["caller"] = caller
         self._rates.take(caller.key_id)
         await self.turnstile.enter(caller.organization_id)
-        return caller

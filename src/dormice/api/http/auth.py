@@ -36,6 +36,14 @@ async def _owner(headers: Mapping[bytes, bytes], keys: Keys, key_max_chars: int)
     raise Unauthenticated("invalid API key: it is unknown or revoked", code="AUTH_INVALID")
 
 
+def bearer(headers: Mapping[bytes, bytes]) -> str:
+    """Return the bearer token. Raises Unauthenticated when there is none."""
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() != b"bearer" or not token.strip():
+        raise Unauthenticated("missing token: send Authorization: Bearer TOKEN", code="AUTH_REQUIRED")
+    return token.strip().decode("latin-1")
+
+
 def _secrets(headers: Mapping[bytes, bytes]) -> list[str]:
     """Return the keys that came, the bearer token first."""
     found = []

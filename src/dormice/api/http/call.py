@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 INT64_MAX = (1 << 63) - 1
 _INTEGER = re.compile(r"-?[0-9]{1,4096}", re.ASCII)
 _DIGITS = 19
+_HOST = re.compile(r"([A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{1,64}\])(:[0-9]{1,5})?", re.ASCII)
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -54,13 +55,6 @@ class Call:
         """Let others go first, in the midst of a long answer."""
         await self.turnstile.step_back(self.caller.organization_id)
 
-    def websocket_origin(self) -> str:
-        """Return `ws://HOST`, as the client named this server; `wss` where it came by TLS."""
-        raw: Mapping[str, Any] = self.scope
-        secure = raw["scheme"] in ("https", "wss") or self.header("X-Forwarded-Proto") == "https"
-        host = self.header("Host") or "localhost"
-        return f"{'wss' if secure else 'ws'}://{host}"
-
     def note(self, **ids: str) -> None:
         """Have ids that only the answer tells stand in the request's line of the log."""
         self.scope["state"].update(ids)
@@ -69,6 +63,21 @@ class Call:
         """Return a header's value, None when it is absent or empty."""
         value = self.headers.get(name.lower().encode("latin-1"))
         return value.decode("latin-1") if value else None
+
+    def origin(self) -> str:
+        """Return `http://HOST`, as the client named this server; `https` where it came by TLS. Nobody but the client is told of it."""
+        raw: Mapping[str, Any] = self.scope
+        secure = raw["scheme"] in ("https", "wss") or self.header("X-Forwarded-Proto") == "https"
+        host = self.header("Host") or ""
+        if not _HOST.fullmatch(host):
+            name, port = raw.get("server") or ("localhost", None)
+            host = f"[{name}]" if ":" in name else name
+            host = host if port is None else f"{host}:{port}"
+        return f"{'https' if secure else 'http'}://{host}"
+
+    def websocket_origin(self) -> str:
+        """Return the same for a WebSocket: `ws` or `wss`."""
+        return f"ws{self.origin().removeprefix('http')}"
 
     def integer(self, name: str, *, default: int, maximum: int = INT64_MAX) -> int:
         """Return a query parameter as an integer from 0 to `maximum`; absent or empty is the default."""

@@ -13,7 +13,7 @@ from dormice.api.machines import wire
 from dormice.api.machines.events import events
 from dormice.api.machines.orders import CreateExecutionRequest, execution_order
 from dormice.api.machines.output import output, raw_output
-from dormice.api.machines.parameters import idempotency_key, paging, wait_ms
+from dormice.api.machines.parameters import ENCODING, event_parameters, idempotency_key, paging, wait_ms
 from dormice.api.services import Services
 from dormice.domain.execution import Execution, Stream
 
@@ -22,12 +22,6 @@ _PATH = "/v1/machines/{machine_id}/executions"
 _ONE = f"{_PATH}/{{execution_id}}"
 _RECORD = {200: Answer("The execution.", wire.ExecutionRecord)}
 _OCTETS = ("application/octet-stream",)
-_ENCODING = Parameter(
-    "encoding",
-    "query",
-    {"type": "string", "enum": ["text", "base64"], "default": "text"},
-    "`base64`: the exact bytes. `text`: UTF-8, with U+FFFD for what is none.",
-)
 _RANGE = Parameter("Range", "header", {"type": "string"}, "`bytes=a-b`: only these bytes (206, or 416).")
 
 
@@ -162,7 +156,7 @@ class ExecutionRoutes:
                     "ends after the last event of the ended execution."
                 ),
                 handle=self.events,
-                parameters=(*self._event_parameters(), wait_ms(limits, "there is an event after the cursor")),
+                parameters=event_parameters(limits),
                 answers={
                     200: Answer("A page of events, or the stream of them.", wire.EventPage, ("text/event-stream",))
                 },
@@ -175,26 +169,12 @@ class ExecutionRoutes:
                 summary="Read what an execution has written",
                 description="At any time: before the end, what has been kept so far.",
                 handle=self.output,
-                parameters=(_ENCODING,),
+                parameters=(ENCODING,),
                 answers={200: Answer("Both streams.", wire.OutputRecord)},
             ),
             *(self._raw_output(name, handle) for name, handle in (("stdout", self.stdout), ("stderr", self.stderr))),
             self._stdin(),
         ]
-
-    def _event_parameters(self) -> tuple[Parameter, ...]:
-        limits = self._services.limits
-        limit, _ = paging(limits.page_max, limits)
-        cursor = {"type": "string", "pattern": "^([0-9]{1,18})?$"}
-        last = "Resume a stream after this sequence; goes before `cursor`."
-        return (
-            limit,
-            Parameter(
-                "cursor", "query", cursor, "The sequence after which to go on: `next_cursor`, or an event's own."
-            ),
-            _ENCODING,
-            Parameter("Last-Event-ID", "header", {"type": "string"}, last),
-        )
 
     def _raw_output(self, name: str, handle: Handler) -> Operation:
         return Operation(

@@ -20,6 +20,13 @@ FORCE = Parameter(
     "Kill at once, without a grace for those inside. Files are safe as far as they were synced.",
 )
 
+ENCODING = Parameter(
+    "encoding",
+    "query",
+    {"type": "string", "enum": ["text", "base64"], "default": "text"},
+    "`base64`: the exact bytes. `text`: UTF-8, with U+FFFD for what is none.",
+)
+
 
 def idempotency_key(limits: Limits, *, required: bool, refusal: str = "IDEMPOTENCY_KEY_REUSED") -> Parameter:
     """Return the header that makes a repeated request harmless. `refusal`: how the surface calls a key that is used again."""
@@ -47,4 +54,18 @@ def paging(default: int, limits: Limits) -> tuple[Parameter, Parameter]:
         Parameter(
             "cursor", "query", {"type": "string", "pattern": "^(b[0-9]{1,18})?$"}, "`next_cursor` of the page before."
         ),
+    )
+
+
+def event_parameters(limits: Limits) -> tuple[Parameter, ...]:
+    """Return the parameters of an execution's log."""
+    limit, _ = paging(limits.page_max, limits)
+    cursor = {"type": "string", "pattern": "^([0-9]{1,18})?$"}
+    last = "Resume a stream after this sequence; goes before `cursor`."
+    return (
+        limit,
+        Parameter("cursor", "query", cursor, "The sequence after which to go on: `next_cursor`, or an event's own."),
+        ENCODING,
+        Parameter("Last-Event-ID", "header", {"type": "string"}, last),
+        wait_ms(limits, "there is an event after the cursor"),
     )

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 from dormice.domain.egress import Egress
 from dormice.domain.execution import ErrorCode, Execution, ExecutionState, LogEntry, Micros, Stream
 from dormice.domain.limits import Limits
-from dormice.domain.machine import DesiredState, Machine, Phase
+from dormice.domain.machine import DesiredState, Machine, Phase, ResizeState
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - always UTC, written with Z: quicker than with a zone
 
@@ -43,6 +43,10 @@ class LifecycleStatus(Struct, omit_defaults=True, kw_only=True):
     last_transition_at: Time
     last_progress_at: Time
     memory_configured_mib: int
+    memory_assigned_mib: int | None = None
+    memory_target_mib: int | None = None
+    memory_last_autoresized_at: Time | None = None
+    memory_resize_state: ResizeState | None = None
     last_error: str | None = None
 
 
@@ -100,6 +104,10 @@ def machine(m: Machine) -> MachineRecord:
             last_transition_at=time(m.last_transition_at),
             last_progress_at=time(m.last_progress_at),
             memory_configured_mib=m.memory_mib,
+            memory_assigned_mib=m.assigned_mib,
+            memory_target_mib=None if m.assigned_mib is None else m.memory_mib,
+            memory_last_autoresized_at=None if m.autoresized_at is None else time(m.autoresized_at),
+            memory_resize_state=m.resize_state,
             last_error=m.last_error or None,
         ),
     )

@@ -7,10 +7,12 @@ from types import TracebackType
 from typing import Self
 
 from dormice.client import routes, settings
+from dormice.client._async.autoresizing import AsyncOrganization
 from dormice.client._async.connection import AsyncConnection
 from dormice.client._async.keys import AsyncKeys
 from dormice.client._async.machines import AsyncMachines
 from dormice.client._async.snapshots import AsyncSnapshots
+from dormice.client._async.usage import AsyncUsage
 from dormice.client.records import Limits, decode
 from dormice.client.transport import AsyncTransport, Timeout
 
@@ -53,6 +55,8 @@ class AsyncDormice:
         self.machines = AsyncMachines(self._connection)
         self.snapshots = AsyncSnapshots(self._connection)
         self.keys = AsyncKeys(self._connection)
+        self.usage = AsyncUsage(self._connection)
+        self.organization = AsyncOrganization(self._connection)
 
     def __repr__(self) -> str:
         return f"<AsyncDormice {self.base_url}>"

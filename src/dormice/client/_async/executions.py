@@ -10,6 +10,7 @@ from typing import Literal
 
 from dormice.client import routes
 from dormice.client._async.connection import AsyncConnection
+from dormice.client._async.logs import AsyncLogs
 from dormice.client._async.pagination import AsyncPaginator, paginate
 from dormice.client._async.streams import AsyncEventStream, events_of_execution
 from dormice.client.argv import as_argv
@@ -25,6 +26,7 @@ class AsyncExecutions:
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
+        self.logs = AsyncLogs(connection)
 
     async def create(
         self,

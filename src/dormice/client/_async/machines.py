@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 
 from dormice.client import routes
+from dormice.client._async.autoresizing import AsyncAutoresizing
 from dormice.client._async.connection import AsyncConnection
 from dormice.client._async.executions import AsyncExecutions
 from dormice.client._async.pagination import AsyncPaginator, paginate
@@ -29,6 +30,7 @@ class AsyncMachines:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
         self.executions = AsyncExecutions(connection)
+        self.autoresizing = AsyncAutoresizing(connection)
 
     async def create(
         self,

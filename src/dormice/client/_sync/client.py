@@ -7,10 +7,12 @@ from types import TracebackType
 from typing import Self
 
 from dormice.client import routes, settings
+from dormice.client._sync.autoresizing import Organization
 from dormice.client._sync.connection import Connection
 from dormice.client._sync.keys import Keys
 from dormice.client._sync.machines import Machines
 from dormice.client._sync.snapshots import Snapshots
+from dormice.client._sync.usage import Usage
 from dormice.client.records import Limits, decode
 from dormice.client.transport import Timeout, Transport
 
@@ -53,6 +55,8 @@ class Dormice:
         self.machines = Machines(self._connection)
         self.snapshots = Snapshots(self._connection)
         self.keys = Keys(self._connection)
+        self.usage = Usage(self._connection)
+        self.organization = Organization(self._connection)
 
     def __repr__(self) -> str:
         return f"<Dormice {self.base_url}>"

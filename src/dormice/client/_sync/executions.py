@@ -10,6 +10,7 @@ from typing import Literal
 
 from dormice.client import routes
 from dormice.client._sync.connection import Connection
+from dormice.client._sync.logs import Logs
 from dormice.client._sync.pagination import Page, paginate
 from dormice.client._sync.streams import EventStream, events_of_execution
 from dormice.client.argv import as_argv
@@ -25,6 +26,7 @@ class Executions:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.logs = Logs(connection)
 
     def create(
         self,

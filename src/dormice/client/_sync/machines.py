@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 
 from dormice.client import routes
+from dormice.client._sync.autoresizing import Autoresizing
 from dormice.client._sync.connection import Connection
 from dormice.client._sync.executions import Executions
 from dormice.client._sync.pagination import Page, paginate
@@ -29,6 +30,7 @@ class Machines:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.executions = Executions(connection)
+        self.autoresizing = Autoresizing(connection)
 
     def create(
         self,

@@ -1,5 +1,5 @@
--- Indexes and tables that came after the first release of the schema. They are made at every open if they are missing, and need
--- no new schema version: an older Dormice keeps them up without knowing them.
+-- Indexes and tables that came after the first release of the schema. They are made at every open if they are missing, and need no
+-- new schema version: an older Dormice keeps them up without knowing them.
 
 -- What has ended, by when: retention deletes from the old end, however much there is.
 CREATE INDEX IF NOT EXISTS executions_ended ON executions (completed_at) WHERE completed_at IS NOT NULL;
@@ -14,7 +14,6 @@ CREATE TABLE IF NOT EXISTS terminals (
     height INTEGER NOT NULL CHECK (height BETWEEN 1 AND 65535)
 ) STRICT;
 CREATE INDEX IF NOT EXISTS terminals_of ON terminals (machine, execution);
-
 -- What a machine may reach, where that is not everything public: a JSON array of names and networks.
 CREATE TABLE IF NOT EXISTS machine_egress (
     machine INTEGER PRIMARY KEY REFERENCES machines ON DELETE CASCADE,
@@ -28,12 +27,75 @@ CREATE TABLE IF NOT EXISTS machine_origins (
     copied INTEGER NOT NULL CHECK (copied IN (0, 1))
 ) STRICT;
 
+-- What becomes of a machine's memory by itself; without a row: nothing.
+CREATE TABLE IF NOT EXISTS machine_memory (
+    machine INTEGER PRIMARY KEY REFERENCES machines ON DELETE CASCADE,
+    autoresizing INTEGER NOT NULL CHECK (autoresizing IN (0, 1)),
+    unapplied_from_mib INTEGER,
+    enlarging INTEGER NOT NULL CHECK (enlarging IN (0, 1)),
+    autoresized_at INTEGER,
+    resize_state TEXT NOT NULL,
+    CONSTRAINT resize_state CHECK (resize_state IN ('stable', 'error', 'pending_capacity'))
+) STRICT;
+
 -- A whole machine, in the order in which machines.py reads it.
 CREATE VIEW IF NOT EXISTS machine_records AS
-SELECT m.*, e.allow, o.origin, o.copied
+SELECT
+    m.*, x.autoresizing, x.unapplied_from_mib, x.enlarging, x.autoresized_at, x.resize_state, e.allow, o.origin, o.copied
 FROM machines m
+LEFT JOIN machine_memory x ON x.machine = m.number
 LEFT JOIN machine_egress e ON e.machine = m.number
 LEFT JOIN machine_origins o ON o.machine = m.number;
+
+-- Whether machines of an organization may be given more memory by themselves; without a row they may.
+CREATE TABLE IF NOT EXISTS autoresizing_policies (
+    organization_id TEXT PRIMARY KEY REFERENCES organizations,
+    enabled INTEGER NOT NULL CHECK (enabled IN (0, 1))
+) WITHOUT ROWID, STRICT;
+
+-- What machines have used in an hour that begins at `hour`, one row for each size that they had in it. Kept longer than machines.
+CREATE TABLE IF NOT EXISTS usage (
+    organization_id TEXT NOT NULL,
+    hour INTEGER NOT NULL,
+    machine_id TEXT NOT NULL,
+    vcpu REAL NOT NULL,
+    memory_mib INTEGER NOT NULL,
+    storage_gib INTEGER NOT NULL,
+    awake_us INTEGER NOT NULL,
+    cpu_us INTEGER NOT NULL,
+    windows INTEGER NOT NULL,
+    last_window_end INTEGER NOT NULL,
+    PRIMARY KEY (organization_id, hour, machine_id, vcpu, memory_mib, storage_gib)
+) WITHOUT ROWID, STRICT;
+
+CREATE INDEX IF NOT EXISTS usage_by_age ON usage (hour);
+
+-- What of the present boot of a machine has been counted.
+CREATE TABLE IF NOT EXISTS usage_counters (
+    machine INTEGER PRIMARY KEY REFERENCES machines ON DELETE CASCADE,
+    boot_id BLOB NOT NULL CHECK (length(boot_id) = 16),
+    awake_us INTEGER NOT NULL,
+    cpu_us INTEGER NOT NULL
+) STRICT;
+
+-- From when to when a machine had a disk of a size; `until` is NULL as long as it has.
+CREATE TABLE IF NOT EXISTS storage_spans (
+    organization_id TEXT NOT NULL,
+    machine_id TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    until INTEGER,
+    storage_gib INTEGER NOT NULL,
+    PRIMARY KEY (organization_id, machine_id, since)
+) WITHOUT ROWID, STRICT;
+
+CREATE INDEX IF NOT EXISTS storage_spans_by_age ON storage_spans (until) WHERE until IS NOT NULL;
+
+-- Machines of an earlier release.
+INSERT INTO storage_spans (organization_id, machine_id, since, storage_gib)
+SELECT organization_id, id, created_at, storage_gib FROM machines m
+WHERE phase <> 'destroyed' AND NOT EXISTS (
+    SELECT 1 FROM storage_spans s WHERE s.organization_id = m.organization_id AND s.machine_id = m.id
+);
 
 -- Copies of machines' disks. They outlive their machine, so it is named and not referred to.
 CREATE TABLE IF NOT EXISTS snapshots (

@@ -13,9 +13,9 @@ import msgspec
 
 from dormice.domain.egress import PUBLIC, Egress
 from dormice.domain.execution import Micros
-from dormice.domain.machine import DesiredState, Machine, MachineEvent, Phase
+from dormice.domain.machine import DesiredState, Machine, MachineEvent, Phase, ResizeState
 from dormice.store.interface import IdempotencyClaim, KeyReused, LostRace, MachineChange, NewMachine, Replayed
-from dormice.store.sqlite import idempotency, statements
+from dormice.store.sqlite import idempotency, statements, usage
 from dormice.store.sqlite.reader import SHORT_ROWS, Reader
 from dormice.store.sqlite.writer import Writer
 
@@ -62,6 +62,10 @@ class SqliteMachines:
         )
         return await self._writer.run(operation, short=True)
 
+    async def note_memory(self, machine_id: str, revision: int, change: MachineChange) -> Machine | LostRace:
+        operation = partial(_note_memory, machine_id=machine_id, revision=revision, change=change)
+        return await self._writer.run(operation, short=True)
+
 
 def _machine(row: tuple[Any, ...]) -> Machine:
     return Machine(
@@ -84,9 +88,14 @@ def _machine(row: tuple[Any, ...]) -> Machine:
         last_activity_at=row[16],
         boot_id=row[17] and UUID(bytes=row[17]),
         last_error=row[18],
-        egress=PUBLIC if row[19] is None else Egress(msgspec.json.decode(row[19], type=tuple[str, ...])),
-        origin=row[20],
-        copied=row[20] is None or bool(row[21]),
+        autoresizing=bool(row[19]),
+        unapplied_from_mib=row[20],
+        enlarging=bool(row[21]),
+        autoresized_at=row[22],
+        resize_state=ResizeState(row[23] or ResizeState.STABLE),
+        egress=PUBLIC if row[24] is None else Egress(msgspec.json.decode(row[24], type=tuple[str, ...])),
+        origin=row[25],
+        copied=row[25] is None or bool(row[26]),
     )
 
 
@@ -137,6 +146,7 @@ def _create(db: apsw.Connection, new: NewMachine, claim: IdempotencyClaim | None
     _save_egress(db, machine, PUBLIC)
     if new.origin is not None:
         db.execute(_SQL["set_origin"], (machine.number, new.origin, 0))
+    usage.storage_changed(db, machine, new.now)
     idempotency.remember(db, claim, new.id)
     return machine
 
@@ -163,8 +173,34 @@ def _advance(
     _save_egress(db, after, before.egress)
     if after.copied and not before.copied:
         db.execute(_SQL["set_origin"], (after.number, after.origin, 1))
+    if _memory(after) != _memory(before):
+        db.execute(_SQL["save_memory"], (after.number, *_memory(after)))
+    if after.storage_gib != before.storage_gib or phase is Phase.DESTROYED:
+        usage.storage_changed(db, after, now)
     idempotency.remember(db, claim, machine_id)
     return after
+
+
+def _note_memory(db: apsw.Connection, machine_id: str, revision: int, change: MachineChange) -> Machine | LostRace:
+    row = db.execute(_SQL["load"], (machine_id,)).get
+    before = None if row is None else _machine(row)
+    if before is None or before.revision != revision:
+        return LostRace(before)
+    after = _with_memory(before, change)
+    db.execute(_SQL["save_memory"], (after.number, *_memory(after)))
+    return after
+
+
+def _with_memory(before: Machine, change: MachineChange) -> Machine:
+    unapplied, state = change.unapplied_from_mib, change.resize_state
+    return replace(
+        before,
+        autoresizing=before.autoresizing if change.autoresizing is None else change.autoresizing,
+        unapplied_from_mib=(before.unapplied_from_mib if unapplied is None else unapplied) or None,
+        enlarging=before.enlarging if change.enlarging is None else change.enlarging,
+        autoresized_at=before.autoresized_at if change.autoresized_at is None else change.autoresized_at,
+        resize_state=before.resize_state if state is None else state,
+    )
 
 
 def _changed(before: Machine, phase: Phase, change: MachineChange, now: Micros) -> Machine:
@@ -172,7 +208,7 @@ def _changed(before: Machine, phase: Phase, change: MachineChange, now: Micros) 
         return old if value is None else value
 
     return replace(
-        before,
+        _with_memory(before, change),
         vcpu=new(change.vcpu, before.vcpu),
         memory_mib=new(change.memory_mib, before.memory_mib),
         storage_gib=new(change.storage_gib, before.storage_gib),
@@ -199,6 +235,16 @@ def _save_egress(db: apsw.Connection, machine: Machine, before: Egress) -> None:
         db.execute(_SQL["drop_egress"], (machine.number,))
     else:
         db.execute(_SQL["set_egress"], (machine.number, msgspec.json.encode(machine.egress.allow).decode()))
+
+
+def _memory(machine: Machine) -> tuple[int, int | None, int, int | None, str]:
+    return (
+        int(machine.autoresizing),
+        machine.unapplied_from_mib,
+        int(machine.enlarging),
+        machine.autoresized_at,
+        machine.resize_state.value,
+    )
 
 
 def _save(db: apsw.Connection, machine: Machine) -> None:

@@ -45,3 +45,11 @@ DELETE FROM machine_egress WHERE machine = ?;
 -- name: set_origin
 -- What its disk is a copy of, or is to be.
 INSERT OR REPLACE INTO machine_origins (machine, origin, copied) VALUES (?, ?, ?);
+
+-- name: save_memory
+-- What becomes of a machine's memory by itself.
+INSERT INTO machine_memory (machine, autoresizing, unapplied_from_mib, enlarging, autoresized_at, resize_state)
+VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (machine) DO UPDATE SET
+    autoresizing = excluded.autoresizing, unapplied_from_mib = excluded.unapplied_from_mib,
+    enlarging = excluded.enlarging, autoresized_at = excluded.autoresized_at, resize_state = excluded.resize_state;

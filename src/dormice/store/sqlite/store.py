@@ -43,9 +43,11 @@ from dormice.store.sqlite.snapshots import SqliteSnapshots
 from dormice.store.sqlite.terminals import SqliteTerminals
 from dormice.store.sqlite.traces import SqliteTraces
 from dormice.store.sqlite.triggers import SqliteTriggers
+from dormice.store.sqlite.usage import SqliteUsage
 from dormice.store.sqlite.writer import Writer
 from dormice.store.terminals import TerminalStore
 from dormice.store.traces import TraceStore
+from dormice.store.usage import AutoresizingStore, UsageStore
 from dormice.store.workflows import EventStore, RunStore
 
 _SQL = statements.load("store.sql")
@@ -62,6 +64,9 @@ class SqliteStore:
         self.machines: MachineStore = SqliteMachines(writer, reader)
         self.executions: ExecutionStore = SqliteExecutions(writer, reader, sealer)
         self.keys: KeyStore = SqliteKeys(writer, reader)
+        usage = SqliteUsage(writer, reader)
+        self.usage: UsageStore = usage
+        self.autoresizing: AutoresizingStore = usage
         self.projects: ProjectStore = SqliteProjects(writer, reader)
         self.runs: RunStore = SqliteRuns(writer, reader, sealer)
         self.events: EventStore = SqliteEvents(writer, reader)
