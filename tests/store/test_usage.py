@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
+
+import apsw
 
 from dormice.domain.machine import MachineEvent
 from dormice.store.interface import MachineChange
 from dormice.store.usage import BootUse, ComputeUse, StorageSpan
+from tests.store.conftest import open_sqlite
 from tests.store.world import World
 
 SECOND = 1_000_000
@@ -144,3 +149,17 @@ async def test_organizations_say_whether_machines_may_be_given_memory(world: Wor
     for enabled in (False, True, False):
         await policies.set_policy(world.organization, enabled=enabled)
         assert await policies.policy(world.organization) is enabled
+
+
+async def test_machines_of_an_earlier_release_have_their_disks_counted_from_their_start(tmp_path: Path) -> None:
+    store = open_sqlite(tmp_path)
+    world = await World.made(store)
+    await store.close()
+    with closing(apsw.Connection(str(tmp_path / "dormice.sqlite3"))) as old:
+        old.execute("DROP VIEW machine_records; DROP TABLE machine_memory; DROP TABLE storage_spans; DROP TABLE usage")
+    for _ in range(2):
+        store = open_sqlite(tmp_path)
+        spans = await store.usage.storage(world.organization, start=0, end=END_OF_TIME, machine_id=None, limit=9)
+        assert [(span.since, span.storage_gib) for span in spans] == [(world.machine.created_at, 4)]
+        assert await store.machines.get(world.organization, world.machine.id) == world.machine
+        await store.close()
