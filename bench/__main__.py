@@ -18,6 +18,7 @@ from bench import (
     execution_latency,
     execution_rate,
     foreign_worker,
+    fork,
     idle_memory,
     machine_start,
     neighbours,
@@ -47,6 +48,7 @@ BENCHMARKS: dict[str, Callable[[Workbench], Result]] = {
     "workflow-idle": workflow_idle.run,
     "workflow-store": workflow_store.run,
     "foreign-worker": foreign_worker.run,
+    "fork": fork.run,
 }
 
 

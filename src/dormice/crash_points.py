@@ -46,6 +46,9 @@ class CrashPoint(StrEnum):
     MACHINE_DOWN_COMMITTED = "server.machine-down-committed"
     DESTROY_COMMITTED = "server.destroy-committed"
     DESTROYED_RECEIVED = "server.destroyed-received"
+    SNAPSHOT_COMMITTED = "server.snapshot-committed"
+    SNAPSHOT_SETTLED = "server.snapshot-settled"
+    SNAPSHOT_DELETE_COMMITTED = "server.snapshot-delete-committed"
 
     RUNS_LOADED = "server.runs-loaded"
     WORKER_COMMITTED = "server.worker-committed"
@@ -96,6 +99,10 @@ class CrashPoint(StrEnum):
     DESTROY_RECEIVED = "node.destroy-received"
     DESTROY_HALF_WAY = "node.destroy-half-way"
     MACHINE_DESTROYED = "node.machine-destroyed"
+    DISK_STILL = "node.disk-still"
+    DISK_COPIED = "node.disk-copied"
+    SNAPSHOT_TAKEN = "node.snapshot-taken"
+    SNAPSHOT_DELETED = "node.snapshot-deleted"
 
     @property
     def role(self) -> str:

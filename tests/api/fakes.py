@@ -19,6 +19,7 @@ from dormice.domain.execution import ErrorCode, Execution, ExecutionState, LogEn
 from dormice.domain.ids import canonical_machine_id
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.domain.machine import DesiredState, Machine, Phase
+from dormice.domain.snapshot import Snapshot, SnapshotState
 from dormice.domain.terminal import Terminal
 from dormice.domain.webhook import FAMILIES, Delivery, DeliveryState, EventType, Webhook
 from dormice.engine.clock import SystemClock
@@ -41,6 +42,7 @@ IDS = {
     "machine_id": MACHINE_ID,
     "execution_id": "exec-1",
     "terminal_id": "term-1",
+    "snapshot_id": "snap-1",
     "key_id": "key-1",
     "org_id": ORGANIZATION,
     "stream_id": "exec-1",
@@ -229,6 +231,11 @@ class FakeMachines:
         _judge(order)
         self._note("create", (order, idempotency, wait_ms))
         return self.machine
+
+    async def fork(
+        self, caller: Caller, machine_id: str, order: MachineOrder, idempotency: Idempotency | None, *, wait_ms: int = 0
+    ) -> Machine:
+        return await self.create(caller, order, idempotency, wait_ms=wait_ms)
 
     async def get(self, caller: Caller, machine_id: str, *, wait_ms: int = 0) -> Machine:
         self._note("get", wait_ms)
@@ -561,6 +568,39 @@ class NoTerminals:
         raise AssertionError(terminal, after)
 
 
+class FakeSnapshots:
+    """An organization that has one."""
+
+    known = Snapshot(
+        number=1,
+        id="snap-1",
+        organization_id=ORGANIZATION,
+        machine_id=MACHINE_ID,
+        name="first",
+        state=SnapshotState.READY,
+        storage_gib=10,
+        image="default",
+        created_at=NOW,
+        bytes=4096,
+    )
+
+    async def create(
+        self, caller: Caller, machine: Machine, name: str, idempotency: Idempotency | None, *, wait_ms: int = 0
+    ) -> Snapshot:
+        return replace(self.known, name=name)
+
+    async def get(self, caller: Caller, snapshot_id: str, *, wait_ms: int = 0) -> Snapshot:
+        if snapshot_id != self.known.id:
+            raise NotFound("no such snapshot")
+        return self.known
+
+    async def page(self, caller: Caller, machine_id: str | None, *, before: int | None, limit: int) -> list[Snapshot]:
+        return [self.known] if before is None else []
+
+    async def delete(self, caller: Caller, snapshot_id: str, *, wait_ms: int = 0) -> Snapshot:
+        return replace(await self.get(caller, snapshot_id), state=SnapshotState.DELETING)
+
+
 @dataclass
 class World:
     """All the fakes, and the services made of them."""
@@ -584,6 +624,7 @@ class World:
             machines=self.machines,
             terminals=NoTerminals(),
             tokens=Tokens(sign=lambda text: sha256(text).hexdigest(), clock=SystemClock()),
+            snapshots=FakeSnapshots(),
             autoresizing=self.autoresizing,
             log_tokens=self.log_tokens,
             usage=self.usage,

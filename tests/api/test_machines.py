@@ -30,6 +30,7 @@ async def test_a_machine_has_the_body_that_every_client_version_takes(client: ht
         "created_at": "2026-06-01T10:00:00.000000Z",
         "phase": "running",
         "image": "default",
+        "egress": "public",
         "status": {
             "phase": "running",
             "reason": "DesiredStateReached",

@@ -200,3 +200,45 @@ def test_the_commands_of_the_seed_work(environment: dict[str, str], machine: str
     refused = _dormice(environment, "machines", "executions", "create", *where, "--command", "whoami")
     assert refused.returncode != 0
     assert refused.stderr
+
+
+def test_machines_are_forked_and_snapshots_kept_by_the_client(live: Live, machine: str) -> None:
+    with Dormice(base_url=live.base_url, api_key=live.api_key) as client:
+        client.machines.run(machine, ["/bin/bash", "-c", "echo here > ~/of-the-client"])
+        fork = client.machines.fork(machine, autosleep="never", wait_ms=20_000)
+        assert (fork.phase, fork.origin, fork.copied, fork.egress) == ("running", machine, True, "public")
+        assert client.machines.run(fork.machine_id, ["/bin/bash", "-c", "cat ~/of-the-client"]).stdout == b"here\n"
+        kept = client.snapshots.create(machine, name="by the client")
+        assert (kept.status, kept.name, kept.machine_id) == ("ready", "by the client", machine)
+        assert kept in list(client.snapshots.list(machine_id=machine))
+        assert client.snapshots.retrieve(kept.snapshot_id) == kept
+        made = client.machines.create(snapshot=kept.snapshot_id, autosleep="never", wait_ms=20_000)
+        assert (made.phase, made.origin) == ("running", kept.snapshot_id)
+        assert client.snapshots.delete(kept.snapshot_id, wait_ms=20_000).status == "deleted"
+        with pytest.raises(NotFoundError):
+            client.snapshots.retrieve(kept.snapshot_id)
+        for each in (fork, made):
+            client.machines.delete(each.machine_id, wait_ms=20_000)
+
+
+def test_machines_are_forked_and_snapshots_kept_on_the_command_line(environment: dict[str, str], machine: str) -> None:
+    def said(*words: str) -> dict[str, object]:
+        done = _dormice(environment, *words, "--json")
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
+    fork = said("machines", "fork", "--machine-id", machine, "--egress", "public", "--wait")
+    assert (fork["phase"], fork["origin"]) == ("running", machine)
+    kept = said("snapshots", "create", "--machine-id", machine, "--name", "typed")
+    which = ("--snapshot-id", str(kept["snapshot_id"]))
+    assert said("snapshots", "get", *which) == kept
+    listed = _dormice(environment, "snapshots", "list", "--machine-id", machine).stdout.decode()
+    assert "typed" in listed
+    made = said("machines", "create", "--snapshot", str(kept["snapshot_id"]), "--wait")
+    assert made["origin"] == kept["snapshot_id"]
+    assert said("snapshots", "delete", *which)["status"] in ("deleting", "deleted")
+    refused = _dormice(environment, "machines", "create", "--egress", "10.0.0.0/8")
+    assert refused.returncode != 0
+    assert b"is not public" in refused.stderr
+    for each in (fork, made):
+        said("machines", "delete", "--machine-id", str(each["machine_id"]), "--wait")

@@ -145,6 +145,8 @@ class ModelNode:
             for machine_id in self.guests:
                 self.attach(machine_id)
             return
+        if isinstance(message, wire.TakeSnapshot | wire.DeleteSnapshot):
+            return  # nobody asks for a snapshot here
         guest = self.guests.get(message.machine_id)
         to_machine = wire.StartMachine | wire.StopMachine | wire.DestroyMachine | wire.ResizeMachine
         if not isinstance(message, to_machine) and message.machine_id not in self._attached:

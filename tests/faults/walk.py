@@ -34,7 +34,17 @@ OF_RUNS = (
 """Reached under a load of runs only."""
 OF_WEBHOOKS = (CrashPoint.WEBHOOK_ANSWERED, CrashPoint.WEBHOOK_COMMITTED)
 """Reached only where somebody is told (tests/webhooks/test_crashes.py)."""
-OF_MACHINES = tuple(point for point in CrashPoint if point not in {*OF_RUNS, *OF_WEBHOOKS})
+OF_SNAPSHOTS = (
+    CrashPoint.SNAPSHOT_COMMITTED,
+    CrashPoint.SNAPSHOT_SETTLED,
+    CrashPoint.SNAPSHOT_DELETE_COMMITTED,
+    CrashPoint.DISK_STILL,
+    CrashPoint.DISK_COPIED,
+    CrashPoint.SNAPSHOT_TAKEN,
+    CrashPoint.SNAPSHOT_DELETED,
+)
+"""Reached where disks are copied; tests/faults/test_snapshots.py does."""
+OF_MACHINES = tuple(point for point in CrashPoint if point not in {*OF_RUNS, *OF_WEBHOOKS, *OF_SNAPSHOTS})
 AFTER_A_RESTART = {
     CrashPoint.ENGINE_LOADED,
     CrashPoint.NODE_JOINED,

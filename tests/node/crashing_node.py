@@ -33,6 +33,8 @@ async def main(data: str, run: str, first_uid: str, machine_id: str, step: str) 
     _die_at(step)
     await runtime.open()
     await runtime.start(machine_id, uuid4(), SMALL)
+    if snapshot_id := os.environ.get("DORMICE_TEST_SNAPSHOT"):
+        await runtime.take_snapshot(machine_id, snapshot_id)
     await runtime.end(machine_id)
 
 

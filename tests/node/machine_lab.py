@@ -20,6 +20,7 @@ from uuid import UUID, uuid4
 import pytest
 from tests.shares import share
 
+from dormice.domain.egress import Egress
 from dormice.domain.execution import Stream
 from dormice.node import syscalls
 from dormice.node.images import Images
@@ -70,6 +71,9 @@ class IsolatedNetworks:
             maker.start()
             maker.join()
         return Network(path, "192.0.2.2", "192.0.2.1")
+
+    async def confine(self, machine_id: str, egress: Egress) -> None:
+        """There is nothing to reach."""
 
     async def release(self, machine_id: str) -> None:
         path = self._directory / machine_id

@@ -70,6 +70,18 @@ def test_the_disk_of_a_machine_that_is_no_more_goes_and_that_of_a_live_one_stays
     assert not removed.exists()
 
 
+def test_a_snapshot_goes_when_the_store_does_not_know_it_and_stays_when_it_does(instance: Instance) -> None:
+    directory = instance.data_dir / "node" / "disks" / "snapshots"
+    directory.mkdir(parents=True)
+    live, gone = (new_id().replace("dm-", "snap-") for _ in range(2))
+    for snapshot_id in (live, gone):
+        for suffix in ("ext4", "base"):
+            (directory / f"{snapshot_id}.{suffix}").write_text("x")
+    kinds, notes = remove_files(instance, Machines(frozenset({live}), 0))
+    assert (kinds, notes) == (["disk"], [])
+    assert sorted(path.name for path in directory.iterdir()) == [f"{live}.base", f"{live}.ext4"]
+
+
 def test_without_the_word_of_the_store_every_disk_stays(instance: Instance) -> None:
     image = disk(instance, new_id())
     kinds, [note] = remove_files(instance, None)

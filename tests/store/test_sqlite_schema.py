@@ -11,6 +11,7 @@ import pytest
 from dormice.domain.execution import ErrorCode, ExecutionState, StdinMode, Stream
 from dormice.domain.machine import DesiredState, Phase, ResizeState
 from dormice.domain.run import RunState, WaitKind
+from dormice.domain.snapshot import SnapshotState
 from dormice.domain.webhook import DeliveryState, EventType
 from dormice.store.sealing import SecretKind
 from dormice.store.sqlite import statements
@@ -30,11 +31,15 @@ CHECKED: dict[str, Iterable[Enum]] = {
     "wait_kind": WaitKind,
     "webhook_delivery_type": EventType,
     "webhook_delivery_state": DeliveryState,
+    "snapshot_state": [state for state in SnapshotState if state is not SnapshotState.DELETED],
 }
 
 WALKS = {
     ("executions.sql", "open"): "SCAN e USING INDEX executions_open",
     ("machines.sql", "live"): "SCAN m USING INDEX machines_live",
+    ("snapshots.sql", "unsettled"): "SCAN snapshots USING INDEX snapshots_unsettled",
+    ("survey.sql", "snapshots"): "SCAN snapshots",
+    ("survey.sql", "has_snapshots"): "SCAN sqlite_schema",
     ("keys.sql", "of"): "SCAN k",
     ("survey.sql", "live"): "SCAN machines USING INDEX machines_live",
     ("projects.sql", "projects"): "SCAN projects",

@@ -19,6 +19,7 @@ from dormice.api.machines.autoresizing import AutoresizingRoutes
 from dormice.api.machines.executions import ExecutionRoutes
 from dormice.api.machines.logs import LogRoutes
 from dormice.api.machines.machines import MachineRoutes
+from dormice.api.machines.snapshots import SnapshotRoutes
 from dormice.api.machines.terminal_stream import TerminalStream
 from dormice.api.machines.terminals import TerminalRoutes
 from dormice.api.machines.usage import UsageRoutes
@@ -74,6 +75,7 @@ def all_operations(services: Services, admission: Admission) -> list[Operation]:
     """Return every documented route."""
     return [
         *MachineRoutes(services).operations(),
+        *SnapshotRoutes(services).operations(),
         *AutoresizingRoutes(services).operations(),
         *ExecutionRoutes(services).operations(),
         *TerminalRoutes(services).operations(),

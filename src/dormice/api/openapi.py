@@ -61,6 +61,7 @@ MACHINES = Surface(
     description="Durable executions on machines that sleep.",
     tags={
         "machines": "Isolated Linux machines that sleep when nobody needs them.",
+        "snapshots": "Copies of machines' disks, and machines made from them.",
         "executions": "Commands on machines, and what becomes of them.",
         "usage": "What machines have used.",
         "keys": "API keys of organizations.",
@@ -70,6 +71,7 @@ MACHINES = Surface(
     ids={
         "machine_id": "As it was returned: `dm-` and a UUID, or the bare UUID.",
         "execution_id": "As it was returned: `exec-` and a UUID.",
+        "snapshot_id": "As it was returned: `snap-` and a UUID.",
         "stream_id": "As it was returned with the token.",
         "org_id": "The organization of the key.",
         "key_id": "As it was returned.",
@@ -292,6 +294,15 @@ def _tighten_machine(properties: Document, limits: Limits) -> None:
     _only(properties["autosleep"], pattern=AUTOSLEEP_PATTERN)
 
 
+def _tighten_allow_list(properties: Document, limits: Limits) -> None:
+    entry = {"type": "string", "minLength": 1, "maxLength": 254, "pattern": "^[A-Za-z0-9*._/-]+$"}
+    _only(properties["allow"], items=entry, maxItems=limits.egress_entries)
+
+
+def _tighten_snapshot(properties: Document, limits: Limits) -> None:
+    _only(properties["name"], maxLength=limits.name_chars, pattern="^[ -~]*$")
+
+
 def _tighten_key(properties: Document, limits: Limits) -> None:
     for name in ("organization", "name"):
         _only(properties[name], minLength=1, maxLength=limits.name_chars, pattern="^[ -~]*$")
@@ -311,6 +322,9 @@ _TIGHTER: dict[str, Callable[[Document, Limits], None]] = {
     "CreateTerminalRequest": _tighten_terminal,
     "CreateMachineRequest": _tighten_machine,
     "UpdateMachineRequest": _tighten_machine,
+    "ForkRequest": _tighten_machine,
+    "AllowList": _tighten_allow_list,
+    "CreateSnapshotRequest": _tighten_snapshot,
     "CreateKeyRequest": _tighten_key,
     "CreateWebhookRequest": _tighten_webhook,
     "UpdateWebhookRequest": _tighten_webhook,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from dormice.domain.execution import Execution, LogEntry, Micros, Stream
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.domain.machine import Machine
+from dormice.domain.snapshot import Snapshot
 from dormice.domain.terminal import Terminal
 from dormice.domain.webhook import Delivery, Webhook
 from dormice.engine.keys import Keys as ProjectKeys
@@ -161,6 +162,12 @@ class Machines(Protocol):
         """Record a machine; with wait_ms, return once it runs, has failed, or that time is over."""
         ...
 
+    async def fork(
+        self, caller: Caller, machine_id: str, order: MachineOrder, idempotency: Idempotency | None, *, wait_ms: int = 0
+    ) -> Machine:
+        """Record a machine with a copy of another one's disk; returns once that is copied, or after some time."""
+        ...
+
     async def get(self, caller: Caller, machine_id: str, *, wait_ms: int = 0) -> Machine:
         """Return a machine; wait_ms as in `create`, for its desired state."""
         ...
@@ -238,6 +245,28 @@ class Machines(Protocol):
 
     def changes(self, caller: Caller, machine_id: str) -> AsyncIterator[Machine | None]:
         """Yield the present state, then each change; None where nothing changed for 15 s. Ends at rest."""
+        ...
+
+
+class Snapshots(Protocol):
+    """Snapshots of the caller's organization."""
+
+    async def create(
+        self, caller: Caller, machine: Machine, name: str, idempotency: Idempotency | None, *, wait_ms: int = 0
+    ) -> Snapshot:
+        """Copy a machine's disk; returns once that is done, or after some time."""
+        ...
+
+    async def get(self, caller: Caller, snapshot_id: str, *, wait_ms: int = 0) -> Snapshot:
+        """Return a snapshot; wait_ms as for machines."""
+        ...
+
+    async def page(self, caller: Caller, machine_id: str | None, *, before: int | None, limit: int) -> list[Snapshot]:
+        """Newest first, numbers below `before`; of one machine, or all."""
+        ...
+
+    async def delete(self, caller: Caller, snapshot_id: str, *, wait_ms: int = 0) -> Snapshot:
+        """Delete a snapshot."""
         ...
 
 
@@ -429,6 +458,7 @@ class Services:
     machines: Machines
     terminals: Terminals
     tokens: Tokens
+    snapshots: Snapshots
     autoresizing: Autoresizing
     log_tokens: LogTokens
     usage: Usage

@@ -64,7 +64,8 @@ async def _serve(settings: Settings) -> None:
                 group.create_task(containers.guard_memory(), name="memory")
                 await networks.release_others({running.machine_id for running in live})
                 group.create_task(networks.run(), name="networks")
-                group.create_task(Forwarder(networks.gateway, networks.network).run(), name="dns")
+                forwarder = Forwarder(networks.gateway, networks.network, gates=networks.gates)
+                group.create_task(forwarder.run(), name="dns")
             opened.push_async_callback(runtime.close)
             node = Node(
                 runtime=runtime, identity=identity, server_socket=str(settings.node_socket), images=names, group=group

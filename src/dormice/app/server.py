@@ -212,6 +212,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 terminals=engine.terminals,
                 tokens=engine.tokens,
                 terminals_by_id=prepared.terminals_by_id,
+                snapshots=engine.snapshots,
                 autoresizing=engine.autoresizing,
                 log_tokens=engine.log_tokens,
                 usage=engine.usage,

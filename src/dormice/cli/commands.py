@@ -23,7 +23,10 @@ COMMANDS = {
     "server": Command("service", "Run the server alone"),
     "node": Command("service", "Run the node alone (needs root)"),
     "exec": Command("exec", "Run a command on a machine, live, and exit as it does"),
-    "machines": Command("machines", "Create, list, change, put to sleep, wake and delete machines; their executions"),
+    "machines": Command(
+        "machines", "Create, fork, list, change, put to sleep, wake and delete machines; their executions"
+    ),
+    "snapshots": Command("snapshots", "Keep copies of machines' disks, list and delete them"),
     "worker": Command("worker", "Run the workflows of a Python module"),
     "workers": Command("workers", "List the workers of workflows"),
     "workflows": Command("workflows", "List the workflows that workers offer"),

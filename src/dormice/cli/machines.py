@@ -34,8 +34,17 @@ def declare(parser: Parser) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     create = _command(commands, "create", "Make a machine", _create)
     _sizes(create)
-    create.add_argument("--image", metavar="NAME", help="an imported image (default: default)")
+    _egress_options(create)
+    source = create.add_mutually_exclusive_group()
+    source.add_argument("--image", metavar="NAME", help="an imported image (default: default)")
+    source.add_argument("--snapshot", metavar="ID", help="a snapshot that its disk begins as a copy of")
     _write_options(create)
+    fork = _command(commands, "fork", "Make a machine from another one's present disk", _fork)
+    fork.epilog = "What is left out is as in the other machine. Example: dormice machines fork --machine-id dm-… --wait"
+    _machine_option(fork)
+    _sizes(fork)
+    _egress_options(fork)
+    _write_options(fork)
     retrieve = _command(commands, "retrieve", "Show a machine", _retrieve, aliases=["get"])
     _machine_option(retrieve)
     listing = _command(commands, "list", "List the machines of the organization", _list)
@@ -43,6 +52,7 @@ def declare(parser: Parser) -> None:
     update = _command(commands, "update", "Change a machine", _update)
     _machine_option(update)
     _sizes(update)
+    _egress_options(update)
     update.add_argument("--idempotency-key", metavar="KEY")
     for name, summary, run in (
         ("delete", "Destroy a machine and its disk", _delete),
@@ -97,14 +107,27 @@ def _sizes(parser: Parser) -> None:
     parser.add_argument("--autosleep", metavar="TIME", help="idle time before it sleeps: 30s, 5m, 1h30m, or never")
 
 
+def _egress_options(parser: Parser) -> None:
+    parser.add_argument(
+        "--egress",
+        action="append",
+        metavar="WHAT",
+        help="what it may reach: public, none, or (several times) a name such as example.com or *.pypi.org, or a network",
+    )
+
+
 def _write_options(parser: Parser) -> None:
     parser.add_argument("--wait", action="store_true", help="return when it is done (exit 1 if the machine fails)")
     parser.add_argument("--idempotency-key", metavar="KEY")
 
 
 def _create(arguments: argparse.Namespace) -> int:
-    body = {**_given_sizes(arguments), "image": arguments.image}
+    body = {**_given_sizes(arguments), "image": arguments.image, "snapshot": arguments.snapshot}
     return _write(arguments, "POST", routes.MACHINES, body)
+
+
+def _fork(arguments: argparse.Namespace) -> int:
+    return _write(arguments, "POST", f"{routes.machine(arguments.machine_id)}/fork", _given_sizes(arguments))
 
 
 def _update(arguments: argparse.Namespace) -> int:
@@ -140,7 +163,17 @@ def _autoresizing(arguments: argparse.Namespace) -> int:
 
 
 def _given_sizes(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(arguments, name) for name in ("vcpu", "memory_mib", "storage_gib", "autosleep")}
+    given = {name: getattr(arguments, name) for name in ("vcpu", "memory_mib", "storage_gib", "autosleep")}
+    return {**given, "egress": _egress(arguments.egress)}
+
+
+def _egress(words: list[str] | None) -> str | dict[str, list[str]] | None:
+    match words:
+        case None:
+            return None
+        case ["public" | "none" as word]:
+            return word
+    return {"allow": words}
 
 
 def _write(arguments: argparse.Namespace, method: str, path: str, body: dict[str, Any] | None) -> int:

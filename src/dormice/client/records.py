@@ -55,6 +55,29 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     status: MachineStatus
     created_at: datetime
     image: str = "default"
+    egress: str | dict[str, list[str]] = "public"
+    """What it may reach: `public`, `none`, or `{"allow": [names and networks]}`."""
+    origin: str | None = None
+    """The snapshot or machine that its disk is a copy of."""
+    copied: bool | None = None
+    """Whether that copy is made; None without an origin."""
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A copy of a machine's disk, which nothing changes."""
+
+    snapshot_id: str
+    machine_id: str
+    name: str
+    status: str
+    """creating, ready, failed, deleting or deleted."""
+    storage_gib: int
+    """The size of the disk: what is made from it has at least that."""
+    image: str
+    created_at: datetime
+    storage_bytes: int = 0
+    """What it takes up on the host."""
+    error: str | None = None
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
 MACHINES = "/v1/machines"
+SNAPSHOTS = "/v1/snapshots"
 KEYS = "/v1/keys"
 WEBHOOKS = "/v1/webhooks"
 LIMITS = "/v1/limits"
@@ -29,6 +30,14 @@ def _below(path: str, name: str, what: str) -> str:
 def machine(machine_id: str) -> str:
     """Raises ValueError if the id is empty; so do all below."""
     return _below(MACHINES, machine_id, "machine_id")
+
+
+def snapshots_of(machine_id: str) -> str:
+    return f"{machine(machine_id)}/snapshots"
+
+
+def snapshot(snapshot_id: str) -> str:
+    return _below(SNAPSHOTS, snapshot_id, "snapshot_id")
 
 
 def executions(machine_id: str) -> str:

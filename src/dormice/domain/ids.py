@@ -1,4 +1,4 @@
-"""Identifiers: `dm-<uuid7>` for machines, `exec-<uuid7>` for executions, and what a client may write for them.
+"""Identifiers: `dm-<uuid7>` for machines, `exec-<uuid7>` for executions, `snap-<uuid7>` for snapshots, and what a client may write for them.
 
 UUID version 7 (RFC 9562, section 5.7): 48 bits of Unix milliseconds, then randomness, so ids sort by creation.
 """
@@ -11,6 +11,7 @@ from uuid import UUID
 MACHINE_PREFIX = "dm-"
 EXECUTION_PREFIX = "exec-"
 TERMINAL_PREFIX = "term-"
+SNAPSHOT_PREFIX = "snap-"
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -36,6 +37,11 @@ def execution_id(unix_ms: int, random: bytes) -> str:
 def terminal_id(random: bytes) -> str:
     """Mint a terminal's id from at least 20 random bytes: who knows it need not prove more, where a setting says so."""
     return f"{TERMINAL_PREFIX}{random[:20].hex()}"
+
+
+def snapshot_id(unix_ms: int, random: bytes) -> str:
+    """Mint a snapshot id."""
+    return f"{SNAPSHOT_PREFIX}{uuid7(unix_ms, random)}"
 
 
 def canonical_machine_id(text: str) -> str | None:

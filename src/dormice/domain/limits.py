@@ -112,6 +112,10 @@ class Limits:
     """A webhook to which nothing could be delivered for so long is disabled."""
     webhook_secret_overlap_hours: int = 24
     """How long deliveries are signed with the secret before the present one, too."""
+    snapshots_per_machine: int = 100
+    snapshots_per_organization: int = 1_000
+    egress_entries: int = 256
+    """Names and networks in one machine's allow-list."""
     key_min_chars: int = 32
     key_max_chars: int = 512
     name_chars: int = 64

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
+from dormice.domain.egress import PUBLIC, Egress
 from dormice.domain.execution import Micros
 from dormice.domain.transitions import follow
 
@@ -117,6 +118,11 @@ class Machine:
     boot_id: UUID | None = None
     """The present boot, or the last one; a new one at every start."""
     last_error: str | None = None
+    egress: Egress = PUBLIC
+    origin: str | None = None
+    """The snapshot, or the machine, whose disk its disk is a copy of."""
+    copied: bool = True
+    """Whether the disk is its own: until then its origin must stay."""
     autoresizing: bool = False
     """Whether its memory may be raised when it is short."""
     unapplied_from_mib: int | None = None

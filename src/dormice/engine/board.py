@@ -6,7 +6,7 @@ Everything here is keyed by machine. A row gets in only after its commit.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from dormice.store.interface import LostRace
 
 if TYPE_CHECKING:
     from dormice.engine.channel import Channel
+_COPYING = (Phase.ACCEPTED, Phase.PLACEMENT_PENDING, Phase.STARTING)
 
 
 @dataclass(eq=False, slots=True)
@@ -141,6 +142,8 @@ class Board:
         self._ended = Ended()
         self._machines: dict[str, LiveMachine] = {}
         self._of_organization: dict[str, int] = {}
+        self._copies: defaultdict[str, set[str]] = defaultdict(set)
+        """Machines whose disks were still to be copied when they were added, by what they are copied from."""
 
     def __iter__(self) -> Iterator[LiveMachine]:
         return iter(list(self._machines.values()))
@@ -153,7 +156,20 @@ class Board:
             organization = machine.organization_id
             self._of_organization[organization] = self._of_organization.get(organization, 0) + 1
         live.machine = machine
+        if machine.origin is not None and not machine.copied:
+            self._copies[machine.origin].add(machine.id)
         return live
+
+    def copies_of(self, origin: str) -> bool:
+        """Whether a machine's disk is about to be copied from a snapshot or a machine. One that failed is not waited for."""
+        pending = {copy for copy in self._copies.pop(origin, ()) if self._uncopied(copy)}
+        if pending:
+            self._copies[origin] = pending
+        return any(self._machines[copy].machine.phase in _COPYING for copy in pending)
+
+    def _uncopied(self, machine_id: str) -> bool:
+        live = self._machines.get(machine_id)
+        return live is not None and not live.machine.copied
 
     def get(self, machine_id: str) -> LiveMachine | None:
         """Return a live machine, whoever owns it."""

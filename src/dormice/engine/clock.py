@@ -67,6 +67,11 @@ def new_machine_id(clock: Clock) -> str:
     return ids.machine_id(clock.now() // 1000, clock.random(10))
 
 
+def new_snapshot_id(clock: Clock) -> str:
+    """Mint a snapshot id."""
+    return ids.snapshot_id(clock.now() // 1000, clock.random(10))
+
+
 def new_execution_id(clock: Clock) -> str:
     """Mint an execution id."""
     return ids.execution_id(clock.now() // 1000, clock.random(10))

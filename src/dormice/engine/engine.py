@@ -29,6 +29,7 @@ from dormice.engine.reconciler import Reconciler
 from dormice.engine.retention import Retention
 from dormice.engine.runner import Runner
 from dormice.engine.service import serve
+from dormice.engine.snapshots import Snapshots
 from dormice.engine.stdin import StdinFeeder
 from dormice.engine.tasks import Tasks
 from dormice.engine.terminals import Terminals
@@ -98,6 +99,16 @@ class Engine:
         self.channels = channels = Channels(
             board=board, lifecycle=lifecycle, gateway=gateway, feed=feed, tasks=tasks, clock=clock, limits=limits
         )
+        self.snapshots = snapshots = Snapshots(
+            store=store.snapshots,
+            board=board,
+            gateway=gateway,
+            feed=feed,
+            in_flight=in_flight,
+            tasks=tasks,
+            clock=clock,
+            limits=limits,
+        )
         self.usage = usage = Usage(store=store.usage, board=board, clock=clock, limits=limits)
         self.autoresizing = autoresizing = Autoresizing(
             store=store.autoresizing, lifecycle=lifecycle, tasks=tasks, limits=limits
@@ -109,6 +120,7 @@ class Engine:
             runner=runner,
             feeder=feeder,
             channels=channels,
+            snapshots=snapshots,
             usage=usage,
             autoresizing=autoresizing,
             clock=clock,
@@ -131,6 +143,7 @@ class Engine:
             board=board,
             lifecycle=lifecycle,
             reconciler=reconciler,
+            snapshots=snapshots,
             feed=feed,
             in_flight=in_flight,
             tasks=tasks,
@@ -192,6 +205,7 @@ class Engine:
             ("stdin feeder", self._feeder.turn),
             ("reaper", self._reaper.turn),
             ("retention", self._retention.turn),
+            ("snapshots", self.snapshots.turn),
             ("usage", self.usage.turn),
             ("uses of keys", self.keys.turn),
             ("health", self._check_health),

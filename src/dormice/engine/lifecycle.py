@@ -126,7 +126,7 @@ class Lifecycle:
         change = replace(
             self._applied(live.machine),  # it begins with the memory that it is to have
             desired_state=DesiredState.RUNNING,
-            reason="Starting",
+            reason="Starting" if live.machine.copied else "CopyingDisk",
             retryable=False,
             last_error="",
             boot_id=boot_id,
@@ -149,6 +149,8 @@ class Lifecycle:
                 machine.memory_mib,
                 machine.storage_gib,
                 machine.image,
+                machine.egress.allow,
+                "" if machine.copied else machine.origin or "",
             )
         )
 
@@ -204,6 +206,10 @@ class Lifecycle:
         if machine.phase is Phase.DESTROYED:  # by an earlier request, while this one waited for its turn
             raise AlreadyDone
         if machine.phase is not Phase.DESTROYING:
+            if self._board.copies_of(machine.id):
+                raise Conflict(
+                    "the machine's disk is being copied for a fork: wait until the fork runs", retryable=True
+                )
             change = MachineChange(desired_state=DesiredState.DESTROYED, reason="DeleteRequested", retryable=False)
             machine = await self._advance(live, MachineEvent.DESTROY, change, guard.claim)
             reached(CrashPoint.DESTROY_COMMITTED)
@@ -229,6 +235,7 @@ class Lifecycle:
             memory_mib=patch.memory_mib,
             storage_gib=patch.storage_gib,
             autosleep_seconds=patch.autosleep_seconds,
+            egress=patch.egress,
             autoresizing=patch.autoresizing,
             unapplied_from_mib=resized,
             enlarging=None if patch.memory_mib is None else False,
@@ -250,11 +257,9 @@ class Lifecycle:
     def send_sizes(self, machine: Machine) -> None:
         """Tell the node what the machine is promised now; a stopped one is given it at its next start."""
         if machine.phase in (Phase.STARTING, Phase.RUNNING):
-            self._gateway.send(
-                wire.ResizeMachine(
-                    machine.id, machine.revision, machine.vcpu, machine.memory_mib, machine.storage_gib, machine.image
-                )
-            )
+            sizes = (machine.vcpu, machine.memory_mib, machine.storage_gib)
+            allow = machine.egress.allow
+            self._gateway.send(wire.ResizeMachine(machine.id, machine.revision, *sizes, machine.image, allow))
 
     # What the node reports; the lock is held.
 
@@ -276,7 +281,7 @@ class Lifecycle:
 
     async def _started(self, live: LiveMachine) -> None:
         if live.machine.phase is Phase.STARTING:
-            change = MachineChange(reason=STEADY, retryable=False)
+            change = MachineChange(reason=STEADY, retryable=False, copied=True)
             await self._advance(live, MachineEvent.STARTED, change, active=True)
             reached(CrashPoint.MACHINE_UP_COMMITTED)
 
@@ -296,6 +301,12 @@ class Lifecycle:
             live.place(execution)
             self._feed.notify(execution.id)
         return [execution for execution in ready if execution.boot_id is not None]
+
+    async def disk_copied(self, live: LiveMachine) -> None:
+        """Record that the machine's disk is its own, and needs its origin no more."""
+        if not live.machine.copied:
+            reason = "Starting" if live.machine.phase is Phase.STARTING else None
+            await self._advance(live, None, MachineChange(reason=reason, copied=True))
 
     async def start_failed(self, live: LiveMachine, code: str, message: str, *, retryable: bool) -> None:
         """Record why a boot did not come up; what waited for it fails."""

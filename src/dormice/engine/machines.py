@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from dormice.crash_points import CrashPoint, reached
+from dormice.domain.egress import PUBLIC, Egress
 from dormice.domain.errors import Conflict, Invalid, NotFound
 from dormice.domain.ids import canonical_machine_id
 from dormice.domain.limits import Limits, MachineDefaults
@@ -18,6 +21,7 @@ from dormice.engine.idempotency import InFlight, reused
 from dormice.engine.lifecycle import AlreadyDone, Guard, Lifecycle, illegal
 from dormice.engine.orders import Caller, Idempotency, MachineOrder, MachinePatch
 from dormice.engine.reconciler import Reconciler
+from dormice.engine.snapshots import COPY_WAIT_MS, Snapshots
 from dormice.engine.tasks import Tasks
 from dormice.store.interface import (
     IdempotencyClaim,
@@ -50,6 +54,7 @@ class Machines:
         board: Board,
         lifecycle: Lifecycle,
         reconciler: Reconciler,
+        snapshots: Snapshots,
         feed: Feed,
         in_flight: InFlight,
         tasks: Tasks,
@@ -61,6 +66,7 @@ class Machines:
         self._board = board
         self._lifecycle = lifecycle
         self._reconciler = reconciler
+        self._snapshots = snapshots
         self._feed = feed
         self._in_flight = in_flight
         self._tasks = tasks
@@ -71,13 +77,62 @@ class Machines:
     async def create(
         self, caller: Caller, order: MachineOrder, idempotency: Idempotency | None, *, wait_ms: int = 0
     ) -> Machine:
-        """Record a machine and start it."""
-        new = self._new(caller, order)
+        """Record a machine and start it. One that begins as a copy of a snapshot is returned once it is copied, or after some time."""
         claim = await self._in_flight.claim(caller, idempotency)
-        machine = await self._tasks.finish(self._create(caller, new, claim))
-        return await self._wait(machine, wait_ms)
+        machine = await self._tasks.finish(self._create(caller, self._ordered(caller, order), claim))
+        return await self._wait(await self._copied(machine, wait_ms), wait_ms)
 
-    def _new(self, caller: Caller, order: MachineOrder) -> NewMachine:
+    async def fork(
+        self, caller: Caller, machine_id: str, order: MachineOrder, idempotency: Idempotency | None, *, wait_ms: int = 0
+    ) -> Machine:
+        """Record a machine whose disk is a copy of another one's present disk, and start it; what the order leaves out is as there.
+
+        Returned once its disk is copied, or after some time.
+        """
+        source = await self.get(caller, machine_id)
+        claim = await self._in_flight.claim(caller, idempotency)
+        machine = await self._tasks.finish(self._create(caller, self._forked(caller, source, order), claim))
+        return await self._wait(await self._copied(machine, wait_ms), wait_ms)
+
+    @asynccontextmanager
+    async def _ordered(self, caller: Caller, order: MachineOrder) -> AsyncIterator[NewMachine]:
+        """What to record; its snapshot stays as long as this is open."""
+        if order.snapshot is None:
+            yield self._new(caller, order)
+            return
+        with self._snapshots.held(order.snapshot):
+            snapshot = await self._snapshots.ready(caller, order.snapshot)
+            if order.image is not None:
+                raise Invalid("snapshot and image exclude each other: send one of them", location="body.image")
+            _check_growth(order, snapshot.storage_gib, "the snapshot")
+            storage_gib = order.storage_gib or max(self._defaults.storage_gib, snapshot.storage_gib)
+            order = replace(order, storage_gib=storage_gib, image=snapshot.image)
+            yield self._new(caller, order, origin=snapshot.id)
+
+    @asynccontextmanager
+    async def _forked(self, caller: Caller, source: Machine, order: MachineOrder) -> AsyncIterator[NewMachine]:
+        """What to record; the machine that is copied is not destroyed as long as this is open."""
+        live = self._board.owned(caller.organization_id, source.id)
+        if live is None:
+            raise illegal(source)
+        async with live.lock:
+            source = live.machine
+            if source.phase is Phase.DESTROYING or source.boot_id is None or not source.copied:
+                raise illegal(source)
+            _check_growth(order, source.storage_gib, "the machine")
+            order = MachineOrder(
+                vcpu=source.vcpu if order.vcpu is None else order.vcpu,
+                memory_mib=source.memory_mib if order.memory_mib is None else order.memory_mib,
+                storage_gib=source.storage_gib if order.storage_gib is None else order.storage_gib,
+                image=source.image,
+                autosleep_seconds=(
+                    source.autosleep_seconds if order.autosleep_seconds is None else order.autosleep_seconds
+                ),
+                egress=source.egress if order.egress is None else order.egress,
+            )
+            yield self._new(caller, order, origin=source.id)
+
+    def _new(self, caller: Caller, order: MachineOrder, *, origin: str | None = None) -> NewMachine:
         defaults = self._defaults
         new = NewMachine(
             id=new_machine_id(self._clock),
@@ -89,12 +144,21 @@ class Machines:
             autosleep_seconds=(
                 defaults.autosleep_seconds if order.autosleep_seconds is None else order.autosleep_seconds
             ),
+            egress=PUBLIC if order.egress is None else order.egress,
+            origin=origin,
             now=self._clock.now(),
         )
         self._check_sizes(new.vcpu, new.memory_mib, new.storage_gib, new.autosleep_seconds)
-        if not self._reconciler.has_image(new.image):
+        self._check_egress(new.egress)
+        # A copied disk keeps the very files below it, whatever bears their name now.
+        if origin is None and not self._reconciler.has_image(new.image):
             raise Invalid(f"no such image: {new.image!r}; `dormice image list` shows them", location="body.image")
         return new
+
+    def _check_egress(self, egress: Egress) -> None:
+        if egress != PUBLIC and not self._reconciler.isolates:
+            words = "the node does not isolate machines (driver `process`): only the egress policy `public` can be kept"
+            raise Invalid(words, location="body.egress")
 
     def _check_sizes(self, vcpu: float, memory_mib: int, storage_gib: int, autosleep_seconds: int) -> None:
         limits, (host_vcpus, host_memory, host_storage) = self._limits, self._reconciler.capacity
@@ -106,30 +170,37 @@ class Machines:
         _bounds("storage_gib", storage_gib, limits.storage_gib_min, most, "GiB of the host: exceeds capacity")
         _bounds("autosleep", autosleep_seconds, 0, limits.autosleep_seconds_max, "seconds; 0 or never turns it off")
 
-    async def _create(self, caller: Caller, new: NewMachine, claim: IdempotencyClaim | None) -> Machine:
+    async def _create(
+        self, caller: Caller, recording: AbstractAsyncContextManager[NewMachine], claim: IdempotencyClaim | None
+    ) -> Machine:
         try:
-            if self._board.count(caller.organization_id) >= self._limits.machines_per_organization:
-                raise Conflict(
-                    f"machine quota exceeded: {self._limits.machines_per_organization} machines per organization; "
-                    "delete one first",
-                    code="QUOTA_EXCEEDED",
-                )
-            made = await self._store.create(new, claim)
-        except Conflict:
+            async with recording as new:
+                if self._board.count(caller.organization_id) >= self._limits.machines_per_organization:
+                    raise Conflict(
+                        f"machine quota exceeded: {self._limits.machines_per_organization} machines per organization; "
+                        "delete one first",
+                        code="QUOTA_EXCEEDED",
+                    )
+                made = await self._store.create(new, claim)
+                if isinstance(made, Machine):
+                    reached(CrashPoint.MACHINE_COMMITTED)
+                    self._reconciler.want_running(self._board.add(made, self._clock.steady()))
+                    return made
+        except (Conflict, NotFound):
             if (earlier := await self._in_flight.recall(claim)) is not None:
                 return await self.get(caller, earlier)
             raise
         finally:
             self._in_flight.settle(claim)
         match made:
-            case Machine():
-                reached(CrashPoint.MACHINE_COMMITTED)
-                self._reconciler.want_running(self._board.add(made, self._clock.steady()))
-                return made
             case Replayed(resource_id=machine_id):
                 return await self.get(caller, machine_id)
             case KeyReused():
                 raise reused(made)
+
+    async def _copied(self, machine: Machine, wait_ms: int) -> Machine:
+        """Wait for the machine's disk: what becomes of its origin afterwards should not be in it."""
+        return await self._until(_disk_decided, machine, max(wait_ms, COPY_WAIT_MS))
 
     async def get(self, caller: Caller, machine_id: str, *, wait_ms: int = 0) -> Machine:
         """Return a machine, also a destroyed one; with wait_ms, once it has settled. Raises NotFound."""
@@ -141,11 +212,14 @@ class Machines:
         return await self._wait(machine, wait_ms)
 
     async def _wait(self, machine: Machine, wait_ms: int) -> Machine:
+        return await self._until(settled, machine, wait_ms)
+
+    async def _until(self, enough: Callable[[Machine], bool], machine: Machine, wait_ms: int) -> Machine:
         deadline = self._clock.steady() + wait_ms * 1000
-        while not (settled(machine) or self._feed.closing) and (left := deadline - self._clock.steady()) > 0:
+        while not (enough(machine) or self._feed.closing) and (left := deadline - self._clock.steady()) > 0:
             with self._feed.listen(machine.id) as hint:
                 machine = await self._reread(machine)
-                if not settled(machine):
+                if not enough(machine):
                     await hint.wait(left / 1_000_000)
                     machine = await self._reread(machine)
         return machine
@@ -258,6 +332,7 @@ class Machines:
         return await self._act(caller, machine_id, switch, None, idempotency, 0)
 
     def _check_patch(self, machine: Machine, patch: MachinePatch) -> None:
+        self._check_egress(patch.egress or PUBLIC)
         self._check_sizes(
             machine.vcpu if patch.vcpu is None else patch.vcpu,
             machine.memory_mib if patch.memory_mib is None else patch.memory_mib,
@@ -296,6 +371,15 @@ class Machines:
             return live.machine
         finally:
             self._in_flight.settle(claim)
+
+
+def _disk_decided(machine: Machine) -> bool:
+    return machine.copied or machine.phase not in (Phase.ACCEPTED, Phase.STARTING)
+
+
+def _check_growth(order: MachineOrder, least: int, what: str) -> None:
+    if order.storage_gib is not None and order.storage_gib < least:
+        raise Invalid(f"storage_gib must be at least that of {what}, {least}", location="body.storage_gib")
 
 
 def _bounds(field: str, value: float, low: float, high: float, unit: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from dormice.domain.egress import Egress
 from dormice.domain.execution import StdinMode
 
 
@@ -64,6 +65,9 @@ class MachineOrder:
     storage_gib: int | None = None
     image: str | None = None
     autosleep_seconds: int | None = None
+    egress: Egress | None = None
+    snapshot: str | None = None
+    """What its disk begins as a copy of, in place of an image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,4 +78,5 @@ class MachinePatch:
     memory_mib: int | None = None
     storage_gib: int | None = None
     autosleep_seconds: int | None = None
+    egress: Egress | None = None
     autoresizing: bool | None = None

@@ -22,6 +22,7 @@ from dormice.engine.dispatcher import Dispatcher
 from dormice.engine.lifecycle import Lifecycle
 from dormice.engine.runner import Runner
 from dormice.engine.service import attempt
+from dormice.engine.snapshots import Snapshots
 from dormice.engine.stdin import StdinFeeder
 from dormice.engine.usage import Usage
 from dormice.protocol import node as wire
@@ -47,6 +48,7 @@ class Reconciler:
         runner: Runner,
         feeder: StdinFeeder,
         channels: Channels,
+        snapshots: Snapshots,
         usage: Usage,
         autoresizing: Autoresizing,
         clock: Clock,
@@ -58,6 +60,7 @@ class Reconciler:
         self._runner = runner
         self._feeder = feeder
         self._channels = channels
+        self._snapshots = snapshots
         self._usage = usage
         self._autoresizing = autoresizing
         self._clock = clock
@@ -75,6 +78,11 @@ class Reconciler:
         node = self._node
         return (node.vcpus, node.memory_mib, node.storage_gib) if node is not None else (1e6, 1 << 40, 1 << 30)
 
+    @property
+    def isolates(self) -> bool:
+        """Whether the node keeps machines apart; True as long as no node has ever said."""
+        return self._node is None or self._node.isolated
+
     def has_image(self, name: str) -> bool:
         """Whether the node has the image; True as long as no node has ever said."""
         return self._images is None or name in self._images
@@ -90,6 +98,7 @@ class Reconciler:
         log.info("node %s joined with %d machines", hello.node_id, len(seen))
         for live in self._board:
             self._post(live, partial(self._compare, boot_id=seen.pop(live.machine.id, None)))
+        self._snapshots.node_joined()
         for machine_id in seen:
             words = "node has a machine that the store does not know: %s is left alone"
             log.warning(words, machine_id, extra={"machine_id": machine_id})
@@ -111,6 +120,9 @@ class Reconciler:
             return
         if isinstance(message, wire.NodeImages):
             self._images = frozenset(message.names)
+            return
+        if isinstance(message, wire.SnapshotTaken | wire.SnapshotFailed | wire.SnapshotDeleted):
+            self._snapshots.node_said(message)
             return
         live = self._board.get(message.machine_id)
         if live is None:
@@ -137,6 +149,8 @@ class Reconciler:
                 self._post(live, lambda live: self._failed(live, message))
             case wire.MachineEnded():
                 self._post(live, lambda live: self._ended(live, message))
+            case wire.DiskCopied():
+                self._post(live, self._lifecycle.disk_copied)
             case wire.MachineDestroyed():
                 self._post(live, self._destroyed)
             case wire.MachineResized():

@@ -18,8 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+from dormice.domain.ids import SNAPSHOT_PREFIX
 from dormice.flock import try_lock
-from dormice.node import syscalls
+from dormice.node import copies, freezing, syscalls
+from dormice.node.copies import Copies
 from dormice.node.runtime import RuntimeFailure
 
 _log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class Disks:
         self._images = directory / "machines"
         self._templates = directory / "templates"
         self._pool = directory / "pool"
+        self.copies = Copies(directory / "snapshots")
         self._reserve = reserve_bytes
         self._pool_size = pool_size
         self._pool_gib = 0
@@ -53,8 +56,11 @@ class Disks:
         shutil.rmtree(self._pool, ignore_errors=True)
         for directory in (self._images, self._templates, self._pool):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.copies.open()
         for leftover in (*self._templates.glob("*.new"), *self._images.glob("*.new")):
             leftover.unlink()
+        for mark in self._images.glob("*.unsynced"):
+            copies.settle_unsynced(mark)
 
     def close(self) -> None:
         """Drop the disks that nobody took: the next node makes its own."""
@@ -75,6 +81,54 @@ class Disks:
             else:
                 self._pool_gib = size_gib
                 self._take(size_gib, image)
+
+    def take_snapshot(self, machine_id: str, snapshot_id: str) -> int:
+        """Copy the disk of a machine, to which nobody writes; the bytes that takes. Raises RuntimeFailure, OSError."""
+        source, base = self._path(machine_id), self.base(machine_id)
+        if base is None:
+            raise RuntimeFailure("DISK_NOT_FOUND", "the machine has no disk yet")
+        with self._promises:
+            self._admit(copies.allocated(source))
+        return self.copies.take(source, base, snapshot_id)
+
+    def origin_of(self, origin: str) -> tuple[Path, str]:
+        """The disk of a snapshot or a machine, and the version of the image that it was made on. Raises RuntimeFailure."""
+        try:
+            if origin.startswith(SNAPSHOT_PREFIX):
+                return self.copies.disk(origin), self.copies.base(origin)
+            base = self.base(origin)
+        except FileNotFoundError:
+            base = None
+        if base is None:
+            raise RuntimeFailure("DISK_NOT_FOUND", f"{origin}, which the disk is to be a copy of, has none")
+        return self._path(origin), base
+
+    def has(self, machine_id: str) -> bool:
+        """Whether the machine has a disk."""
+        return self._path(machine_id).exists()
+
+    def copy(self, origin: str, machine_id: str, size_gib: int) -> None:
+        """Make a machine's disk as a copy of another one's, to which nobody writes; it grows to its size when it is first attached.
+
+        It may not have reached the host's disk yet: see `settle`. Raises RuntimeFailure STORAGE_EXHAUSTED, DISK_NOT_FOUND, OSError.
+        """
+        source, base = self.origin_of(origin)
+        target = self._path(machine_id)
+        with copies.half_made(target) as new:
+            with self._promises:
+                self._admit(size_gib * GIB)
+                with new.open("xb") as file:  # counted from now on, while it is being filled
+                    file.truncate(size_gib * GIB)
+            copies.copy_data(source, new)
+            if source.stat().st_size < size_gib * GIB or self._growing(origin).exists():
+                self._growing(machine_id).touch()
+            self.set_base(machine_id, base)
+            copies.mark_unsynced(self._unsynced(machine_id))
+            new.rename(target)
+
+    def settle(self, machine_id: str) -> None:
+        """See a copied disk onto the host's disk. Raises OSError."""
+        copies.settle_unsynced(self._unsynced(machine_id))
 
     @property
     def machines(self) -> Path:
@@ -104,6 +158,7 @@ class Disks:
         self._path(machine_id).unlink(missing_ok=True)
         self._base(machine_id).unlink(missing_ok=True)
         self._growing(machine_id).unlink(missing_ok=True)
+        self._unsynced(machine_id).unlink(missing_ok=True)
 
     def attach(self, machine_id: str) -> int:
         """Attach the disk, grown to its size, and return a detached mount of it; the last mount to go detaches the disk.
@@ -111,6 +166,7 @@ class Disks:
         Raises RuntimeFailure STILL_RUNNING while an earlier boot still has it.
         """
         image = self._path(machine_id)
+        copies.check_synced(self._unsynced(machine_id))
         fd = os.open(image, os.O_RDWR | os.O_CLOEXEC)
         try:
             if not try_lock(fd):
@@ -149,6 +205,23 @@ class Disks:
             os.close(fd)
         return True
 
+    @contextlib.contextmanager
+    def still(self, machine_id: str, mountpoint: Path) -> Iterator[None]:
+        """Nothing is written to the disk in this block, and it is whole, whether or not it is attached. Raises RuntimeFailure, OSError."""
+        device = _device_of(self._path(machine_id))
+        if device is None:
+            yield
+            return
+        with _mounted(device, mountpoint), freezing.frozen(mountpoint):
+            yield
+
+    def thaw(self, machine_id: str, mountpoint: Path) -> None:
+        """Let a disk go on that a node which was killed may have left still. Raises OSError."""
+        device = _device_of(self._path(machine_id))
+        if device is not None:
+            with _mounted(device, mountpoint):
+                freezing.thaw(mountpoint)
+
     def grow_online(self, machine_id: str, mountpoint: Path) -> bool:
         """Let the file system of an attached disk take the room that `create` gave it. False if only a restart can do that."""
         image = self._path(machine_id)
@@ -158,13 +231,11 @@ class Disks:
         loop = os.open(device, os.O_RDWR | os.O_CLOEXEC)
         try:
             syscalls.loop_set_capacity(loop)
-            mount = syscalls.fsmount("ext4", device, {}, syscalls.MOUNT_ATTR_NODEV)
         finally:
             os.close(loop)
-        try:
-            return _resize(mount, image.stat().st_size // _BLOCK, mountpoint)
-        finally:
-            os.close(mount)
+        # The ioctl wants an open directory, and a detached mount has none before it is attached somewhere.
+        with _mounted(device, mountpoint):
+            return _resize(mountpoint, image.stat().st_size // _BLOCK)
 
     def refill(self) -> None:
         """Bring the pool to its size, in the size of disk that was asked for last."""
@@ -179,13 +250,16 @@ class Disks:
     def _base(self, machine_id: str) -> Path:
         return self._images / f"{machine_id}.base"
 
+    def _unsynced(self, machine_id: str) -> Path:
+        return self._images / f"{machine_id}.unsynced"
+
     def _growing(self, machine_id: str) -> Path:
         """There while the file system may be smaller than its image: what it says of itself would have to be read from the disk."""
         return self._images / f"{machine_id}.growing"
 
     def _admit(self, more: int) -> None:
         promised = 0
-        for image in self._images.glob("*.ext4"):
+        for image in (*self._images.glob("*.ext4"), *self._images.glob(f"*{copies.HALF_MADE}")):
             with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                 stat = image.stat()
                 promised += max(0, stat.st_size - stat.st_blocks * 512)
@@ -207,9 +281,8 @@ class Disks:
         template = self._template(size_gib)
         temporary = target.with_suffix(".new")
         try:
-            with template.open("rb") as source, temporary.open("wb") as copy:
-                _copy_sparse(source.fileno(), copy.fileno())
-                os.fsync(copy.fileno())
+            copies.copy_data(template, temporary)
+            copies.sync(temporary)
             temporary.rename(target)
         except OSError:
             temporary.unlink(missing_ok=True)
@@ -263,22 +336,6 @@ def _mend(image: Path) -> None:
         said = (done.stdout + done.stderr).decode(errors="replace").strip()[-300:]
         raise RuntimeFailure("OCI_RUNTIME_FAILED", f"the disk is damaged and e2fsck cannot mend it: {said}")
     _log.warning("%s was damaged and is mended", image.name)
-
-
-def _copy_sparse(source: int, target: int) -> None:
-    size = os.fstat(source).st_size
-    os.ftruncate(target, size)
-    offset = 0
-    while offset < size:
-        try:
-            offset = os.lseek(source, offset, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # only a hole follows
-                return
-            raise
-        end = os.lseek(source, offset, os.SEEK_HOLE)
-        while offset < end:
-            offset += os.copy_file_range(source, target, end - offset, offset, offset)
 
 
 @contextlib.contextmanager
@@ -337,17 +394,28 @@ def _grow_offline(image: Path) -> None:
         subprocess.run(["resize2fs", str(image)], check=True, stdin=subprocess.DEVNULL, capture_output=True)
 
 
-def _resize(mount: int, blocks: int, mountpoint: Path) -> bool:
-    # The ioctl wants an open directory, and a detached mount has none before it is attached somewhere.
-    mountpoint.mkdir(mode=0o700, exist_ok=True)
-    syscalls.move_mount(mount, mountpoint)
-    directory = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+@contextlib.contextmanager
+def _mounted(device: str, mountpoint: Path) -> Iterator[None]:
+    """Another mount of a file system that is mounted, at a directory of this mount namespace. Raises OSError."""
+    mount = syscalls.fsmount("ext4", device, {}, syscalls.MOUNT_ATTR_NODEV)
     try:
-        syscalls.ext4_resize(directory, blocks)
+        mountpoint.mkdir(mode=0o700, exist_ok=True)
+        syscalls.move_mount(mount, mountpoint)
+    finally:
+        os.close(mount)
+    try:
+        yield
+    finally:
+        syscalls.umount2(mountpoint, syscalls.MNT_DETACH)
+        mountpoint.rmdir()
+
+
+def _resize(directory: Path, blocks: int) -> bool:
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syscalls.ext4_resize(opened, blocks)
     except PermissionError:  # root without CAP_SYS_RESOURCE
         return False
     finally:
-        os.close(directory)
-        syscalls.umount2(mountpoint, syscalls.MNT_DETACH)
-        mountpoint.rmdir()
+        os.close(opened)
     return True

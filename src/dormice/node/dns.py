@@ -3,6 +3,9 @@
 Messages pass through unread apart from what routing the answer takes: the header and the one question. Every question
 goes out on a socket of its own, with a new id, and only an answer to the same question from the resolver asked comes
 back. Answers are not filtered by address: the packet rules deny what machines must not reach, whatever name it has.
+
+A machine with an allow-list is told of other names that they do not exist. What an allowed one stands for is let through the packet
+rules before the machine is told.
 """
 
 from __future__ import annotations
@@ -10,15 +13,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import secrets
 import socket
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Never
+from typing import Never, Protocol
 
+from dormice.domain.egress import PUBLIC, Egress
+from dormice.node import dns_records
+
+_log = logging.getLogger(__name__)
 _HEADER = struct.Struct(">HHHHHH")
 _ANSWER, _OPCODE, _RECURSION_DESIRED, _RECURSION_AVAILABLE, _SERVFAIL = 0x8000, 0x7800, 0x0100, 0x0080, 2
 _MAX_QUESTION = 4096
@@ -119,6 +127,18 @@ def _nameservers(text: str) -> Iterator[str]:
                     yield address
 
 
+class Gatekeeper(Protocol):
+    """Knows what machines may reach, and lets them (node/egress.py)."""
+
+    def policy(self, machine: IPv4Address) -> Egress:
+        """What the machine with this address may reach."""
+        ...
+
+    def let_in(self, machine: IPv4Address, name: str, found: Mapping[IPv4Address, int]) -> bool:
+        """Let the machine reach what the name stands for; False if it may not. Blocking; raises OSError."""
+        ...
+
+
 class Forwarder:
     """Answers on UDP and TCP port 53 of the gateway for sources inside `machines`, and for nobody else.
 
@@ -131,6 +151,7 @@ class Forwarder:
         gateway: IPv4Address,
         machines: IPv4Network,
         resolvers: Resolvers | None = None,
+        gates: Gatekeeper | None = None,
         *,
         port: int = 53,
         per_source: int = 64,
@@ -141,6 +162,7 @@ class Forwarder:
         self._gateway = gateway
         self._machines = machines
         self._resolvers = resolvers or Resolvers()
+        self._gates = gates
         self._port = port
         self._per_source = per_source
         self._in_total = in_total
@@ -190,8 +212,27 @@ class Forwarder:
         if not self._open[source]:
             del self._open[source]
 
-    async def answer(self, message: bytes, *, stream: bool) -> bytes:
-        """The answer to `message`, SERVFAIL when no resolver gives one. Raises NotAQuestion."""
+    async def answer(self, source: str, message: bytes, *, stream: bool) -> bytes:
+        """The answer to `message` that the machine `source` is given. Raises NotAQuestion."""
+        machine = IPv4Address(source)
+        if self._gates is None or self._gates.policy(machine) == PUBLIC:
+            return await self._forward(message, stream=stream)
+        question = question_of(message)
+        try:
+            name = dns_records.name_of(question)
+            if not self._gates.policy(machine).allows_name(name):
+                return dns_records.without_records(message, question, dns_records.NO_SUCH_NAME)
+            if dns_records.names_addresses_aside(question):
+                return dns_records.without_records(message, question, 0)
+            answer = await self._forward(message, stream=stream)
+            if await asyncio.to_thread(self._gates.let_in, machine, name, dns_records.addresses(answer)):
+                return answer
+        except (dns_records.BadMessage, OSError) as error:
+            _log.warning("no answer for %s: %s", source, error)
+        return failure(message, question)
+
+    async def _forward(self, message: bytes, *, stream: bool) -> bytes:
+        """The resolvers' answer to `message`, SERVFAIL when no resolver gives one. Raises NotAQuestion."""
         question = question_of(message)
         ask = _ask_by_stream if stream else _ask_by_datagram
         with contextlib.suppress(TimeoutError):
@@ -215,7 +256,7 @@ class Forwarder:
             while True:
                 async with asyncio.timeout(self._patience):
                     message = await _read_framed(reader, _MAX_QUESTION)
-                answer = await self.answer(message, stream=True)
+                answer = await self.answer(source, message, stream=True)
                 async with asyncio.timeout(self._patience):
                     writer.write(_framed(answer))
                     await writer.drain()
@@ -244,7 +285,7 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     async def _answer(self, data: bytes, addr: tuple[str, int]) -> None:
         try:
-            answer = await self._forwarder.answer(data, stream=False)
+            answer = await self._forwarder.answer(addr[0], data, stream=False)
         except NotAQuestion:
             return
         finally:

@@ -25,7 +25,9 @@ from dormice.node.trees import remove_tree
 _DRAFT = re.compile(r"api-key\.[0-9a-f]{8}")
 _DRAFT_SECONDS = 60
 """A draft of the key file is written and renamed within milliseconds."""
-_MACHINE_FILE = re.compile(r"(dm-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.(?:ext4|base|growing|log))?")
+_DISK_FILE = re.compile(
+    r"((?:dm|snap)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.(?:ext4|base|growing|unsynced|log))?"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Machines:
-    """What the store says: the machines that are not destroyed, and since when (milliseconds) it knows any at all."""
+    """What the store says: the machines and snapshots whose disks are to be kept, and since when (milliseconds) it knows any at all."""
 
     live: frozenset[str]
     since_ms: int
@@ -77,12 +79,13 @@ def of_files(instance: Instance, ask: Callable[[], Machines | None]) -> Found:
 def _disks(instance: Instance, ask: Callable[[], Machines | None], notes: list[str]) -> Iterator[Leftover]:
     node = instance.data_dir / "node"
     files: dict[str, list[Path]] = {}
-    for path in (*(node / "disks" / "machines").glob("dm-*"), *(node / "process").glob("dm-*")):
-        if match := _MACHINE_FILE.fullmatch(path.name):
+    places = (node / "disks" / "machines", node / "disks" / "snapshots", node / "process")
+    for path in (path for place in places for path in place.glob("*-*")):
+        if match := _DISK_FILE.fullmatch(path.name):
             files.setdefault(match[1], []).append(path)
     if not files:
         return
-    # Only now: a machine is in the store before it has a disk, so whatever is live of those above is among the answer.
+    # Only now: a machine or a snapshot is in the store before it has a disk, so whatever is live of those above is among the answer.
     machines = ask()
     if machines is None:
         notes.append(f"{len(files)} disks: the store cannot say whose they are")
@@ -91,7 +94,7 @@ def _disks(instance: Instance, ask: Callable[[], Machines | None], notes: list[s
         if _made_at(machine_id) < machines.since_ms:
             notes.append(f"disk of {machine_id}: it is older than the store, which may be the wrong one")
         elif any(map(_in_use, files[machine_id])):
-            notes.append(f"disk of {machine_id}: in use, although the store knows no such machine")
+            notes.append(f"disk of {machine_id}: in use, although the store does not know it")
         else:
             remove = partial(_remove_all, files[machine_id])
             yield Leftover("disk", str(files[machine_id][0]), remove, sum(map(_size, files[machine_id])))
@@ -121,6 +124,7 @@ def _half_made(disks: Path) -> Iterator[Path]:
     yield from (disks / "pool").glob("*")
     yield from (disks / "templates").glob("*.new")
     yield from (disks / "machines").glob("*.new")
+    yield from (disks / "snapshots").glob("*.new")
 
 
 def _file(kind: str, path: Path) -> Leftover:
@@ -152,8 +156,8 @@ def _age(path: Path) -> float:
 
 
 def _made_at(machine_id: str) -> int:
-    """When a machine was made, in milliseconds: its id begins with that."""
-    return int(machine_id.removeprefix("dm-").replace("-", "")[:12], 16)
+    """When a machine or a snapshot was made, in milliseconds: its id begins with that."""
+    return int(machine_id.partition("-")[2].replace("-", "")[:12], 16)
 
 
 def _in_use(path: Path) -> bool:

@@ -15,12 +15,12 @@ import contextlib
 import logging
 import os
 import re
-import select
 import socket
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Never, ParamSpec, TypeVar
 from uuid import UUID
@@ -28,11 +28,13 @@ from uuid import UUID
 from dormice.crash_points import CrashPoint, reached
 from dormice.node import cgroups, mounts, oci, quotas, records, uncounted
 from dormice.node.cgroups import Cgroups, Limits
+from dormice.node.disk_copying import DiskCopying
 from dormice.node.disks import Disks
 from dormice.node.launcher import Launcher
 from dormice.node.meters import CgroupMeter
 from dormice.node.mounts import MountNamespace
 from dormice.node.oci import OciRuntime
+from dormice.node.patience import wait_readable
 from dormice.node.places import Places
 from dormice.node.ports import QUIET_SECONDS, Image, ImageSource, Network, NetworkProvider
 from dormice.node.records import Record
@@ -41,8 +43,11 @@ from dormice.node.slots import Slot, Slots, cgroup_name
 from dormice.node.uncounted import Suspect
 
 _MACHINE_ID = re.compile(r"dm-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ORIGIN = re.compile(r"(?:dm|snap)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _END_TIMEOUT = 20.0
 _MOST_VCPUS = 100_000
+SETTLE_SECONDS = 0.5
+"""How long after it was made a copied disk is written out."""
 _THREADS = 4
 _GUEST_NICE = -10
 """So that a machine full of busy commands still has one started, timed out or reported. Commands do not inherit it."""
@@ -92,6 +97,7 @@ class ContainerRuntime:
         self._disks = Disks(
             settings.data_dir / "disks", reserve_bytes=settings.reserve_bytes, pool_size=settings.pool_size
         )
+        self._copying = DiskCopying(self._disks, images, settings.run_dir)
         self._running: dict[str, tuple[Running, Record]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._refilling: asyncio.TimerHandle | None = None
@@ -127,6 +133,7 @@ class ContainerRuntime:
                 await self._clear(machine_id)  # what could not be removed when an earlier start failed
             try:
                 network = await self._networks.acquire(machine_id)
+                await self._networks.confine(machine_id, spec.egress)
                 # Here and not on the thread: a private mount namespace does not get to see new mounts of every host.
                 netns = os.open(network.netns_path, os.O_RDONLY | os.O_CLOEXEC)
                 try:
@@ -157,9 +164,28 @@ class ContainerRuntime:
             await self._in_thread(self._disks.delete, machine_id)
             self._furnished.discard(machine_id)
 
+    async def copy_disk(self, machine_id: str, origin: str, storage_gib: int) -> None:
+        self._check(machine_id, origin=origin)
+        async with self._locks[machine_id], self._locks[origin]:  # what is copied was there before: no circle
+            await self._on_disks(self._copying.disk, machine_id, origin, storage_gib)
+        # Later: to write so much now would hold up whoever waits for the machine.
+        asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._upkeep, partial(self._disks.settle, machine_id))
+
+    async def take_snapshot(self, machine_id: str, snapshot_id: str) -> int:
+        self._check(machine_id, origin=snapshot_id)
+        async with self._locks[machine_id]:
+            return await self._on_disks(self._copying.snapshot, machine_id, snapshot_id)
+
+    async def delete_snapshot(self, snapshot_id: str) -> None:
+        self._check(snapshot_id, origin=snapshot_id)
+        async with self._locks[snapshot_id]:
+            await self._on_disks(self._disks.copies.delete, snapshot_id)
+        self._locks.pop(snapshot_id, None)
+
     async def resize(self, machine_id: str, spec: MachineSpec) -> None:
         self._check(machine_id, spec)
         async with self._locks[machine_id]:
+            await self._networks.confine(machine_id, spec.egress)
             await self._in_thread(self._resize, machine_id, spec)
 
     def oom_kills(self, machine_id: str) -> int:
@@ -203,9 +229,17 @@ class ContainerRuntime:
             await asyncio.wait([future])
             raise
 
-    def _check(self, machine_id: str, spec: MachineSpec | None = None) -> None:
-        if not _MACHINE_ID.fullmatch(machine_id):
+    async def _on_disks(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return await self._in_thread(work, *args, **kwargs)
+        except OSError as error:
+            raise host_failure(error) from error
+
+    def _check(self, machine_id: str, spec: MachineSpec | None = None, *, origin: str | None = None) -> None:
+        if not _MACHINE_ID.fullmatch(machine_id) and machine_id != origin:
             raise ValueError("not a machine id")
+        if origin is not None and not _ORIGIN.fullmatch(origin):
+            raise ValueError("neither a snapshot's id nor a machine's")
         # Looked at here, before anything is made; so that not-a-number is no size, each is asked for what it must be.
         if spec and not (0 < spec.vcpu <= _MOST_VCPUS and spec.memory_mib > 0 and spec.storage_gib > 0):
             raise RuntimeFailure("CAPACITY_EXCEEDED", "no machine has such sizes")
@@ -218,7 +252,11 @@ class ContainerRuntime:
     def _refill(self) -> None:
         self._refilling = None
         for refill in (self._slots.refill, self._disks.refill):
-            self._pool_executor.submit(_logged, refill)
+            self._upkeep(refill)
+
+    def _upkeep(self, work: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the node is closing
+            self._pool_executor.submit(_logged, work)
 
     async def _clear(self, machine_id: str) -> None:
         """End whatever there is of a machine, in whatever state. Raises RuntimeFailure when it will not go."""
@@ -307,6 +345,7 @@ class ContainerRuntime:
             os.close(pidfd)
             return None
         self._slots.claim(record.uid_base)
+        self._copying.resume(machine_id)
         return Running(machine_id, record.boot_id, places.socket, pidfd, record.environment, oci.GUEST_PATH), record
 
     def _start(
@@ -403,7 +442,7 @@ class ContainerRuntime:
         if record:
             self._cgroups.kill(cgroup_name(record.uid_base))
         places.root.unmount()
-        if pidfd is not None and not _wait_readable(pidfd, _END_TIMEOUT):
+        if pidfd is not None and not wait_readable(pidfd, _END_TIMEOUT):
             raise RuntimeFailure("OCI_RUNTIME_FAILED", "process 1 does not die", retryable=True)
         try:
             if record:
@@ -453,16 +492,9 @@ def _fd_path(fd: int) -> Path:
     return Path(f"/proc/{os.getpid()}/fd/{fd}")
 
 
-def _wait_readable(fd: int, timeout: float) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(timeout * 1000))
-
-
-def _logged(refill: Callable[[], None]) -> None:
-    """Refill a pool. Failing costs time only: what is not ready is made when it is needed."""
-    with contextlib.suppress(RuntimeError):  # the node is closing
-        try:
-            refill()
-        except (OSError, RuntimeFailure) as failure:
-            _log.warning("a pool was not refilled: %s", failure)
+def _logged(upkeep: Callable[[], None]) -> None:
+    """Refill a pool, or write a copy out. Failing costs time only: what is not ready is made when it is needed."""
+    try:
+        upkeep()
+    except (OSError, RuntimeFailure) as failure:
+        _log.warning("upkeep of disks and user namespaces failed: %s", failure)

@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import Self
 
@@ -38,12 +38,16 @@ _NLA_F_NESTED = 0x8000
 _NETLINK_NETFILTER = 12
 _CT_GET, _CT_DELETE = 0x101, 0x102
 _CTA_TUPLE_ORIG, _CTA_FILTER, _CTA_FILTER_ORIG_FLAGS, _CTA_FILTER_REPLY_FLAGS = 1, 25, 1, 2
-_CTA_TUPLE_IP, _CTA_IP_V4_SRC, _FILTER_BY_SOURCE = 1, 1, 1
+_CTA_TUPLE_IP, _CTA_IP_V4_SRC, _CTA_IP_V4_DST, _FILTER_BY_SOURCE = 1, 1, 2, 1
 _TYPE_MASK = 0x3FFF
 _NETLINK_SOCK_DIAG, _BY_FAMILY = 4, 20
 _INET_DIAG_SKMEMINFO, _EVERY_STATE, _ANY_SOCKET, _DIAG_HEADER = 7, 0xFFFF_FFFF, bytes(48), 72
 _HEADER_SIZE, _ATTRIBUTE_SIZE = 16, 4
 _NFNLGRP_NFTABLES, _NFT_DELTABLE = 7, 0xA02
+_BATCH_BEGIN, _BATCH_END, _NFT_NEWSETELEM, _NFT_DELSETELEM = 0x10, 0x11, 0xA0C, 0xA0E
+_NFNL_SUBSYS_NFTABLES, _NFPROTO_INET = 10, 1
+_NFTA_LIST_TABLE, _NFTA_LIST_SET, _NFTA_LIST_ELEMENTS, _NFTA_LIST_ELEM = 1, 2, 3, 1
+_NFTA_ELEM_KEY, _NFTA_ELEM_TIMEOUT, _NFTA_DATA_VALUE = 1, 4, 1
 _GONE = (errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL)
 
 LOOPBACK_INDEX = 1
@@ -182,8 +186,8 @@ class TableEvents:
         self._socket.close()
 
 
-def forget_flows(source: IPv4Address) -> int:
-    """Delete every connection tracking entry that `source` began; the number deleted. Raises OSError."""
+def forget_flows(source: IPv4Address, *, keep: Callable[[IPv4Address], bool] = lambda _: False) -> int:
+    """Delete every connection tracking entry that `source` began, but to addresses to `keep`; the number deleted. Raises OSError."""
     family = struct.pack("=BBH", socket.AF_INET, 0, 0)
     origin = _nest(_CTA_TUPLE_ORIG, _nest(_CTA_TUPLE_IP, _attr(_CTA_IP_V4_SRC, source.packed)))
     by_source = _attr(_CTA_FILTER_ORIG_FLAGS, struct.pack("=I", _FILTER_BY_SOURCE))
@@ -194,7 +198,7 @@ def forget_flows(source: IPv4Address) -> int:
             _attr(kind, value)
             for message in netlink.request(_CT_GET, _NLM_DUMP, family + origin + wanted, f"connections of {source}")
             for kind, value in _attributes(message[len(family) :])
-            if kind & _TYPE_MASK == _CTA_TUPLE_ORIG
+            if kind & _TYPE_MASK == _CTA_TUPLE_ORIG and not keep(_target(value))
         ]
         for flow in tuples:
             try:
@@ -205,6 +209,42 @@ def forget_flows(source: IPv4Address) -> int:
         return len(tuples)
     finally:
         netlink.close()
+
+
+def keep_elements(table: str, name: str, elements: Mapping[bytes, int]) -> None:
+    """Have elements in a set of a table (family inet) for so many seconds from now, whether or not they are in it. Raises OSError.
+
+    An element that is there would keep its timeout, so it is deleted, which wants it to be there: all in one transaction.
+    """
+    steps = (
+        (_NFT_NEWSETELEM, _NLM_CREATE, _elements(table, name, elements)),
+        (_NFT_DELSETELEM, 0, _elements(table, name, dict.fromkeys(elements, 0))),
+        (_NFT_NEWSETELEM, _NLM_CREATE, _elements(table, name, elements)),
+    )
+    edge = struct.pack(">BBH", socket.AF_UNSPEC, 0, _NFNL_SUBSYS_NFTABLES)
+    netlink = _Netlink(_NETLINK_NETFILTER)
+    try:
+        netlink.transact([(_BATCH_BEGIN, 0, edge), *steps, (_BATCH_END, 0, edge)], len(steps), f"set {name} of {table}")
+    finally:
+        netlink.close()
+
+
+def _elements(table: str, name: str, elements: Mapping[bytes, int]) -> bytes:
+    listed = b"".join(
+        _nest(
+            _NFTA_LIST_ELEM,
+            _nest(_NFTA_ELEM_KEY, _attr(_NFTA_DATA_VALUE, key))
+            + (_attr(_NFTA_ELEM_TIMEOUT, struct.pack(">Q", seconds * 1000)) if seconds else b""),
+        )
+        for key, seconds in elements.items()
+    )
+    where = _attr(_NFTA_LIST_TABLE, _text(table)) + _attr(_NFTA_LIST_SET, _text(name))
+    return struct.pack("=BBH", _NFPROTO_INET, 0, 0) + where + _nest(_NFTA_LIST_ELEMENTS, listed)
+
+
+def _target(flow: bytes) -> IPv4Address:
+    addresses = next(value for kind, value in _attributes(flow) if kind & _TYPE_MASK == _CTA_TUPLE_IP)
+    return IPv4Address(next(value for kind, value in _attributes(addresses) if kind & _TYPE_MASK == _CTA_IP_V4_DST))
 
 
 def waiting_in_inet_sockets() -> int:
@@ -237,6 +277,24 @@ class _Netlink:
         """Send one request; the payloads of all messages up to its acknowledgement. Raises OSError naming `what`."""
         self._send(kind, flags, payload)
         return list(self._answers(what))
+
+    def transact(self, messages: Sequence[tuple[int, int, bytes]], steps: int, what: str) -> None:
+        """Send messages as one; those between the first and the last are `steps` that are acknowledged. Raises OSError."""
+        batch = b""
+        for kind, flags, payload in messages:
+            self._sequence += 1
+            wanted = flags | _NLM_REQUEST | (_NLM_ACK if kind not in (_BATCH_BEGIN, _BATCH_END) else 0)
+            batch += struct.pack("=IHHII", 16 + len(payload), kind, wanted, self._sequence, 0) + payload
+        self._socket.send(batch)
+        while steps:
+            data, offset = self._socket.recv(1 << 16), 0
+            while offset + _HEADER_SIZE <= len(data):
+                length, kind = struct.unpack_from("=IH", data, offset)
+                if kind == _NLMSG_ERROR:
+                    if code := -struct.unpack_from("=i", data, offset + _HEADER_SIZE)[0]:
+                        raise OSError(code, os.strerror(code), what)
+                    steps -= 1
+                offset += _stride(length, _HEADER_SIZE)
 
     def close(self) -> None:
         self._socket.close()

@@ -28,7 +28,9 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Never
 
+from dormice.domain.egress import UNREACHABLE, Egress
 from dormice.node import nftables, quotas, uplink
+from dormice.node.egress import Gates
 from dormice.node.netlink import LOOPBACK_INDEX, RouteSocket, TableEvents, forget_flows
 from dormice.node.ports import QUIET_SECONDS, Network
 from dormice.node.runtime import RuntimeFailure
@@ -77,7 +79,7 @@ class Networks:
         *,
         network: IPv4Network = DEFAULT_NETWORK,
         name: str = "dormice",
-        denied: Sequence[IPv4Network] = nftables.DENIED,
+        denied: Sequence[IPv4Network] = UNREACHABLE,
         pool_size: int = 4,
         flows_per_machine: int = 2048,
         enable_forwarding: bool = True,
@@ -90,6 +92,7 @@ class Networks:
         self._prefix = f"{name}-"
         self._run_dir = run_dir
         self._owners = run_dir / "networks"
+        self.gates = Gates(name, run_dir / "egress")
         self._denied = denied
         self._flows = flows_per_machine
         self._pool_size = pool_size
@@ -180,6 +183,14 @@ class Networks:
             raise RuntimeFailure("NETWORK_FAILED", f"cannot record a network: {error}") from error
         return self._describe(made)
 
+    async def confine(self, machine_id: str, egress: Egress) -> None:
+        """Give a machine that has a network its policy, at once. Raises RuntimeFailure `NETWORK_FAILED`."""
+        held = self._owned.get(machine_id)
+        if held is not None:
+            address = self._address(held if isinstance(held, int) else held.slot)
+            if egress != self.gates.policy(address):
+                await self._in_thread(self.gates.confine, machine_id, address, egress)
+
     async def release(self, machine_id: str) -> None:
         """Give the machine's network back; `run` deletes it. A machine that has none is no error."""
         held = self._owned.pop(machine_id, None)
@@ -245,6 +256,7 @@ class Networks:
                 raise OSError(clash)
             _log.warning("%s; machines are alive, so the node goes on", clash)
         self._mtu = uplink.mtu()
+        self.gates.recognise({machine_id: self._address(slot) for machine_id, slot in self._left().items()})
         self._load_rules()
         # The host's own connections are in the same table: those of many greedy machines must not fill it.
         quotas.raise_to({"net/netfilter/nf_conntrack_max": _GREEDY_MACHINES * self._flows})
@@ -266,7 +278,7 @@ class Networks:
             denied=self._denied,
             flows=self._flows,
         )
-        nftables.load(policy)
+        self.gates.load(policy)
 
     def _restore_rules(self) -> None:
         """Somebody deleted tables, as `nft flush ruleset` does: without ours, machines would have no walls."""
@@ -312,20 +324,28 @@ class Networks:
         nftables.forget_docker(self._prefix)
         nftables.unload(self._name)
 
+    def _left(self) -> dict[str, int]:
+        """The machines that an earlier node has left with a network, and their slots."""
+        present = set(_interfaces())
+        owned = {owner.name: str(owner.readlink()) for owner in self._owners.iterdir()}
+        return {
+            machine_id: int(interface.removeprefix(self._prefix))
+            for machine_id, interface in owned.items()
+            if interface in present and interface.startswith(self._prefix)
+        }
+
     def _recognise(self) -> None:
-        present = {name for name in _interfaces() if name.startswith(self._prefix)}
+        left = self._left()
+        self._owned.update(left)
+        self._taken.update(left.values())
         for owner in self._owners.iterdir():
-            interface = str(owner.readlink())
-            if interface in present:
-                slot = int(interface.rpartition("-")[2])
-                self._owned[owner.name] = slot
-                self._taken.add(slot)
-                present.discard(interface)
-            elif interface.startswith(self._prefix):
+            if owner.name not in left and str(owner.readlink()).startswith(self._prefix):
                 owner.unlink()
+        kept = {self._interface(slot) for slot in left.values()}
         with RouteSocket() as host:
-            for interface in present:
-                host.delete_link(interface)
+            for interface in _interfaces():
+                if interface.startswith(self._prefix) and interface not in kept:
+                    host.delete_link(interface)
 
     def _make(self, slot: int) -> None:
         """Put a new network into the pool; by itself, so that a cancelled caller loses none."""
@@ -385,6 +405,7 @@ class Networks:
     def _delete(self, slot: int) -> None:
         with RouteSocket() as host:
             host.delete_link(self._interface(slot))
+        self.gates.release(self._address(slot))
         forget_flows(self._address(slot))  # the next machine with this address must not inherit them
         self._taken.discard(slot)
 

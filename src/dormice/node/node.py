@@ -16,8 +16,10 @@ from typing import Any
 from uuid import UUID
 
 from dormice.crash_points import CrashPoint, reached, reached_once_sent
+from dormice.domain.egress import Egress
 from dormice.node.gauge import LOOK_EVERY_SECONDS, Gauge
 from dormice.node.guest_link import GuestLink, attach
+from dormice.node.patience import FIRST_BACKOFF_SECONDS, LAST_BACKOFF_SECONDS, surely, within
 from dormice.node.runtime import MachineSpec, Running, Runtime, RuntimeFailure
 from dormice.node.server_connection import ServerConnection
 from dormice.protocol import guest
@@ -25,8 +27,6 @@ from dormice.protocol import node as wire
 
 log = logging.getLogger(__name__)
 
-FIRST_BACKOFF_SECONDS = 0.05
-LAST_BACKOFF_SECONDS = 2.0
 LOOK_AGAIN_SECONDS = 0.1
 """For a server that is not there yet: it is on this host, and to look costs next to nothing."""
 STOP_MARGIN_SECONDS = 20.0
@@ -202,6 +202,9 @@ class Node:
         if isinstance(message, wire.StartMachine | wire.StopMachine | wire.DestroyMachine | wire.ResizeMachine):
             self._do_with_machine(self._machine(message.machine_id), message)
             return
+        if isinstance(message, wire.TakeSnapshot | wire.DeleteSnapshot):
+            self._do_with_snapshot(message)
+            return
         machine = self._machines.get(message.machine_id)
         link = machine.link if machine is not None else None
         if link is None:
@@ -244,6 +247,14 @@ class Node:
             case wire.ResizeMachine():
                 self._run(machine, self._resize(machine, message))
 
+    def _do_with_snapshot(self, message: wire.TakeSnapshot | wire.DeleteSnapshot) -> None:
+        snapshot_id = message.snapshot_id
+        if isinstance(message, wire.TakeSnapshot):
+            failed = wire.SnapshotFailed(snapshot_id, "NODE_ERROR", "the node's log has the reason")
+            self._run(self._machine(message.machine_id), self._take_snapshot(message.machine_id, snapshot_id), failed)
+        else:  # what is left when it fails is asked for again with the next connection
+            self._run(_Machine(snapshot_id), self._delete_snapshot(snapshot_id))
+
     # Machines
 
     def _machine(self, machine_id: str) -> _Machine:
@@ -269,8 +280,11 @@ class Node:
         if machine.running is not None and (machine.running.boot_id != boot_id or machine.died.is_set()):
             await self._end(machine, clean=False, reason="replaced by a newer boot")
         if machine.running is None:
-            spec = MachineSpec(message.vcpu, message.memory_mib, message.storage_gib, message.image)
+            spec = _spec(message)
             try:
+                if message.origin:
+                    await self._runtime.copy_disk(message.machine_id, message.origin, message.storage_gib)
+                    self._say(wire.DiskCopied(message.machine_id))
                 running = await self._runtime.start(message.machine_id, boot_id, spec)
             except RuntimeFailure as failure:
                 words, machine_id = "machine %s could not be started: %s: %s", message.machine_id
@@ -296,7 +310,7 @@ class Node:
             return  # the guest holds what no server has: the next one asks again
         reached(CrashPoint.GUEST_STOPPED)
         reason = "" if clean else "killed: it did not stop in time"
-        await _surely(machine.id, lambda: self._end(machine, clean=clean, reason=reason))
+        await surely(machine.id, lambda: self._end(machine, clean=clean, reason=reason))
 
     async def _stop_guest(self, machine: _Machine, grace_ms: int) -> bool:
         """Have the guest stop everything, and its last words committed; False if it did not in time, or is out of reach."""
@@ -315,14 +329,14 @@ class Node:
                 await asyncio.wait((link.emptied,), timeout=DURABLE_SECONDS)
             if not link.emptied.cancelled():
                 link.send(guest.Poweroff())
-                await _within(machine.died.wait(), POWEROFF_SECONDS)
+                await within(machine.died.wait(), POWEROFF_SECONDS)
                 return True
 
     async def _destroy(self, machine: _Machine, machine_id: str) -> None:
         reached(CrashPoint.DESTROY_RECEIVED)
-        await _surely(machine.id, lambda: self._end(machine, clean=False, reason="deleted"))
+        await surely(machine.id, lambda: self._end(machine, clean=False, reason="deleted"))
         reached(CrashPoint.DESTROY_HALF_WAY)
-        await _surely(machine.id, lambda: self._runtime.destroy(machine_id))
+        await surely(machine.id, lambda: self._runtime.destroy(machine_id))
         reached(CrashPoint.MACHINE_DESTROYED)
         self._machines.pop(machine_id, None)
         self._say(wire.MachineDestroyed(machine_id))
@@ -330,13 +344,28 @@ class Node:
     async def _resize(self, machine: _Machine, message: wire.ResizeMachine) -> None:
         if machine.running is not None:
             self._say_use(self._gauge.before_resize(machine.running))
-        spec = MachineSpec(message.vcpu, message.memory_mib, message.storage_gib, message.image)
+        spec = _spec(message)
         code = text = ""
         try:
             await self._runtime.resize(message.machine_id, spec)
         except RuntimeFailure as failure:
             code, text = failure.code, str(failure)
         self._say(wire.MachineResized(message.machine_id, message.request, code, text))
+
+    async def _take_snapshot(self, machine_id: str, snapshot_id: str) -> None:
+        try:
+            size = await self._runtime.take_snapshot(machine_id, snapshot_id)
+        except RuntimeFailure as failure:
+            fields = {"machine_id": machine_id}
+            log.warning("no snapshot %s of machine %s: %s", snapshot_id, machine_id, failure, extra=fields)
+            self._say(wire.SnapshotFailed(snapshot_id, failure.code, str(failure)))
+        else:
+            self._say(wire.SnapshotTaken(snapshot_id, size))
+
+    async def _delete_snapshot(self, snapshot_id: str) -> None:
+        await self._runtime.delete_snapshot(snapshot_id)
+        reached(CrashPoint.SNAPSHOT_DELETED)
+        self._say(wire.SnapshotDeleted(snapshot_id))
 
     async def _end(self, machine: _Machine, *, clean: bool, reason: str) -> None:
         running = machine.running
@@ -372,7 +401,7 @@ class Node:
         if machine.running is running:
             machine_id = running.machine_id
             log.warning("process 1 of machine %s has died", machine_id, extra={"machine_id": machine_id})
-            await _surely(machine.id, lambda: self._end(machine, clean=False, reason="process 1 of the machine died"))
+            await surely(machine.id, lambda: self._end(machine, clean=False, reason="process 1 of the machine died"))
 
     # Guests
 
@@ -394,7 +423,7 @@ class Node:
             except (OSError, TimeoutError) as error:
                 fields = {"machine_id": running.machine_id}
                 log.warning("machine %s: attach %d failed: %s", running.machine_id, attempt + 1, error, extra=fields)
-                if await _within(machine.died.wait(), FIRST_BACKOFF_SECONDS * 2**attempt):
+                if await within(machine.died.wait(), FIRST_BACKOFF_SECONDS * 2**attempt):
                     return
             except guest.ProtocolViolation:
                 return  # guest_lied has been told
@@ -445,7 +474,7 @@ class Node:
         machine.hang_ups = 0 if steady else machine.hang_ups + 1
         if machine.hang_ups > 1:
             pause = min(FIRST_BACKOFF_SECONDS * 2**machine.hang_ups, LAST_BACKOFF_SECONDS)
-            await _within(machine.died.wait(), pause)
+            await within(machine.died.wait(), pause)
         await self._attach(machine, anew=False)
 
     def _cut_off(self, running: Running, reason: str) -> None:
@@ -455,7 +484,7 @@ class Node:
 
         async def end() -> None:
             if machine.running is running:
-                await _surely(machine.id, lambda: self._end(machine, clean=False, reason=reason))
+                await surely(machine.id, lambda: self._end(machine, clean=False, reason=reason))
 
         self._run(machine, end())
 
@@ -466,26 +495,6 @@ class Node:
                 machine.link = None
 
 
-async def _surely(machine_id: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Do what must be done, however often it fails: the server waits for nothing but the news of it."""
-    backoff = FIRST_BACKOFF_SECONDS
-    while True:
-        try:
-            await work()
-        except (RuntimeFailure, OSError):
-            words = "a machine could not be ended; that is tried again in %.1f s"
-            log.exception(words, backoff, extra={"machine_id": machine_id})
-            await asyncio.sleep(backoff)
-            backoff = min(backoff * 2, LAST_BACKOFF_SECONDS)
-        else:
-            return
-
-
-async def _within(event: Coroutine[Any, Any, Any], seconds: float) -> bool:
-    """Wait for an event, at most so long; say whether it came."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event
-    except TimeoutError:
-        return False
-    return True
+def _spec(message: wire.StartMachine | wire.ResizeMachine) -> MachineSpec:
+    sizes = (message.vcpu, message.memory_mib, message.storage_gib)
+    return MachineSpec(*sizes, message.image, Egress(message.allow))

@@ -29,6 +29,11 @@ class Places:
         return self.private / "record.json"
 
     @property
+    def still(self) -> Path:
+        """There while the machine's disk is held still."""
+        return self.private / "still.mark"
+
+    @property
     def log(self) -> Path:
         return self.private / "oci.log"
 

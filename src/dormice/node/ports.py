@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from dormice.domain.egress import Egress
+
 QUIET_SECONDS = 0.1
 """How long after a machine took from a pool the pool is filled again: what that costs would be added to the machine's start."""
 
@@ -54,10 +56,14 @@ class ImageSource(Protocol):
 
 
 class NetworkProvider(Protocol):
-    """Hands out one network per machine. Both methods are idempotent and survive a restart of the node."""
+    """Hands out one network per machine. All methods are idempotent and survive a restart of the node."""
 
     async def acquire(self, machine_id: str) -> Network:
         """The machine's network, the same one again if it has one. Raises RuntimeFailure `NETWORK_FAILED`."""
+        ...
+
+    async def confine(self, machine_id: str, egress: Egress) -> None:
+        """Let a machine that has a network reach what the policy says and nothing else, from now on. Raises RuntimeFailure `NETWORK_FAILED`."""
         ...
 
     async def release(self, machine_id: str) -> None:

@@ -22,6 +22,7 @@ from typing import Final
 from uuid import UUID
 
 from dormice.crash_points import CrashPoint, reached
+from dormice.domain.egress import PUBLIC
 from dormice.node import records
 from dormice.node.meters import ProcessMeter
 from dormice.node.records import Record
@@ -73,6 +74,7 @@ class ProcessRuntime:
         return list(self._machines.values())
 
     async def start(self, machine_id: str, boot_id: UUID, spec: MachineSpec) -> Running:
+        _refuse_confinement(spec)
         running = self._machines.get(machine_id)
         if running is not None and _alive(running.pidfd):
             if running.boot_id == boot_id:
@@ -124,7 +126,34 @@ class ProcessRuntime:
             await asyncio.to_thread(remove_tree, self._disk(machine_id))
         self._output(machine_id).unlink(missing_ok=True)
 
+    async def copy_disk(self, machine_id: str, origin: str, storage_gib: int) -> None:
+        del storage_gib
+        if not self._disk(machine_id).exists():
+            await self._copy(self._disk(origin), self._disk(machine_id))
+
+    async def take_snapshot(self, machine_id: str, snapshot_id: str) -> int:
+        if not self._disk(snapshot_id).exists():
+            await self._copy(self._disk(machine_id), self._disk(snapshot_id))
+        return sum(file.lstat().st_blocks * 512 for file in self._disk(snapshot_id).rglob("*"))
+
+    async def delete_snapshot(self, snapshot_id: str) -> None:
+        with contextlib.suppress(OSError):  # as for a machine's
+            await asyncio.to_thread(remove_tree, self._disk(snapshot_id))
+
+    async def _copy(self, source: Path, target: Path) -> None:
+        """Copy a directory of files that may change meanwhile: there is nothing here that could hold them still."""
+        new = target.with_name(f"{target.name}.new")
+        try:
+            copying = await asyncio.create_subprocess_exec("cp", "--archive", "--reflink=auto", "-T", source, new)
+            if await copying.wait() != 0:
+                raise RuntimeFailure("SNAPSHOT_FAILED", f"{source.name} could not be copied", retryable=True)
+            new.rename(target)
+        finally:
+            with contextlib.suppress(FileNotFoundError):  # it has its name
+                await asyncio.to_thread(remove_tree, new)
+
     async def resize(self, machine_id: str, spec: MachineSpec) -> None:
+        _refuse_confinement(spec)
         file = self._record(machine_id)
         record = records.read(file)
         if record is not None:
@@ -238,6 +267,11 @@ class ProcessRuntime:
             signal.pidfd_send_signal(running.pidfd, signal.SIGKILL)
             return False
         return True
+
+
+def _refuse_confinement(spec: MachineSpec) -> None:
+    if spec.egress != PUBLIC:
+        raise RuntimeFailure("NETWORK_FAILED", "bare processes have the host's network: no egress policy can be kept")
 
 
 def _alive(pidfd: int) -> bool:

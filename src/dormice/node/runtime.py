@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
+from dormice.domain.egress import PUBLIC, Egress
+
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 """What other work of the host gives back."""
@@ -29,6 +31,7 @@ class MachineSpec:
     memory_mib: int
     storage_gib: int
     image: str = "default"
+    egress: Egress = PUBLIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ class Runtime(Protocol):
         """Start process 1 on the machine's disk (made when missing). The same boot_id again returns what runs.
 
         Raises RuntimeFailure (`IMAGE_NOT_FOUND`, `STORAGE_EXHAUSTED`, `CAPACITY_EXCEEDED`, `OCI_RUNTIME_FAILED`,
-        `NETWORK_FAILED`, `STILL_RUNNING` when another boot of the machine is alive).
+        `NETWORK_FAILED`, `DISK_LOST`, `STILL_RUNNING` when another boot of the machine is alive).
         """
         ...
 
@@ -114,6 +117,18 @@ class Runtime(Protocol):
 
     async def destroy(self, machine_id: str) -> None:
         """`end`, then delete the disk and everything else kept for the machine."""
+        ...
+
+    async def copy_disk(self, machine_id: str, origin: str, storage_gib: int) -> None:
+        """Make the machine's disk as a copy of a snapshot's or another machine's, if it has none. Raises RuntimeFailure."""
+        ...
+
+    async def take_snapshot(self, machine_id: str, snapshot_id: str) -> int:
+        """Keep a copy of the machine's disk, whether or not it runs; the bytes it takes up. Made once. Raises RuntimeFailure."""
+        ...
+
+    async def delete_snapshot(self, snapshot_id: str) -> None:
+        """Delete a snapshot, whole or half made. Raises RuntimeFailure."""
         ...
 
     async def resize(self, machine_id: str, spec: MachineSpec) -> None:

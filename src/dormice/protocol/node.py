@@ -35,6 +35,10 @@ class StartMachine(_Message, frozen=True, tag=2):
     memory_mib: int
     storage_gib: int
     image: str
+    allow: tuple[str, ...] | None = None
+    """What it may reach: None is everything public, none at all is nothing (domain/egress.py)."""
+    origin: str = ""
+    """The snapshot or machine whose disk is to be copied, if it has no disk yet. Answered by DiskCopied before the rest."""
 
 
 class StopMachine(_Message, frozen=True, tag=3):
@@ -60,6 +64,7 @@ class ResizeMachine(_Message, frozen=True, tag=5):
     memory_mib: int
     storage_gib: int
     image: str
+    allow: tuple[str, ...] | None = None
 
 
 class StartExecution(_Message, frozen=True, tag=6):
@@ -117,6 +122,19 @@ class SayAgain(_Message, frozen=True, tag=11):
     """Have the guest say again all that is not acknowledged. Answered by Attached, as after a lost connection to it."""
 
     machine_id: str
+
+
+class TakeSnapshot(_Message, frozen=True, tag=30):
+    """Keep a copy of the machine's disk. Answered by SnapshotTaken or SnapshotFailed; a second time with the same copy."""
+
+    machine_id: str
+    snapshot_id: str
+
+
+class DeleteSnapshot(_Message, frozen=True, tag=31):
+    """Delete a snapshot, if there is one. Answered by SnapshotDeleted."""
+
+    snapshot_id: str
 
 
 # Node to server
@@ -246,6 +264,33 @@ class StdinWritten(_Message, frozen=True, tag=74):
     closed: bool
 
 
+class DiskCopied(_Message, frozen=True, tag=90):
+    """The machine's disk is its own."""
+
+    machine_id: str
+
+
+class SnapshotTaken(_Message, frozen=True, tag=91):
+    """The snapshot is whole, and on the host's disk; `size` is what it takes up there, in bytes."""
+
+    snapshot_id: str
+    size: int
+
+
+class SnapshotFailed(_Message, frozen=True, tag=92):
+    """The snapshot could not be made, and there is nothing of it."""
+
+    snapshot_id: str
+    code: str
+    message: str
+
+
+class SnapshotDeleted(_Message, frozen=True, tag=93):
+    """Nothing of the snapshot is left."""
+
+    snapshot_id: str
+
+
 class MachineUsed(_Message, frozen=True, tag=76):
     """What a boot has used since it began, so that one told twice counts once: microseconds awake, and of processor time."""
 
@@ -284,6 +329,8 @@ ToNode = (
     | Forget
     | CancelExecution
     | SayAgain
+    | TakeSnapshot
+    | DeleteSnapshot
 )
 FromNode = (
     NodeHello
@@ -298,6 +345,10 @@ FromNode = (
     | Exited
     | Refused
     | StdinWritten
+    | DiskCopied
+    | SnapshotTaken
+    | SnapshotFailed
+    | SnapshotDeleted
     | MachineUsed
     | MachineShort
 )

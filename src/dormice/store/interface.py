@@ -15,6 +15,7 @@ from enum import Enum, StrEnum, auto
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
+from dormice.domain.egress import PUBLIC, Egress
 from dormice.domain.errors import Unavailable
 from dormice.domain.execution import Chunk, Execution, LogEntry, Micros, Outcome, StdinMode, Stream
 from dormice.domain.machine import DesiredState, Machine, MachineEvent, ResizeState
@@ -23,6 +24,7 @@ from dormice.store.usage import AutoresizingStore, UsageStore
 from dormice.store.webhooks import WebhookStore
 
 if TYPE_CHECKING:
+    from dormice.store.snapshots import SnapshotStore
     from dormice.store.terminals import TerminalStore
 
 RETRY_AFTER_MS = 1_000
@@ -97,6 +99,9 @@ class NewMachine:
     image: str
     autosleep_seconds: int
     now: Micros
+    egress: Egress = PUBLIC
+    origin: str | None = None
+    """The snapshot, or the machine, whose disk is to be copied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +126,9 @@ class MachineChange:
     resize_state: ResizeState | None = None
     last_activity_at: Micros | None = None
     """By the steady clock; not of every activity (see ExecutionStore.last_ends)."""
+    egress: Egress | None = None
+    copied: bool = False
+    """Set: its disk is its own from now on."""
 
 
 class MachineStore(Protocol):
@@ -404,6 +412,11 @@ class Store(Protocol):
     @property
     def keys(self) -> KeyStore:
         """Organizations and API keys."""
+        ...
+
+    @property
+    def snapshots(self) -> SnapshotStore:
+        """Snapshots."""
         ...
 
     @property

@@ -25,7 +25,7 @@ _CREATE = BodyDecoder(CreateMachineRequest)
 _UPDATE = BodyDecoder(UpdateMachineRequest)
 _PATH = "/v1/machines/{machine_id}"
 _AT_REST = "it has reached its desired state or has failed"
-_CHANGED: Mapping[int, Answer] = {
+CHANGED: Mapping[int, Answer] = {
     200: Answer("Done: the machine is as desired.", wire.MachineRecord),
     202: Answer("Accepted: the machine is on its way.", wire.MachineRecord),
 }
@@ -46,7 +46,7 @@ class MachineRoutes:
         body = _CREATE.decode(call.header("Content-Type") if raw else None, raw or b"{}")
         order = machine_order(body, self._services.limits)
         made = await self._machines.create(call.caller, order, call.idempotency(body, required=True), wait_ms=wait)
-        return _changed(made)
+        return changed(made)
 
     async def page(self, call: Call) -> ASGIApp:
         """GET /v1/machines."""
@@ -72,13 +72,13 @@ class MachineRoutes:
             revision=_revision(call),
             idempotency=call.idempotency(body),
         )
-        return _changed(patched)
+        return changed(patched)
 
     async def destroy(self, call: Call) -> ASGIApp:
         """DELETE /v1/machines/{machine_id}."""
         wait, revision, idempotency = _steering(call)
         machine_id = call.path["machine_id"]
-        return _changed(
+        return changed(
             await self._machines.destroy(
                 call.caller, machine_id, revision=revision, idempotency=idempotency, wait_ms=wait
             )
@@ -88,7 +88,7 @@ class MachineRoutes:
         """POST /v1/machines/{machine_id}/sleep."""
         wait, revision, idempotency = _steering(call)
         machine_id = call.path["machine_id"]
-        return _changed(
+        return changed(
             await self._machines.sleep(
                 call.caller, machine_id, revision=revision, idempotency=idempotency, wait_ms=wait
             )
@@ -98,7 +98,7 @@ class MachineRoutes:
         """POST /v1/machines/{machine_id}/wake."""
         wait, revision, idempotency = _steering(call)
         machine_id = call.path["machine_id"]
-        return _changed(
+        return changed(
             await self._machines.wake(call.caller, machine_id, revision=revision, idempotency=idempotency, wait_ms=wait)
         )
 
@@ -113,7 +113,7 @@ class MachineRoutes:
             idempotency=idempotency,
             wait_ms=wait,
         )
-        return _changed(rebooted)
+        return changed(rebooted)
 
     async def watch(self, call: Call) -> ASGIApp:
         """GET /v1/machines/{machine_id}/status/stream."""
@@ -150,7 +150,7 @@ class MachineRoutes:
                 parameters=(idempotency_key(limits, required=True), wait),
                 body=CreateMachineRequest,
                 body_required=False,
-                answers=_CHANGED,
+                answers=CHANGED,
                 errors=conflict,
             ),
             Operation(
@@ -172,7 +172,7 @@ class MachineRoutes:
                 handle=self.patch,
                 parameters=(IF_MATCH, key),
                 body=UpdateMachineRequest,
-                answers=_CHANGED,
+                answers=CHANGED,
                 errors=conflict,
             ),
             Operation(
@@ -183,7 +183,7 @@ class MachineRoutes:
                 summary="Destroy a machine and its disk",
                 handle=self.destroy,
                 parameters=(IF_MATCH, key, wait),
-                answers=_CHANGED,
+                answers=CHANGED,
                 errors=conflict,
             ),
             Operation(
@@ -194,7 +194,7 @@ class MachineRoutes:
                 summary="Stop a machine's processes and keep its disk",
                 handle=self.sleep,
                 parameters=(IF_MATCH, key, wait),
-                answers=_CHANGED,
+                answers=CHANGED,
                 errors=conflict,
             ),
             Operation(
@@ -205,7 +205,7 @@ class MachineRoutes:
                 summary="Start a machine from its disk",
                 handle=self.wake,
                 parameters=(IF_MATCH, key, wait),
-                answers=_CHANGED,
+                answers=CHANGED,
                 errors=conflict,
             ),
             Operation(
@@ -216,7 +216,7 @@ class MachineRoutes:
                 summary="Stop a machine's processes and start it again from its disk",
                 handle=self.reboot,
                 parameters=(IF_MATCH, key, FORCE, wait),
-                answers=_CHANGED,
+                answers=CHANGED,
                 errors=conflict,
             ),
             Operation(
@@ -244,7 +244,8 @@ def _steering(call: Call) -> tuple[int, str | None, Idempotency | None]:
     return call.wait_ms(), _revision(call), call.idempotency(None)
 
 
-def _changed(machine: Machine) -> Reply:
+def changed(machine: Machine) -> Reply:
+    """Return the answer to a request that changes a machine, or makes one."""
     at_rest = machine.phase.value == machine.desired_state.value or machine.phase is Phase.FAILED
     return _reply(machine, 200 if at_rest else 202)
 

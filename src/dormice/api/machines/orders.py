@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
 from dormice.api.http.call import INT64_MAX
 from dormice.api.http.errors import Fault, InvalidRequest
 from dormice.api.machines.autosleep import autosleep_seconds
+from dormice.domain.egress import NOTHING, PUBLIC, BadEntry, Egress, allow_list
 from dormice.domain.execution import StdinMode
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.engine.orders import ExecutionOrder, MachineOrder, MachinePatch
@@ -43,6 +44,23 @@ class CreateExecutionRequest(Struct, forbid_unknown_fields=True, omit_defaults=T
     ] = None
 
 
+class AllowList(Struct, forbid_unknown_fields=True):
+    """The names and networks that a machine may reach."""
+
+    allow: Annotated[
+        list[str],
+        Meta(
+            description="Names such as `example.com`, `*.example.com` for all below it, IPv4 networks such as `1.2.3.0/24`."
+        ),
+    ]
+
+
+EgressRequest = Annotated[
+    Literal["public", "none"] | AllowList,
+    Meta(description="What it may reach: all that is public, nothing, or the names and networks of a list."),
+]
+
+
 class CreateMachineRequest(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """A machine to be made; what is absent takes its default."""
 
@@ -53,6 +71,22 @@ class CreateMachineRequest(Struct, forbid_unknown_fields=True, omit_defaults=Tru
         str | None, Meta(description="Idle time until it is put to sleep: `30m`, `1w3d`, seconds, or `never`.")
     ] = None
     image: Annotated[str | None, Meta(description="Name of an imported image.")] = None
+    egress: EgressRequest | None = None
+    snapshot: Annotated[
+        str | None, Meta(description="Id of a snapshot: the disk begins as a copy of it. Excludes `image`.")
+    ] = None
+
+
+class ForkRequest(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """A copy of a machine to be made; what is absent is as there."""
+
+    vcpu: Annotated[float | None, Meta(description="Processors, in quarters.")] = None
+    memory_mib: Annotated[int | None, Meta(description="Memory in MiB.")] = None
+    storage_gib: Annotated[int | None, Meta(description="Disk in GiB; not smaller than the one that is copied.")] = None
+    autosleep: Annotated[
+        str | None, Meta(description="Idle time until it is put to sleep: `30m`, `1w3d`, seconds, or `never`.")
+    ] = None
+    egress: EgressRequest | None = None
 
 
 class UpdateMachineRequest(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -64,6 +98,7 @@ class UpdateMachineRequest(Struct, forbid_unknown_fields=True, omit_defaults=Tru
     autosleep: Annotated[
         str | None, Meta(description="Idle time until it is put to sleep: `30m`, `1w3d`, seconds, or `never`.")
     ] = None
+    egress: EgressRequest | None = None
 
 
 def execution_order(body: CreateExecutionRequest, limits: Limits, defaults: MachineDefaults) -> ExecutionOrder:
@@ -96,6 +131,8 @@ def machine_order(body: CreateMachineRequest, limits: Limits) -> MachineOrder:
     """Return the order. Raises Invalid."""
     idle, faults = _autosleep(body.autosleep, limits)
     faults += _size_faults(body)
+    egress, more = _egress(body.egress, limits)
+    faults += more
     if body.image is not None:
         faults += text_faults(body.image, "image", _IMAGE_CHARS, "an image's name")
     if faults:
@@ -106,17 +143,40 @@ def machine_order(body: CreateMachineRequest, limits: Limits) -> MachineOrder:
         storage_gib=body.storage_gib,
         image=body.image,
         autosleep_seconds=idle,
+        egress=egress,
+        snapshot=body.snapshot,
+    )
+
+
+def fork_order(body: ForkRequest, limits: Limits) -> MachineOrder:
+    """Return the order. Raises Invalid."""
+    idle, faults = _autosleep(body.autosleep, limits)
+    egress, more = _egress(body.egress, limits)
+    faults += [*_size_faults(body), *more]
+    if faults:
+        raise InvalidRequest(faults)
+    return MachineOrder(
+        vcpu=body.vcpu,
+        memory_mib=body.memory_mib,
+        storage_gib=body.storage_gib,
+        autosleep_seconds=idle,
+        egress=egress,
     )
 
 
 def machine_patch(body: UpdateMachineRequest, limits: Limits) -> MachinePatch:
     """Return the change. Raises Invalid."""
     idle, faults = _autosleep(body.autosleep, limits)
-    faults += _size_faults(body)
+    egress, more = _egress(body.egress, limits)
+    faults += [*_size_faults(body), *more]
     if faults:
         raise InvalidRequest(faults)
     return MachinePatch(
-        vcpu=body.vcpu, memory_mib=body.memory_mib, storage_gib=body.storage_gib, autosleep_seconds=idle
+        vcpu=body.vcpu,
+        memory_mib=body.memory_mib,
+        storage_gib=body.storage_gib,
+        autosleep_seconds=idle,
+        egress=egress,
     )
 
 
@@ -166,7 +226,22 @@ def _time_faults(value: int | None, name: str, maximum: int) -> Iterator[Fault]:
         yield Fault(f"{name} must be from 1 to {maximum}, or 0 for none of your own", f"body.{name}", _shown(value))
 
 
-def _size_faults(body: CreateMachineRequest | UpdateMachineRequest) -> list[Fault]:
+def _egress(body: Literal["public", "none"] | AllowList | None, limits: Limits) -> tuple[Egress | None, list[Fault]]:
+    if not isinstance(body, AllowList):
+        return {None: None, "public": PUBLIC, "none": NOTHING}[body], []
+    if len(body.allow) > limits.egress_entries:
+        message = f"egress.allow must have at most {limits.egress_entries} entries (egress_entries)"
+        return None, [Fault(message, "body.egress.allow")]
+    faults = []
+    for index, entry in enumerate(body.allow):
+        try:
+            allow_list([entry])
+        except BadEntry as bad:
+            faults.append(Fault(str(bad), f"body.egress.allow[{index}]"))
+    return (None, faults) if faults else (allow_list(body.allow), [])
+
+
+def _size_faults(body: CreateMachineRequest | UpdateMachineRequest | ForkRequest) -> list[Fault]:
     sizes = (("memory_mib", body.memory_mib), ("storage_gib", body.storage_gib))
     return [
         Fault(f"{name} must be a positive 64-bit integer", f"body.{name}", _shown(value))

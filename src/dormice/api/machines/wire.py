@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from dormice.domain.egress import Egress
 from dormice.domain.execution import ErrorCode, Execution, ExecutionState, LogEntry, Micros, Stream
 from dormice.domain.limits import Limits
 from dormice.domain.machine import DesiredState, Machine, Phase, ResizeState
@@ -49,6 +50,12 @@ class LifecycleStatus(Struct, omit_defaults=True, kw_only=True):
     last_error: str | None = None
 
 
+class EgressList(Struct):
+    """The names and networks that a machine may reach."""
+
+    allow: Sequence[str]
+
+
 class MachineRecord(Struct, omit_defaults=True, kw_only=True):
     """A machine."""
 
@@ -62,6 +69,9 @@ class MachineRecord(Struct, omit_defaults=True, kw_only=True):
     phase: Phase
     status: LifecycleStatus
     image: str
+    egress: Literal["public", "none"] | EgressList
+    origin: str | None = None
+    copied: bool | None = None
 
 
 class MachinePage(Struct, omit_defaults=True, kw_only=True):
@@ -83,6 +93,9 @@ def machine(m: Machine) -> MachineRecord:
         created_at=time(m.created_at),
         phase=m.phase,
         image=m.image,
+        egress=_egress(m.egress),
+        origin=m.origin,
+        copied=None if m.origin is None else m.copied,
         status=LifecycleStatus(
             phase=m.phase,
             reason=m.reason,
@@ -98,6 +111,12 @@ def machine(m: Machine) -> MachineRecord:
             last_error=m.last_error or None,
         ),
     )
+
+
+def _egress(egress: Egress) -> Literal["public", "none"] | EgressList:
+    if egress.allow is None:
+        return "public"
+    return EgressList(egress.allow) if egress.allow else "none"
 
 
 class LogCapture(Struct, omit_defaults=True, kw_only=True):

@@ -11,6 +11,7 @@ from dormice.client._async.autoresizing import AsyncOrganization
 from dormice.client._async.connection import AsyncConnection
 from dormice.client._async.keys import AsyncKeys
 from dormice.client._async.machines import AsyncMachines
+from dormice.client._async.snapshots import AsyncSnapshots
 from dormice.client._async.usage import AsyncUsage
 from dormice.client._async.webhooks import AsyncWebhooks
 from dormice.client.records import Limits, decode
@@ -53,6 +54,7 @@ class AsyncDormice:
         patience = timeout if isinstance(timeout, Timeout) else Timeout() if timeout is None else Timeout(read=timeout)
         self._connection = AsyncConnection(found, transport, timeout=patience, max_retries=max_retries)
         self.machines = AsyncMachines(self._connection)
+        self.snapshots = AsyncSnapshots(self._connection)
         self.keys = AsyncKeys(self._connection)
         self.usage = AsyncUsage(self._connection)
         self.organization = AsyncOrganization(self._connection)

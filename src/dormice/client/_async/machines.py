@@ -17,6 +17,8 @@ from dormice.client.errors import APIResponseError
 from dormice.client.records import CompletedExecution, Execution, Machine, decode
 from dormice.client.transport import Timeout
 
+Egress = str | Mapping[str, Sequence[str]]
+
 
 class AsyncMachines:
     """Machines. Every method that changes one returns it as it is then; `phase` tells how far it is.
@@ -38,6 +40,8 @@ class AsyncMachines:
         storage_gib: int | None = None,
         autosleep: str | None = None,
         image: str | None = None,
+        egress: Egress | None = None,
+        snapshot: str | None = None,
         wait_ms: int | None = None,
         idempotency_key: str | None = None,
         timeout: float | Timeout | None = None,
@@ -50,6 +54,8 @@ class AsyncMachines:
             storage_gib: Disk in GiB.
             autosleep: Time without work after which it goes to sleep: `30s`, `5m`, `1h30m`, seconds, or `never`.
             image: Name of an imported image.
+            egress: What it may reach: `"public"`, `"none"`, or `{"allow": ["example.com", "*.pypi.org", "1.2.3.0/24"]}`.
+            snapshot: Id of a snapshot that its disk begins as a copy of, in place of an image.
             wait_ms: See the class.
             idempotency_key: The same key with the same arguments gives the same machine. Made up if left out.
             timeout: Seconds to wait for the server.
@@ -61,6 +67,8 @@ class AsyncMachines:
             "storage_gib": storage_gib,
             "autosleep": autosleep,
             "image": image,
+            "egress": egress,
+            "snapshot": snapshot,
         }
         return await self._send(
             "POST", routes.MACHINES, body=body, wait_ms=wait_ms, idempotency_key=idempotency_key, timeout=timeout
@@ -84,13 +92,34 @@ class AsyncMachines:
         memory_mib: int | None = None,
         storage_gib: int | None = None,
         autosleep: str | None = None,
+        egress: Egress | None = None,
         idempotency_key: str | None = None,
         timeout: float | Timeout | None = None,
     ) -> Machine:
-        """Change what is given, keep the rest. A disk can grow, not shrink."""
-        body = {"vcpu": vcpu, "memory_mib": memory_mib, "storage_gib": storage_gib, "autosleep": autosleep}
+        """Change what is given, keep the rest. A disk can grow, not shrink. A new `egress` holds at once."""
+        body = _made_of(vcpu, memory_mib, storage_gib, autosleep, egress)
         return await self._send(
             "PATCH", routes.machine(machine_id), body=body, idempotency_key=idempotency_key, timeout=timeout
+        )
+
+    async def fork(
+        self,
+        machine_id: str,
+        *,
+        vcpu: float | None = None,
+        memory_mib: int | None = None,
+        storage_gib: int | None = None,
+        autosleep: str | None = None,
+        egress: Egress | None = None,
+        wait_ms: int | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | Timeout | None = None,
+    ) -> Machine:
+        """Make a machine whose disk is a copy of this one's present disk; what is left out is as here. No process is copied."""
+        body = _made_of(vcpu, memory_mib, storage_gib, autosleep, egress)
+        path = f"{routes.machine(machine_id)}/fork"
+        return await self._send(
+            "POST", path, body=body, wait_ms=wait_ms, idempotency_key=idempotency_key, timeout=timeout
         )
 
     async def delete(
@@ -228,3 +257,19 @@ class AsyncMachines:
             method, path, query={"wait_ms": wait_ms}, body=body, idempotency_key=idempotency_key, timeout=timeout
         )
         return decode(reply.content, Machine)
+
+
+def _made_of(
+    vcpu: float | None,
+    memory_mib: int | None,
+    storage_gib: int | None,
+    autosleep: str | None,
+    egress: Egress | None,
+) -> Mapping[str, object]:
+    return {
+        "vcpu": vcpu,
+        "memory_mib": memory_mib,
+        "storage_gib": storage_gib,
+        "autosleep": autosleep,
+        "egress": egress,
+    }

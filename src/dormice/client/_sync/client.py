@@ -11,6 +11,7 @@ from dormice.client._sync.autoresizing import Organization
 from dormice.client._sync.connection import Connection
 from dormice.client._sync.keys import Keys
 from dormice.client._sync.machines import Machines
+from dormice.client._sync.snapshots import Snapshots
 from dormice.client._sync.usage import Usage
 from dormice.client._sync.webhooks import Webhooks
 from dormice.client.records import Limits, decode
@@ -53,6 +54,7 @@ class Dormice:
         patience = timeout if isinstance(timeout, Timeout) else Timeout() if timeout is None else Timeout(read=timeout)
         self._connection = Connection(found, transport, timeout=patience, max_retries=max_retries)
         self.machines = Machines(self._connection)
+        self.snapshots = Snapshots(self._connection)
         self.keys = Keys(self._connection)
         self.usage = Usage(self._connection)
         self.organization = Organization(self._connection)

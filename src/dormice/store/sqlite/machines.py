@@ -9,7 +9,9 @@ from typing import Any
 from uuid import UUID
 
 import apsw
+import msgspec
 
+from dormice.domain.egress import PUBLIC, Egress
 from dormice.domain.execution import Micros
 from dormice.domain.machine import DesiredState, Machine, MachineEvent, Phase, ResizeState
 from dormice.store.interface import IdempotencyClaim, KeyReused, LostRace, MachineChange, NewMachine, Replayed
@@ -91,6 +93,9 @@ def _machine(row: tuple[Any, ...]) -> Machine:
         enlarging=bool(row[21]),
         autoresized_at=row[22],
         resize_state=ResizeState(row[23] or ResizeState.STABLE),
+        egress=PUBLIC if row[24] is None else Egress(msgspec.json.decode(row[24], type=tuple[str, ...])),
+        origin=row[25],
+        copied=row[25] is None or bool(row[26]),
     )
 
 
@@ -115,6 +120,9 @@ def _create(db: apsw.Connection, new: NewMachine, claim: IdempotencyClaim | None
         last_transition_at=new.now,
         last_progress_at=new.now,
         last_activity_at=new.now,
+        egress=new.egress,
+        origin=new.origin,
+        copied=new.origin is None,
     )
     values = (
         machine.id,
@@ -134,10 +142,13 @@ def _create(db: apsw.Connection, new: NewMachine, claim: IdempotencyClaim | None
         machine.last_progress_at,
         machine.last_activity_at,
     )
-    number = db.execute(_SQL["insert"], values).get
+    machine = replace(machine, number=db.execute(_SQL["insert"], values).get)
+    _save_egress(db, machine, PUBLIC)
+    if new.origin is not None:
+        db.execute(_SQL["set_origin"], (machine.number, new.origin, 0))
     usage.storage_changed(db, machine, new.now)
     idempotency.remember(db, claim, new.id)
-    return replace(machine, number=number)
+    return machine
 
 
 def _advance(
@@ -159,6 +170,9 @@ def _advance(
     phase = before.phase if event is None else before.on(event)
     after = _changed(before, phase, change, now)
     _save(db, after)
+    _save_egress(db, after, before.egress)
+    if after.copied and not before.copied:
+        db.execute(_SQL["set_origin"], (after.number, after.origin, 1))
     if _memory(after) != _memory(before):
         db.execute(_SQL["save_memory"], (after.number, *_memory(after)))
     if after.storage_gib != before.storage_gib or phase is Phase.DESTROYED:
@@ -211,7 +225,18 @@ def _changed(before: Machine, phase: Phase, change: MachineChange, now: Micros) 
         last_activity_at=new(change.last_activity_at, before.last_activity_at),
         boot_id=new(change.boot_id, before.boot_id),
         last_error=new(change.last_error, before.last_error) or None,
+        egress=new(change.egress, before.egress),
+        copied=before.copied or change.copied,
     )
+
+
+def _save_egress(db: apsw.Connection, machine: Machine, before: Egress) -> None:
+    if machine.egress == before:
+        return
+    if machine.egress.allow is None:
+        db.execute(_SQL["drop_egress"], (machine.number,))
+    else:
+        db.execute(_SQL["set_egress"], (machine.number, msgspec.json.encode(machine.egress.allow).decode()))
 
 
 def _memory(machine: Machine) -> tuple[int, int | None, int, int | None, str]:

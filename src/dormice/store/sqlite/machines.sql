@@ -34,6 +34,18 @@ UPDATE machines SET
     last_error = ?
 WHERE number = ?;
 
+-- name: set_egress
+-- What it may reach.
+INSERT OR REPLACE INTO machine_egress (machine, allow) VALUES (?, ?);
+
+-- name: drop_egress
+-- It may reach everything public.
+DELETE FROM machine_egress WHERE machine = ?;
+
+-- name: set_origin
+-- What its disk is a copy of, or is to be.
+INSERT OR REPLACE INTO machine_origins (machine, origin, copied) VALUES (?, ?, ?);
+
 -- name: save_memory
 -- What becomes of a machine's memory by itself.
 INSERT INTO machine_memory (machine, autoresizing, unapplied_from_mib, enlarging, autoresized_at, resize_state)

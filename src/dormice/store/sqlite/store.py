@@ -24,6 +24,7 @@ from dormice.store.lists import RunListStore
 from dormice.store.projects import ProjectStore
 from dormice.store.sealing import Sealer
 from dormice.store.sessions import SessionStore
+from dormice.store.snapshots import SnapshotStore
 from dormice.store.sqlite import idempotency, retention, run_retention, statements
 from dormice.store.sqlite.connection import exclusive, open_writer
 from dormice.store.sqlite.driver import driver_errors
@@ -38,6 +39,7 @@ from dormice.store.sqlite.run_lists import SqliteRunLists
 from dormice.store.sqlite.runs import SqliteRuns
 from dormice.store.sqlite.schedules import SqliteSchedules
 from dormice.store.sqlite.sessions import SqliteSessions
+from dormice.store.sqlite.snapshots import SqliteSnapshots
 from dormice.store.sqlite.terminals import SqliteTerminals
 from dormice.store.sqlite.traces import SqliteTraces
 from dormice.store.sqlite.triggers import SqliteTriggers
@@ -77,6 +79,7 @@ class SqliteStore:
         self.sessions: SessionStore = SqliteSessions(writer, reader)
         self.terminals: TerminalStore = SqliteTerminals(writer, reader, sealer)
         self.webhooks: WebhookStore = SqliteWebhooks(writer, reader, sealer)
+        self.snapshots: SnapshotStore = SqliteSnapshots(writer, reader)
 
     @classmethod
     def open(cls, path: Path, sealer: Sealer) -> Self:

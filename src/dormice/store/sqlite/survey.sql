@@ -5,3 +5,11 @@ SELECT id FROM machines WHERE phase <> 'destroyed';
 -- name: since
 -- When the store began.
 SELECT min(created_at) FROM organizations;
+
+-- name: has_snapshots
+-- Whether the store was ever opened by a Dormice that knows snapshots.
+SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'snapshots';
+
+-- name: snapshots
+-- The ids of the snapshots that the node has, or is to make or delete.
+SELECT id FROM snapshots WHERE state <> 'failed';

@@ -1,0 +1,183 @@
+"""Copies of disks: whole and clean whoever writes meanwhile, and nobody stands still for longer than it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from tests.node.machine_lab import SMALL, Lab, crash, lab, machine, needs_machines, new_machine_id, shell
+from tests.wait import wait_until_async
+
+from dormice.node import copies, disks, freezing
+from dormice.node.machines import ContainerRuntime
+from dormice.node.runtime import RuntimeFailure
+
+pytestmark = needs_machines
+_WRITERS = """
+cd /root; for n in 1 2 3; do (i=0; while :; do i=$((i+1)); echo $i > w$n.new; mv w$n.new w$n; head -c 20000 /dev/urandom > r$n; rm -f r$n; done) & done
+wait
+"""
+
+
+def new_snapshot_id() -> str:
+    return f"snap-{uuid4()}"
+
+
+@pytest.fixture(name="lab")
+async def _lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    async with lab(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(name="runtime")
+async def _runtime(lab: Lab) -> AsyncIterator[ContainerRuntime]:
+    async with lab.opened() as runtime:
+        yield runtime
+
+
+def checked(image: Path) -> str:
+    """What e2fsck says of an image, which it does not touch."""
+    done = subprocess.run(["e2fsck", "-f", "-n", str(image)], capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+@contextmanager
+def mounted(lab: Lab, runtime: ContainerRuntime, machine_id: str) -> Iterator[Path]:
+    device = disks._device_of(runtime._disks._path(machine_id))
+    assert device is not None
+    with disks._mounted(device, lab.run / machine_id / "private" / "test") as _:
+        yield lab.run / machine_id / "private" / "test"
+
+
+async def test_a_copy_of_a_disk_that_is_written_to_is_clean_and_the_writers_go_on(
+    lab: Lab, runtime: ContainerRuntime
+) -> None:
+    async with machine(runtime) as (running, inside):
+        await inside.start(_WRITERS)
+        for _ in range(5):
+            snapshot_id = new_snapshot_id()
+            size = await runtime.take_snapshot(running.machine_id, snapshot_id)
+            image = lab.data / "disks" / "snapshots" / f"{snapshot_id}.ext4"
+            assert checked(image) == ""
+            assert 0 < size == image.stat().st_blocks * 512 < 64 << 20
+            await runtime.delete_snapshot(snapshot_id)
+        async with shell(running) as again:
+            script = "a=$(cat /root/w1); for _ in $(seq 100); do sleep 0.05; [ $a != $(cat /root/w1) ] && exit 0; done; exit 1"
+            assert (await again.run(script)).code == 0
+    assert list((lab.data / "disks" / "snapshots").iterdir()) == []
+
+
+async def test_what_was_written_before_is_on_the_copy_without_a_sync(runtime: ContainerRuntime) -> None:
+    fork = new_machine_id()
+    async with machine(runtime) as (running, inside):
+        await inside.run("echo just now > /root/file; chown 7:8 /root/file")
+        await runtime.copy_disk(fork, running.machine_id, 1)
+        await runtime.copy_disk(fork, running.machine_id, 1)
+    async with machine(runtime, machine_id=fork) as (_, inside):
+        assert (await inside.run("cat /root/file; stat -c %u:%g /root/file")).stdout == "just now\n7:8\n"
+
+
+async def test_a_disk_of_nobody_is_not_copied(runtime: ContainerRuntime) -> None:
+    for work in (
+        runtime.copy_disk(new_machine_id(), new_machine_id(), 1),
+        runtime.copy_disk(new_machine_id(), new_snapshot_id(), 1),
+        runtime.take_snapshot(new_machine_id(), new_snapshot_id()),
+    ):
+        with pytest.raises(RuntimeFailure) as raised:
+            await work
+        assert raised.value.code == "DISK_NOT_FOUND"
+
+
+async def test_ids_are_no_paths(runtime: ContainerRuntime) -> None:
+    for evil in ("../../etc/passwd", "snap-../x", "", "dm-1"):
+        with pytest.raises(ValueError, match="neither"):
+            await runtime.copy_disk(new_machine_id(), evil, 1)
+        with pytest.raises(ValueError, match="neither"):
+            await runtime.take_snapshot(new_machine_id(), evil)
+        with pytest.raises(ValueError, match="neither"):
+            await runtime.delete_snapshot(evil)
+
+
+async def test_a_copy_that_the_host_has_no_room_for_is_refused(lab: Lab, runtime: ContainerRuntime) -> None:
+    async with machine(runtime) as (running, _):
+        with pytest.raises(RuntimeFailure) as raised:
+            await runtime.copy_disk(new_machine_id(), running.machine_id, 1 << 20)
+        assert raised.value.code == "STORAGE_EXHAUSTED"
+    assert not list((lab.data / "disks" / "machines").glob("*.new"))
+
+
+@pytest.mark.parametrize("step", ["allocated", "Copies.take"])
+async def test_a_node_killed_while_a_disk_stands_still_leaves_a_machine_that_goes_on(
+    lab: Lab, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine_id = new_machine_id()
+    monkeypatch.setenv("DORMICE_TEST_SNAPSHOT", new_snapshot_id())
+    await crash(lab, machine_id, step)
+    runtime = lab.runtime()
+    [running] = await runtime.open()
+    async with shell(running) as inside:
+        assert (await inside.run("echo goes on > /root/file && sync && cat /root/file")).stdout == "goes on\n"
+    assert not (lab.run / machine_id / "private" / "still.mark").exists()
+    assert list((lab.data / "disks" / "snapshots").iterdir()) == []
+    await runtime.end(machine_id)
+    await runtime.close()
+
+
+async def test_a_disk_whose_watchdog_was_killed_too_is_thawed_by_the_next_node(lab: Lab) -> None:
+    async with lab.opened() as runtime, machine(runtime) as (running, inside):
+
+        def freeze() -> None:
+            with mounted(lab, runtime, running.machine_id) as directory:
+                subprocess.run(["fsfreeze", "--freeze", str(directory)], check=True)
+
+        await runtime._in_thread(freeze)
+        (lab.run / running.machine_id / "private" / "still.mark").touch()
+        writing = await inside.start("echo written > /root/file && sync")
+        await runtime._in_thread(lambda: runtime._copying.resume(running.machine_id))
+        async with shell(running) as again:
+            assert (await again.run("sync; cat /root/file")).stdout == "written\n"
+        assert writing
+
+
+async def test_a_copy_that_takes_too_long_is_given_up_and_the_disk_goes_on(lab: Lab, runtime: ContainerRuntime) -> None:
+    async with machine(runtime) as (running, inside):
+        frozen, thawed = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def hold() -> None:
+            with mounted(lab, runtime, running.machine_id) as directory, freezing.frozen(directory, seconds=1):
+                loop.call_soon_threadsafe(frozen.set)
+                asyncio.run_coroutine_threadsafe(thawed.wait(), loop).result()
+
+        holding = asyncio.create_task(runtime._in_thread(hold))
+        await frozen.wait()
+        assert (await inside.run("echo on > /root/file && sync && cat /root/file")).stdout == "on\n"
+        thawed.set()
+        with pytest.raises(RuntimeFailure, match="takes longer than 1 s"):
+            await holding
+
+
+async def test_a_copied_disk_is_written_out_and_one_that_was_not_when_the_host_went_down_is_not_started(
+    lab: Lab, runtime: ContainerRuntime
+) -> None:
+    fork = new_machine_id()
+    async with machine(runtime) as (running, _):
+        await runtime.copy_disk(fork, running.machine_id, 1)
+    mark = lab.data / "disks" / "machines" / f"{fork}.unsynced"
+
+    async def settled() -> bool:
+        return not mark.exists()
+
+    await wait_until_async(settled, 10, "the copy is written out")
+    mark.write_text("another boot of the host\n")
+    copies.settle_unsynced(mark)
+    with pytest.raises(RuntimeFailure) as raised:
+        await runtime.start(fork, uuid4(), SMALL)
+    assert raised.value.code == "DISK_LOST"
+    await runtime.destroy(fork)
+    assert not mark.exists()
