@@ -22,7 +22,8 @@ from dormice import config, directories, listeners, privileges
 from dormice.admin_key import admin_key
 from dormice.api.app import create_app
 from dormice.api.http.connection import Connection
-from dormice.api.services import Services, WorkflowServices
+from dormice.api.previews.addresses import PreviewAddresses
+from dormice.api.services import PreviewServices, Services, WorkflowServices
 from dormice.api.webhooks.wire import document
 from dormice.app.checks import account, check_server
 from dormice.app.process import Ended, on_stop, one_failure, settle_garbage
@@ -88,6 +89,7 @@ class _PreparedServer:
     terminals_by_id: bool
     push: PushPolicy
     webhooks: WebhookPolicy
+    preview_url: str
 
 
 def _prepare_server(settings: Settings) -> _PreparedServer:
@@ -118,6 +120,7 @@ def _prepare_server(settings: Settings) -> _PreparedServer:
         settings.terminals_by_id,
         push,
         webhooks,
+        settings.preview_url,
     )
 
 
@@ -166,6 +169,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 limits=prepared.limits,
                 defaults=prepared.defaults,
                 fingerprint=sealer.request_hash,
+                sign_link=sealer.sign_link,
                 group=group,
                 observer=observer,
             )
@@ -230,6 +234,9 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 tracer=tracing,
                 limits=prepared.limits,
                 defaults=prepared.defaults,
+                previews=PreviewServices(
+                    previews=engine.previews, addresses=PreviewAddresses(prepared.preview_url), now=clock.steady
+                ),
                 workflows=WorkflowServices(
                     registry=runs.registry,
                     workers=runs.workers,

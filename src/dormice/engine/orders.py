@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dormice.domain.execution import StdinMode
+from dormice.domain.preview import PreviewProtocol, Visibility
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +76,14 @@ class MachinePatch:
     storage_gib: int | None = None
     autosleep_seconds: int | None = None
     autoresizing: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewOrder:
+    """A port of a machine to be served."""
+
+    port: int
+    protocol: PreviewProtocol = PreviewProtocol.HTTP
+    visibility: Visibility = Visibility.PRIVATE
+    lifetime_seconds: int | None = None
+    """How long it is open; None takes the default."""
