@@ -59,7 +59,6 @@ async def serving_runs(
                 limits=Limits(),
                 defaults=MachineDefaults(),
                 fingerprint=sealer.request_hash,
-                sign_link=sealer.sign_link,
                 group=group,
                 observer=ends,
             )

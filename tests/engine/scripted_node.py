@@ -188,7 +188,6 @@ async def serving(
                 limits=limits or Limits(),
                 defaults=MachineDefaults(),
                 fingerprint=sealer.request_hash,
-                sign_link=sealer.sign_link,
                 group=group,
                 observer=observer,
             )

@@ -211,8 +211,11 @@ async def _echo(head: Head, reader: asyncio.StreamReader, writer: asyncio.Stream
 
 def _frame(writer: asyncio.StreamWriter, kind: int, data: bytes) -> None:
     size = len(data)
-    length = bytes([size]) if size < 126 else bytes([126]) + size.to_bytes(2, "big")
-    if size > 65_535:
+    if size < 126:
+        length = bytes([size])
+    elif size < 65_536:
+        length = bytes([126]) + size.to_bytes(2, "big")
+    else:
         length = bytes([127]) + size.to_bytes(8, "big")
     writer.write(bytes([128 | kind]) + length + data)
 

@@ -109,17 +109,16 @@ def test_what_lets_in_to_one_preview_lets_in_to_no_other(
     assert browser.get(f"{other['url']}x?dormice_token={token}").status_code == 401
     assert browser.get(f"{other['url']}x", headers={"Cookie": f"dormice_preview={token}"}).status_code == 401
     assert browser.get(f"{one['url']}x", headers={"Cookie": f"dormice_preview={token}"}).status_code == 200
-    expiry, key, mac = token.split(".")
+    key, expiry, mac = token.split(".")
     for changed in (
-        f"{int(expiry) + 1}.{key}.{mac}",
-        f"{expiry}.{key[:-1]}0.{mac}",
-        f"{expiry}.{key}.{mac[:-1]}A",
+        f"{key}.{int(expiry) + 1}.{mac}",
+        f"{key[:-1]}g.{expiry}.{mac}",
+        f"{key}.{expiry}.{mac[:-1]}g",
         "",
         "..",
         "x",
     ):
-        if changed != token:
-            assert browser.get(f"{one['url']}x", headers={"Cookie": f"dormice_preview={changed}"}).status_code == 401
+        assert browser.get(f"{one['url']}x", headers={"Cookie": f"dormice_preview={changed}"}).status_code == 401
 
 
 def test_a_link_ends_with_its_time_and_with_its_key(

@@ -172,5 +172,5 @@ def test_tls_inside_the_machine(api: Api, machine: str, tmp_path: Path) -> None:
 
 def test_tls_where_none_is_spoken_is_a_bad_gateway(program: Program) -> None:
     url = program.preview(protocol="https", visibility="public")["url"]
-    answer = httpx.get(url, trust_env=False)
+    answer = httpx.get(url, trust_env=False, timeout=30)
     assert (answer.status_code, answer.headers["x-dormice-preview-error"]) == (502, "port_refused")

@@ -169,7 +169,6 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 limits=prepared.limits,
                 defaults=prepared.defaults,
                 fingerprint=sealer.request_hash,
-                sign_link=sealer.sign_link,
                 group=group,
                 observer=observer,
             )

@@ -56,7 +56,6 @@ class Engine:
         limits: Limits,
         defaults: MachineDefaults,
         fingerprint: Callable[[bytes], str],
-        sign_link: Callable[[bytes], bytes],
         group: asyncio.TaskGroup,
         observer: Observer | None = None,
     ) -> None:
@@ -177,7 +176,7 @@ class Engine:
             channels=channels,
             connections=PortConnections(channels, limits),
             keys=self.keys,
-            links=PreviewLinks(sign_link),
+            links=PreviewLinks(self.tokens),
             feed=feed,
             in_flight=in_flight,
             tasks=tasks,

@@ -30,6 +30,7 @@ class TlsConnection:
         self._tls = tls
         self._incoming = incoming
         self._outgoing = out
+        self._writing = asyncio.Lock()
 
     @classmethod
     async def made(cls, under: PlainConnection) -> Self:
@@ -81,8 +82,9 @@ class TlsConnection:
                 return done
 
     async def _flush(self) -> None:
-        if data := self._outgoing.read():
-            await self._under.write(data)
+        async with self._writing:  # reading sends something now and then, too
+            if data := self._outgoing.read():
+                await self._under.write(data)
 
 
 def _context() -> ssl.SSLContext:

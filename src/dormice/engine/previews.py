@@ -168,8 +168,10 @@ class Previews:
             raise Conflict(f"the preview is {preview.state.value}", details={"status": preview.state.value})
         if not _may_open(preview, caller):
             raise Forbidden("the preview is private: only the key that made it may make links to it")
-        expires_at = min(self._clock.steady() + lifetime_seconds * _SECOND_US, preview.expires_at)
-        return preview, self._links.make(preview, caller.key_id, expires_at), expires_at
+        left = (preview.expires_at - self._clock.steady()) // _SECOND_US
+        seconds = min(lifetime_seconds, max(left, 0))
+        token = self._links.make(preview, caller.key_id, seconds)
+        return preview, token, self._clock.steady() + seconds * _SECOND_US
 
     # For whoever serves them
 
@@ -188,7 +190,7 @@ class Previews:
     async def expiry_of_link(self, preview: Preview, tokens: Sequence[str]) -> Micros | None:
         """Return until when one of these tokens lets in; None if none does. One whose key is revoked does not."""
         for token in tokens:
-            read = self._links.read(preview, token, self._clock.steady())
+            read = self._links.read(preview, token)
             if read is not None and await self._keys.is_valid(read[0]):
                 return read[1]
         return None

@@ -23,8 +23,8 @@ from dormice.store.usage import AutoresizingStore, UsageStore
 from dormice.store.webhooks import WebhookStore
 
 if TYPE_CHECKING:
-    from dormice.store.terminals import TerminalStore
     from dormice.store.previews import PreviewStore
+    from dormice.store.terminals import TerminalStore
 
 RETRY_AFTER_MS = 1_000
 """A disk that is full or a file that is locked stays so for a while."""

@@ -40,7 +40,6 @@ class Sealer:
             raise ValueError(f"a sealing key has {KEY_BYTES} bytes")
         self._key = key
         self._hash_key = self._derive("request-hash")
-        self._link_key = self._derive("preview-link")
 
     @classmethod
     def load(cls, path: Path, *, make: bool = True) -> Sealer:
@@ -78,10 +77,6 @@ class Sealer:
     def request_hash(self, request: bytes) -> str:
         """Return the keyed hash (HMAC-SHA-256, hex) of a request: equal requests compare, none can be guessed."""
         return hmac.digest(self._hash_key, request, "sha256").hex()
-
-    def sign_link(self, text: bytes) -> bytes:
-        """Return what proves that a link to a preview was made here (HMAC-SHA-256)."""
-        return hmac.digest(self._link_key, text, "sha256")
 
     def fingerprint(self) -> bytes:
         """Return what tells this key from another one and nothing else about it."""

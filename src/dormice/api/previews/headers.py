@@ -30,14 +30,15 @@ _HOP = frozenset(
         b"http2-settings",
     }
 )
+_HANDSHAKE = b"sec-websocket-"
+"""Of one hop as well: each of two WebSockets has its own."""
 _OURS = frozenset({b"expect", b"forwarded", b"x-real-ip", b"x-request-id", b"cookie", b"content-length"})
-_OURS_BEGIN = (b"x-forwarded-", b"x-dormice-")
+_OURS_BEGIN = (b"x-forwarded-", b"x-dormice-", _HANDSHAKE)
 _NOT_OUT = frozenset({b"date", b"x-request-id", b"alt-svc", b"set-cookie", b"location"})
 _OF_THE_HOST = frozenset(
     {b"service-worker-allowed", b"clear-site-data", b"strict-transport-security", b"nel", b"report-to", b"reporting-endpoints"}
 )  # fmt: skip
 """Of an answer: what would hold for a whole host, where many previews and the API share one."""
-_WEBSOCKET = (b"sec-websocket-",)
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -68,15 +69,13 @@ def body_framing(headers: Headers) -> Headers:
 
 
 def towards_the_port(
-    headers: Headers, target: Target, *, client: str, request_id: str, withheld: Collection[bytes], websocket: bool = False
-) -> Headers:  # fmt: skip
+    headers: Headers, target: Target, *, client: str, request_id: str, withheld: Collection[bytes]
+) -> Headers:
     """Return the head of the request that goes to the port, without how its body is framed. `withheld`: headers that held a key."""
     dropped = _of_one_hop(headers)
     found: Headers = []
     for name, value in headers:
         if name in dropped or name in _OURS or name in withheld or name.startswith(_OURS_BEGIN):
-            continue
-        if websocket and name.startswith(_WEBSOCKET):
             continue
         if name == b"referer" and TOKEN.encode() in value:
             continue
@@ -106,7 +105,7 @@ def towards_the_client(headers: Sequence[tuple[bytes, bytes]], target: Target, s
                 found.append((name, cookie))
         elif name == b"location":
             found.append((name, _location(value, target)))
-        elif name not in dropped:
+        elif name not in dropped and not name.startswith(_HANDSHAKE):
             found.append((name, value))
     return found
 

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import h11
-from litestar.enums import ScopeType
 
 from dormice.api.http.admission import Admission
-from dormice.api.http.errors import CODED_STATUS
 from dormice.api.http.replies import Reply
 from dormice.api.previews.addresses import PREFIX, Target
 from dormice.api.previews.exchange import Exchange, PortFailed, PortSlow
 from dormice.api.previews.gate import Admitted, Gate
 from dormice.api.previews.headers import BadHead, Headers, body_framing, own_cookie, own_tokens, towards_the_port
+from dormice.api.previews.refusals import TEXT, refusal, refuse_socket
+from dormice.api.previews.socket_exchange import SocketExchange
 from dormice.api.services import PreviewServices, Services
-from dormice.domain.errors import Conflict, DormiceError, Invalid, NotFound, Unavailable
-from dormice.engine.port_connections import PortRefused
-from dormice.engine.port_tls import NoTls
+from dormice.domain.errors import DormiceError
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Receive, Scope, Send
 
 ROUTE = f"{PREFIX}{{preview_id}}"
-_TEXT = b"text/plain; charset=utf-8"
 _SECOND_US = 1_000_000
+_WEBSOCKET = "websocket"
 
 
 class PreviewProxy:
@@ -39,11 +36,12 @@ class PreviewProxy:
         self._gate = Gate(previews.previews, services.keys, services.limits.key_max_chars)
         self._turnstile = admission.turnstile
         self._patience = services.limits.preview_answer_ms / 1000
+        self._most_bytes = services.limits.websocket_message_bytes
         self._otherwise = otherwise
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
-        target = self._addresses.target(scope) if scope["type"] == ScopeType.HTTP else None
+        target = self._addresses.target(scope)
         if target is None:
             await self._otherwise(scope, receive, send)
             return
@@ -54,8 +52,12 @@ class PreviewProxy:
         try:
             reply = await self._serve(raw, target, scope, receive, send)
         except (DormiceError, PortFailed, PortSlow, BadHead) as error:
-            reply = _refusal(error)
-        if reply is not None:
+            reply = refusal(error)
+        if reply is None:
+            return
+        if raw["type"] == _WEBSOCKET:
+            await refuse_socket(reply, send)
+        else:
             await reply(scope, receive, send)
 
     async def _serve(
@@ -64,7 +66,7 @@ class PreviewProxy:
         preview = await self._previews.find(target.preview_id)
         raw["state"]["machine_id"] = preview.machine_id
         await self._turnstile.enter(preview.organization_id)
-        method: str = raw["method"]
+        method = "" if raw["type"] == _WEBSOCKET else raw["method"]
         headers: Headers = raw["headers"]
         tokens, query = own_tokens(raw["query_string"])
         admitted = await self._gate.admit(preview, target, method, headers, tokens)
@@ -72,6 +74,16 @@ class PreviewProxy:
             return self._redirect(target, query, admitted)
         request, has_body = _request(raw, target, query, headers, admitted)
         with self._previews.connections.request(preview) as place:
+            if raw["type"] == _WEBSOCKET:
+                socket = SocketExchange(
+                    place,
+                    target,
+                    request,
+                    raw["subprotocols"],
+                    most_bytes=self._most_bytes,
+                    patience_seconds=self._patience,
+                )
+                return await socket.run(receive, send)  # type: ignore[arg-type] # its messages are dicts
             exchange = Exchange(place, target, request, has_body=has_body, patience_seconds=self._patience)
             await exchange.run(scope, receive, send)
         return None
@@ -87,7 +99,7 @@ class PreviewProxy:
         if admitted.token:
             seconds = max(1, (admitted.token_expires_at - self._now()) // _SECOND_US)
             headers["set-cookie"] = own_cookie(admitted.token, target, seconds).decode("latin-1")
-        return Reply(b"moved\n", status=303, media_type=_TEXT, headers=headers)
+        return Reply(b"moved\n", status=303, media_type=TEXT, headers=headers)
 
 
 def _request(
@@ -113,37 +125,3 @@ def _request(
         )
     except h11.LocalProtocolError as error:
         raise BadHead(str(error)) from None
-
-
-def _refusal(error: Exception) -> Reply:
-    """The answer that is ours, not the program's: plain words, and a header that tells it from one of the program's."""
-    headers = {"cache-control": "no-store"}
-    match error:
-        case BadHead():
-            status, word, text = 400, "bad_request", f"The request cannot be passed on: {error}."
-        case PortRefused() | NoTls():
-            status, word, text = 502, "port_refused", f"Bad gateway: {error.message}."
-        case PortFailed():
-            status, word, text = 502, "port_failed", f"Bad gateway: what listens on the port failed: {error}."
-        case PortSlow():
-            status, word, text = 504, "port_slow", f"Gateway timeout: what listens on the port is slow: {error}."
-        case NotFound():
-            status, word, text = 404, "not_found", f"Not found: {error.message}."
-        case Conflict():
-            status, word, text = 502, "machine_failed", f"Bad gateway: {error.message}."
-        case Unavailable():
-            status, word, text = 504, "machine_unavailable", f"Gateway timeout: {error.message}."
-            headers["retry-after"] = "1"
-        case Invalid():
-            status, word, text = error.status, "bad_request", error.message
-        case DormiceError():
-            status = next(code for kind, code in CODED_STATUS.items() if isinstance(error, kind))
-            word, text = error.code.lower(), f"{HTTPStatus(status).phrase}: {error.message}."
-            if error.retryable:
-                headers["retry-after"] = "1"
-            if status == HTTPStatus.UNAUTHORIZED:
-                headers["www-authenticate"] = 'Bearer realm="dormice"'
-        case _:
-            raise error
-    headers["x-dormice-preview-error"] = word
-    return Reply(f"{text}\n".encode(), status=status, media_type=_TEXT, headers=headers)
