@@ -24,6 +24,7 @@ COMMANDS = {
     "node": Command("service", "Run the node alone (needs root)"),
     "exec": Command("exec", "Run a command on a machine, live, and exit as it does"),
     "machines": Command("machines", "Create, list, change, put to sleep, wake and delete machines; their executions"),
+    "preview": Command("preview", "Serve a port of a machine, and print the link that opens it"),
     "worker": Command("worker", "Run the workflows of a Python module"),
     "workers": Command("workers", "List the workers of workflows"),
     "workflows": Command("workflows", "List the workflows that workers offer"),

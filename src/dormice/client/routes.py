@@ -46,6 +46,12 @@ def autoresizing(machine_id: str | None) -> str:
 
 def logs(machine_id: str, execution_id: str) -> str:
     return f"{execution(machine_id, execution_id)}/logs"
+def previews(machine_id: str) -> str:
+    return f"{machine(machine_id)}/previews"
+
+
+def preview(machine_id: str, preview_id: str) -> str:
+    return _below(previews(machine_id), preview_id, "preview_id")
 
 
 def key(key_id: str) -> str:

@@ -61,7 +61,7 @@ class Gate:
             self._previews.check_caller(preview, callers)
             return admitted
         raise Unauthenticated(
-            f"this preview is {preview.visibility.value}: open it by a link (`dormice preview link`), or send a key",
+            f"this preview is {preview.visibility.value}: open it by a link that `dormice preview` has made, or send a key",
             code="AUTH_REQUIRED",
         )
 

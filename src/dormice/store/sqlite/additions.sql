@@ -159,4 +159,5 @@ CREATE TABLE IF NOT EXISTS previews (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS previews_of ON previews (machine_id, number);
 CREATE INDEX IF NOT EXISTS previews_open ON previews (expires_at) WHERE ended_at IS NULL;
+CREATE INDEX IF NOT EXISTS previews_waking ON previews (state) WHERE state = 'wake_in_progress';
 CREATE INDEX IF NOT EXISTS previews_ended ON previews (ended_at) WHERE ended_at IS NOT NULL;

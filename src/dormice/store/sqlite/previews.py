@@ -55,7 +55,7 @@ class SqlitePreviews:
     async def due(self, now: Micros, limit: int) -> list[Preview]:
         rows = await self._reader.scan(
             lambda db: (
-                db.execute(_SQL["due"], (now, limit)).fetchall() or db.execute(_SQL["orphans"], (limit,)).fetchall()
+                db.execute(_SQL["due"], (now, limit)).fetchall() or db.execute(_SQL["orphans"], (now, limit)).fetchall()
             )
         )
         return [_preview(row) for row in rows]

@@ -22,16 +22,16 @@ SELECT * FROM previews WHERE organization_id = ? AND machine_id = ? AND number <
 
 -- name: waking
 -- Those whose machine is being woken.
-SELECT * FROM previews WHERE ended_at IS NULL AND state = 'wake_in_progress';
+SELECT * FROM previews WHERE state = 'wake_in_progress';
 
 -- name: due
 -- Open ones whose time is over.
 SELECT * FROM previews WHERE ended_at IS NULL AND expires_at <= ? ORDER BY expires_at LIMIT ?;
 
 -- name: orphans
--- Open ones whose machine is destroyed.
+-- Open ones whose time is not over, and whose machine is destroyed.
 SELECT p.* FROM previews p JOIN machines m ON m.id = p.machine_id
-WHERE p.ended_at IS NULL AND m.phase = 'destroyed' LIMIT ?;
+WHERE p.ended_at IS NULL AND p.expires_at > ? AND m.phase = 'destroyed' LIMIT ?;
 
 -- name: save
 -- All that may change of a preview, while it is in the state that it was read in.
