@@ -22,6 +22,7 @@ from bench import (
     machine_start,
     neighbours,
     output_flood,
+    preview_rate,
     store_size,
     workflow_idle,
     workflow_rate,
@@ -47,6 +48,7 @@ BENCHMARKS: dict[str, Callable[[Workbench], Result]] = {
     "workflow-idle": workflow_idle.run,
     "workflow-store": workflow_store.run,
     "foreign-worker": foreign_worker.run,
+    "preview-rate": preview_rate.run,
 }
 
 
