@@ -97,8 +97,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     is below it). Link-local and metadata addresses are never sent to."""
     preview_url: str = ""
     """Where previews are seen from outside: `https://*.preview.example.org` gives each a host name of its own (as `http://*.localhost:7433`
-    does for the browsers of this host), `https://dormice.example.org` a path of that host. Empty: a path of the host that a client used. Programs
-    that do not trust each other need host names of their own."""
+    does for the browsers of this host), `https://dormice.example.org` a path of that host. Empty: a path of the host that a client used, and in
+    local mode `http://*.localhost:PORT`. Programs that do not trust each other need host names of their own."""
     log_level: str = "info"
     """debug, info, warning or error."""
     api_key: str = ""

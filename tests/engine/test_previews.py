@@ -26,8 +26,9 @@ async def _sleeping(server: Server) -> tuple[ScriptedNode, Machine]:
     return node, machine
 
 
-async def _made(server: Server, machine: Machine, **order: int) -> Preview:
-    return await server.engine.previews.create(server.caller, machine.id, PreviewOrder(port=80, **order), None)
+async def _made(server: Server, machine: Machine, *, lifetime_seconds: int | None = None) -> Preview:
+    order = PreviewOrder(port=80, lifetime_seconds=lifetime_seconds)
+    return await server.engine.previews.create(server.caller, machine.id, order, None)
 
 
 async def _settled(server: Server, preview: Preview) -> Preview:

@@ -73,7 +73,7 @@ def test_a_key_of_ours_never_reaches_the_program(program: Program, live: Live, u
 
 
 def test_a_signed_link_becomes_a_cookie_and_neither_reaches_the_program(
-    program: Program, browser: httpx.Client
+    program: Program, browser: httpx.Client, live: Live
 ) -> None:
     preview = program.preview()
     link = _link(program, preview) + "&page=2"
@@ -98,6 +98,21 @@ def test_a_signed_link_becomes_a_cookie_and_neither_reaches_the_program(
     )
     assert said["target"] == "/x?a=1"
     assert seen["cookie"] == ["a=1; b=2"]
+    log = live.log.read_text()
+    assert f"/p/{preview['preview_id']}" in log
+    assert token not in log
+    assert "deep/page" not in log  # nor what lies below: it may be a secret of the program's
+
+
+def test_in_local_mode_previews_have_hosts_of_their_own(start_live: StartLive) -> None:
+    with start_live(DORMICE_LOCAL_MODE="true") as live, live.client() as api:
+        program = run_program(api, api.create_machine(autosleep="never"))
+        preview = program.preview(visibility="public")
+        host = f"{preview['preview_id']}.localhost:{live.port}"
+        assert preview["url"] == f"http://{host}/"
+        said, _ = echoed(httpx.get(f"{live.base_url}/x", headers={"Host": host}, trust_env=False))
+        assert said["target"] == "/x"
+        assert httpx.get(f"{live.base_url}/p/{preview['preview_id']}/x", trust_env=False).status_code == 404
 
 
 @pytest.mark.parametrize("visibility", ["private", "org"])

@@ -120,8 +120,13 @@ def _prepare_server(settings: Settings) -> _PreparedServer:
         settings.terminals_by_id,
         push,
         webhooks,
-        settings.preview_url,
+        settings.preview_url or _local_preview_url(settings, http),
     )
+
+
+def _local_preview_url(settings: Settings, http: socket.socket) -> str:
+    """In local mode pages of previews must not be of one origin with an API that asks for no key."""
+    return f"http://*.localhost:{http.getsockname()[1]}" if settings.local_mode else ""
 
 
 def _push_policy(settings: Settings) -> PushPolicy:

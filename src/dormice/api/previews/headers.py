@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
+from itertools import islice
 from urllib.parse import unquote_plus, urlsplit
 
 from dormice.api.previews.addresses import Target
@@ -16,6 +17,8 @@ Headers = list[tuple[bytes, bytes]]
 
 TOKEN = "dormice_token"  # noqa: S105 - the name of a parameter
 COOKIE = b"dormice_preview"
+MOST_TOKENS = 8
+"""Of one request that are looked at."""
 _HOP = frozenset(
     {
         b"connection",
@@ -119,12 +122,13 @@ def own_tokens(query: bytes) -> tuple[list[str], bytes]:
             tokens.append(unquote_plus(value.decode("latin-1")))
         else:
             rest.append(part)
-    return tokens, b"&".join(rest)
+    return tokens[:MOST_TOKENS], b"&".join(rest)
 
 
 def own_cookies(headers: Headers) -> list[str]:
     """Return the values of our cookie: a neighbour of the same domain may have set another of its name."""
-    return [value.strip().decode("latin-1") for name, value in _cookies(headers) if name == COOKIE]
+    found = (value.strip().decode("latin-1") for name, value in _cookies(headers) if name == COOKIE)
+    return list(islice(found, MOST_TOKENS))
 
 
 def other_cookies(headers: Headers) -> bytes:

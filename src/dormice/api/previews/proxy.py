@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import h11
 
 from dormice.api.http.admission import Admission
+from dormice.api.http.errors import describe_and_log
 from dormice.api.http.replies import Reply
 from dormice.api.previews.addresses import PREFIX, Target
 from dormice.api.previews.exchange import Exchange, PortFailed, PortSlow
@@ -19,11 +20,12 @@ from dormice.api.services import PreviewServices, Services
 from dormice.domain.errors import DormiceError
 
 if TYPE_CHECKING:
-    from litestar.types import ASGIApp, Receive, Scope, Send
+    from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 ROUTE = f"{PREFIX}{{preview_id}}"
 _SECOND_US = 1_000_000
 _WEBSOCKET = "websocket"
+_BEGINNINGS = frozenset({"http.response.start", "websocket.accept"})
 
 
 class PreviewProxy:
@@ -49,10 +51,22 @@ class PreviewProxy:
         raw["path_template"] = ROUTE
         # What lies below may be a secret of the program's.
         raw["state"]["shown_path"] = f"{PREFIX}{target.preview_id}"
+        started = False
+
+        async def note_start(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] in _BEGINNINGS
+            await send(message)
+
         try:
-            reply = await self._serve(raw, target, scope, receive, send)
+            reply = await self._serve(raw, target, scope, receive, note_start)
         except (DormiceError, PortFailed, PortSlow, BadHead) as error:
             reply = refusal(error)
+        except Exception as error:  # a bug: it is answered, and logged
+            if started:
+                raise
+            answer = describe_and_log(scope, error)
+            reply = Reply(answer.body, status=answer.status, media_type=answer.media_type.encode())
         if reply is None:
             return
         if raw["type"] == _WEBSOCKET:

@@ -12,6 +12,7 @@ from dormice.api.previews.headers import BadHead
 from dormice.domain.errors import Conflict, DormiceError, Invalid, NotFound, Unavailable
 from dormice.engine.port_connections import PortRefused
 from dormice.engine.port_tls import NoTls
+from dormice.store.interface import StoreUnavailable
 
 if TYPE_CHECKING:
     from litestar.types import Send
@@ -35,6 +36,9 @@ def refusal(error: Exception) -> Reply:
             status, word, text = 404, "not_found", f"Not found: {error.message}."
         case Conflict():
             status, word, text = 502, "machine_failed", f"Bad gateway: {error.message}."
+        case StoreUnavailable():
+            status, word, text = 503, "unavailable", f"Service unavailable: {error.message}."
+            headers["retry-after"] = "1"
         case Unavailable():
             status, word, text = 504, "machine_unavailable", f"Gateway timeout: {error.message}."
             headers["retry-after"] = "1"
