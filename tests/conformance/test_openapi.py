@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,10 +19,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from dormice.api.openapi import document
-from dormice.api.previews.addresses import PreviewAddresses
-from dormice.api.services import PreviewServices
 from dormice.domain.limits import Limits
-from tests.api.fakes import World
+from tests.api.fakes import PREVIEWS_DECLARED, World
 from tests.live import Api, Live, new_key
 
 CHECKS = [
@@ -55,7 +52,7 @@ def _known(api: Api) -> dict[str, str]:
     }
 
 
-DOCUMENT = document(World().operations(), Limits())
+DOCUMENT = document(World(previews=PREVIEWS_DECLARED).operations(), Limits())
 schema = schemathesis.openapi.from_dict(json.loads(msgspec.json.encode(DOCUMENT)))
 
 
