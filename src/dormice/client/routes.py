@@ -46,6 +46,8 @@ def autoresizing(machine_id: str | None) -> str:
 
 def logs(machine_id: str, execution_id: str) -> str:
     return f"{execution(machine_id, execution_id)}/logs"
+
+
 def previews(machine_id: str) -> str:
     return f"{machine(machine_id)}/previews"
 
