@@ -45,7 +45,16 @@ def test_the_document_links_what_is_made_to_all_that_can_be_done_with_it() -> No
         for operation in methods.values():
             for answer in operation["responses"].values():
                 linked.setdefault(operation["operationId"], set()).update(answer.get("links", {}))
-            for name in ("execution_id", "terminal_id", "preview_id", "port_id", "stream_id", "machine_id", "key_id", "webhook_id"):
+            for name in (
+                "execution_id",
+                "terminal_id",
+                "preview_id",
+                "port_id",
+                "stream_id",
+                "machine_id",
+                "key_id",
+                "webhook_id",
+            ):
                 if f"{{{name}}}" in path:
                     reachable.setdefault(name, set()).add(operation["operationId"])
                     break
