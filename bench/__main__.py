@@ -23,6 +23,7 @@ from bench import (
     machine_start,
     neighbours,
     output_flood,
+    preview_rate,
     store_size,
     workflow_idle,
     workflow_rate,
@@ -49,6 +50,7 @@ BENCHMARKS: dict[str, Callable[[Workbench], Result]] = {
     "workflow-store": workflow_store.run,
     "foreign-worker": foreign_worker.run,
     "fork": fork.run,
+    "preview-rate": preview_rate.run,
 }
 
 

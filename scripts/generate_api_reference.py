@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from dormice.api.app import all_operations
 from dormice.api.openapi import document
-from dormice.api.services import Services, WorkflowServices
+from dormice.api.services import PreviewServices, Services, WorkflowServices
 from dormice.api.workflows.openapi import WORKFLOWS
 from dormice.api.workflows.routes import workflow_operations
 from dormice.domain.limits import Limits, MachineDefaults
@@ -43,8 +43,9 @@ def pages() -> dict[Path, str]:
     """Return the pages by where they belong."""
     nothing = cast("Any", None)  # declarations only: nothing is called
     fields = dict.fromkeys((field.name for field in dataclasses.fields(WorkflowServices)), nothing)
+    previews = PreviewServices(previews=nothing, addresses=nothing, now=nothing)
     others = dict.fromkeys((field.name for field in dataclasses.fields(Services)), nothing)
-    services = Services(**{**others, "limits": Limits(), "defaults": MachineDefaults()})
+    services = Services(**{**others, "limits": Limits(), "defaults": MachineDefaults(), "previews": previews})
     limits = services.limits
     workflows = workflow_operations(WorkflowServices(**fields), limits, nothing)
     return {

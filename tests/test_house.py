@@ -37,6 +37,8 @@ STARTS_TASKS = {
     "node/node.py",
     "node/dns.py",
     "api/http/replies.py",
+    "api/previews/exchange.py",
+    "api/previews/socket_exchange.py",
     "api/machines/terminal_stream.py",
     "workflows/session.py",
     "workflows/worker.py",

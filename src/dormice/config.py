@@ -37,6 +37,9 @@ _PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP
 T = TypeVar("T", Limits, MachineDefaults)
 _PROTOCOL = "http/protobuf"
 _INSTANCE = re.compile(r"[a-z][a-z0-9]{0,7}")
+_PREVIEW_URL = re.compile(
+    r"https?://(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]*[a-z0-9])?(:[0-9]{1,5})?"
+)
 _GUEST_PLACES = (
     Path(__file__).resolve().parents[2] / "guest" / "build" / "dormice-guest",
     Path("/usr/local/lib/dormice/dormice-guest"),
@@ -92,6 +95,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhook_allow: str = ""
     """Where webhooks may lead besides public addresses: networks and names, with commas between (`10.1.0.0/16,hooks.internal`, which covers what
     is below it). Link-local and metadata addresses are never sent to."""
+    preview_url: str = ""
+    """Where previews are seen from outside: `https://*.preview.example.org` gives each a host name of its own (as `http://*.localhost:7433`
+    does for the browsers of this host), `https://dormice.example.org` a path of that host. Empty: a path of the host that a client used, and in
+    local mode `http://*.localhost:PORT`. Programs that do not trust each other need host names of their own."""
     log_level: str = "info"
     """debug, info, warning or error."""
     api_key: str = ""
@@ -180,6 +187,10 @@ def _check(settings: Settings) -> None:
     settings.machine_network()
     if settings.driver not in ("container", "process"):
         raise SettingsError(f"driver is {settings.driver!r}, must be container or process")
+    if settings.preview_url and not _PREVIEW_URL.fullmatch(settings.preview_url):
+        raise SettingsError(
+            f"preview_url is {settings.preview_url!r}, must be http(s)://HOST[:PORT] or http(s)://*.DOMAIN[:PORT], in lower case"
+        )
     if not _INSTANCE.fullmatch(settings.instance):
         raise SettingsError(f"instance is {settings.instance!r}, must be 1 to 8 of a-z and 0-9, a letter first")
     if settings.log_level not in LOG_LEVELS:

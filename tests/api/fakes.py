@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
 from msgspec import structs
 
 from dormice.api.app import all_operations
 from dormice.api.http.admission import Admission
 from dormice.api.http.operation import Operation
-from dormice.api.services import Services, Tracer
+from dormice.api.previews.addresses import PreviewAddresses
+from dormice.api.services import PreviewServices, Services, Tracer
 from dormice.domain.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from dormice.domain.execution import ErrorCode, Execution, ExecutionState, LogEntry, Micros, StdinMode, Stream
 from dormice.domain.ids import canonical_machine_id
@@ -616,6 +617,7 @@ class World:
     metrics: FakeMetrics = field(default_factory=FakeMetrics)
     requests: FakeRequests = field(default_factory=FakeRequests)
     tracer: Tracer | None = None
+    previews: PreviewServices | None = None
     limits: Limits = field(default_factory=Limits)
 
     def services(self) -> Services:
@@ -634,6 +636,7 @@ class World:
             metrics=self.metrics,
             requests=self.requests,
             tracer=self.tracer,
+            previews=self.previews,
             limits=self.limits,
             defaults=MachineDefaults(),
         )
@@ -642,6 +645,10 @@ class World:
         """Every documented route."""
         services = self.services()
         return all_operations(services, Admission(services))
+
+
+PREVIEWS_DECLARED = PreviewServices(previews=cast("Any", None), addresses=PreviewAddresses(), now=lambda: NOW)
+"""For routes of previews that are looked at and not asked: tests/previews asks a real server."""
 
 
 def lifecycle(sequence: int, state: ExecutionState, **more: Any) -> LogEntry:

@@ -61,12 +61,16 @@ METHODS: Mapping[str, Callable[[Known], Mapping[str, Any]]] = {
     "machines.terminals.list": lambda known: {**known.machine, "limit": 5},
     "machines.terminals.connect": lambda known: known.of("machines.terminals.create", "terminal_id"),
     "machines.terminals.delete": lambda known: known.of("machines.terminals.create", "terminal_id"),
+    "machines.previews.create": lambda known: {**known.machine, "port": 8000, "protocol": "http", "visibility": "org"},
+    "machines.previews.retrieve": lambda known: known.of("machines.previews.create", "preview_id"),
+    "machines.previews.list": lambda known: {**known.machine, "limit": 5},
+    "machines.previews.delete": lambda known: known.of("machines.previews.create", "preview_id"),
     "machines.reboot": lambda known: known.machine,
     "machines.sleep": lambda known: known.machine,
     "machines.wake": lambda known: known.machine,
     "machines.delete": lambda known: known.machine,
 }
-LATER = frozenset({"machines.artifacts", "machines.previews", "machines.ssh"})
+LATER = frozenset({"machines.artifacts", "machines.ssh"})
 """Resources that are not served yet."""
 
 

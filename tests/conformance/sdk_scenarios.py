@@ -369,6 +369,22 @@ async def the_documented_helper_wakes_a_machine(world: World) -> None:
 
 
 @scenario
+async def a_preview_is_made_listed_and_closed(world: World) -> None:
+    if not hasattr(world.client.machines, "previews"):
+        return
+    machine_id = await shared(world)
+    previews = world.client.machines.previews
+    made = await value(previews.create(machine_id=machine_id, port=8000, visibility="org", protocol="http"))
+    assert made.status in {"ready", "wake_in_progress"}
+    assert made.url.endswith(f"{made.preview_id}/")
+    found = await value(previews.retrieve(machine_id=machine_id, preview_id=made.preview_id))
+    assert (found.port, found.visibility, found.protocol) == (8000, "org", "http")
+    assert made.preview_id in [preview.preview_id for preview in await items(previews.list(machine_id=machine_id))]
+    closed = await value(previews.delete(machine_id=machine_id, preview_id=made.preview_id))
+    assert closed.status == "closed"
+
+
+@scenario
 async def ids_are_taken_without_their_prefix(world: World) -> None:
     machine_id = await shared(world)
     bare = machine_id.removeprefix("dm-")

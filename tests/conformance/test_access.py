@@ -11,12 +11,12 @@ import httpx
 import pytest
 
 from dormice.api.http.operation import Operation
-from tests.api.fakes import World
+from tests.api.fakes import PREVIEWS_DECLARED, World
 from tests.conftest import StartLive
 from tests.live import Api, Live, new_key
 from tests.wait import wait_until
 
-OPERATIONS = World().operations()
+OPERATIONS = World(previews=PREVIEWS_DECLARED).operations()
 PRIVATE = [operation for operation in OPERATIONS if operation.guarded or not operation.public]
 OWNED = [
     operation
@@ -30,6 +30,8 @@ BODIES: dict[str, Any] = {
     "createMachineTerminal": {"width": 80, "height": 24},
     "putMachineAutoresizing": {"enabled": True},
     "putOrganizationAutoresizing": {"enabled": False},
+    "createPreview": {"port": 80, "visibility": "public"},
+    "createPort": {"port": 80},
     "createKey": {"organization": "stolen", "admin": True},
     "createWebhook": {"url": "https://example.com"},
     "patchWebhook": {"enabled": False},
@@ -38,6 +40,8 @@ UNKNOWN = {
     "machine_id": "dm-01234567-89ab-7cde-8f01-23456789abcd",
     "execution_id": "exec-01234567-89ab-7cde-8f01-23456789abcd",
     "terminal_id": "term-0123456789abcdef0123456789abcdef01234567",
+    "preview_id": "pv-abcdefghijklmnopqrstuvwxyz",
+    "port_id": "pv-abcdefghijklmnopqrstuvwxyz",
     "key_id": "key-01234567-89ab-4cde-8f01-23456789abcd",
     "org_id": "01234567-89ab-4cde-8f01-23456789abcd",
     "stream_id": "exec-01234567-89ab-7cde-8f01-23456789abcd",
@@ -87,8 +91,12 @@ def _house(start_live: StartLive) -> Iterator[House]:
         own = next(key for key in api.get("/v1/keys").json()["items"] if key["name"] == "host")
         size = {"width": 80, "height": 24}
         terminal = api.post(f"/v1/machines/{machine}/terminals", json=size, headers=new_key()).json()
+        previews = f"/v1/machines/{machine}/previews"
+        preview = api.post(previews, json={"port": 80}, headers=new_key()).raise_for_status().json()["preview_id"]
         ids = {
             "machine_id": machine,
+            "preview_id": preview,
+            "port_id": preview,
             "execution_id": record["execution_id"],
             "terminal_id": terminal["terminal_id"],
             "key_id": own["key_id"],

@@ -20,8 +20,8 @@ from schemathesis.specs.openapi.checks import (
 
 from dormice.api.openapi import document
 from dormice.domain.limits import Limits
-from tests.api.fakes import World
-from tests.live import Api, Live
+from tests.api.fakes import PREVIEWS_DECLARED, World
+from tests.live import Api, Live, new_key
 
 CHECKS = [
     not_a_server_error,
@@ -42,10 +42,17 @@ def _known(api: Api) -> dict[str, str]:
     """Ids that exist."""
     machine_id = api.create_machine(autosleep="never")
     record = api.shell(machine_id, "echo out; echo err >&2")
-    return {"machine_id": machine_id, "execution_id": record["execution_id"]}
+    made = api.post(f"/v1/machines/{machine_id}/previews", json={"port": 80}, headers=new_key()).raise_for_status()
+    preview_id = made.json()["preview_id"]
+    return {
+        "machine_id": machine_id,
+        "execution_id": record["execution_id"],
+        "preview_id": preview_id,
+        "port_id": preview_id,
+    }
 
 
-DOCUMENT = document(World().operations(), Limits())
+DOCUMENT = document(World(previews=PREVIEWS_DECLARED).operations(), Limits())
 schema = schemathesis.openapi.from_dict(json.loads(msgspec.json.encode(DOCUMENT)))
 
 

@@ -22,11 +22,13 @@ from tests.live import Live
 
 schema = schemathesis.openapi.from_dict(json.loads(msgspec.json.encode(DOCUMENT)))
 """One of its own, as the state machine adds to it."""
-IDS = {"machine_id", "execution_id", "key_id", "webhook_id", "event_id"}
+IDS = {"machine_id", "execution_id", "key_id", "webhook_id", "event_id", "preview_id", "port_id"}
 LINKED = {
     "createMachine",
     "createMachineExecution",
     "createKey",
+    "createPreview",
+    "createPort",
     "createWebhook",
     "testWebhook",
     "redeliverWebhookEvent",
@@ -43,7 +45,16 @@ def test_the_document_links_what_is_made_to_all_that_can_be_done_with_it() -> No
         for operation in methods.values():
             for answer in operation["responses"].values():
                 linked.setdefault(operation["operationId"], set()).update(answer.get("links", {}))
-            for name in ("execution_id", "terminal_id", "stream_id", "machine_id", "key_id", "webhook_id"):
+            for name in (
+                "execution_id",
+                "terminal_id",
+                "preview_id",
+                "port_id",
+                "stream_id",
+                "machine_id",
+                "key_id",
+                "webhook_id",
+            ):
                 if f"{{{name}}}" in path:
                     reachable.setdefault(name, set()).add(operation["operationId"])
                     break
@@ -52,6 +63,8 @@ def test_the_document_links_what_is_made_to_all_that_can_be_done_with_it() -> No
     assert linked["createMachineExecution"] == reachable["execution_id"]
     assert linked["createKey"] == reachable["key_id"]
     assert linked["createWebhook"] == reachable["webhook_id"] - {"redeliverWebhookEvent"}
+    assert linked["createPreview"] == reachable["preview_id"]
+    assert linked["createPort"] == reachable["port_id"]
 
 
 @pytest.fixture(scope="module", name="own")

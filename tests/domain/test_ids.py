@@ -1,6 +1,7 @@
 """Ids: what is minted, what is understood."""
 
 import os
+import re
 from uuid import RFC_4122, UUID
 
 import pytest
@@ -59,3 +60,9 @@ def test_anything_else_names_no_machine(text: str) -> None:
 def test_anything_else_is_no_execution_id(text: str) -> None:
     with pytest.raises(ValueError, match="execution id"):
         ids.execution_bytes(text)
+
+
+def test_a_preview_id_is_a_label_of_a_host_name_with_all_its_randomness() -> None:
+    made = {ids.preview_id(bytes([number]) * 16) for number in range(256)}
+    assert len(made) == 256
+    assert all(re.fullmatch("pv-[a-z2-7]{26}", preview_id) for preview_id in made)

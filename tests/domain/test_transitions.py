@@ -8,14 +8,16 @@ from uuid import UUID
 
 import pytest
 
-from dormice.domain import execution, machine
+from dormice.domain import execution, machine, preview
 from dormice.domain.execution import Execution, ExecutionEvent, ExecutionState, StdinMode
 from dormice.domain.machine import DesiredState, Machine, MachineEvent, Phase
+from dormice.domain.preview import Preview, PreviewEvent, PreviewProtocol, PreviewState, Visibility
 from dormice.domain.transitions import IllegalTransition, follow
 
 TABLES: list[tuple[Mapping[Any, Mapping[Any, Any]], type[StrEnum], type[StrEnum]]] = [
     (execution.TRANSITIONS, ExecutionState, ExecutionEvent),
     (machine.TRANSITIONS, Phase, MachineEvent),
+    (preview.TRANSITIONS, PreviewState, PreviewEvent),
 ]
 
 
@@ -59,6 +61,22 @@ def a_machine(phase: Phase) -> Machine:
     )
 
 
+def a_preview(state: PreviewState) -> Preview:
+    return Preview(
+        number=1,
+        id="pv-1",
+        organization_id="o",
+        machine_id="dm-1",
+        created_by="key-1",
+        port=80,
+        protocol=PreviewProtocol.HTTP,
+        visibility=Visibility.PRIVATE,
+        state=state,
+        created_at=1,
+        expires_at=2,
+    )
+
+
 @pytest.mark.parametrize(("table", "states", "events"), TABLES)
 def test_a_table_names_every_state_and_every_event_and_nothing_else(
     table: Mapping[Any, Mapping[Any, Any]], states: type[StrEnum], events: type[StrEnum]
@@ -72,7 +90,8 @@ def test_a_table_names_every_state_and_every_event_and_nothing_else(
 def test_every_state_can_be_reached_and_every_open_one_can_end(
     table: Mapping[Any, Mapping[Any, Any]], states: type[StrEnum], events: type[StrEnum]
 ) -> None:
-    first = {ExecutionState.WAKE_IN_PROGRESS, ExecutionState.QUEUED, Phase.ACCEPTED} & set(table)
+    beginnings = {ExecutionState.WAKE_IN_PROGRESS, ExecutionState.QUEUED, Phase.ACCEPTED, PreviewState.WAKE_IN_PROGRESS}
+    first = {state for state in states if state in beginnings}
     reached = set(first)
     while more := {after for state in reached for after in table[state].values()} - reached:
         reached |= more
@@ -87,6 +106,7 @@ def test_every_state_can_be_reached_and_every_open_one_can_end(
 
 def test_terminal_states_are_those_without_a_way_out() -> None:
     assert {state for state, row in execution.TRANSITIONS.items() if not row} == execution.TERMINAL
+    assert {state for state, row in preview.TRANSITIONS.items() if not row} == preview.TERMINAL
     assert {phase for phase, row in machine.TRANSITIONS.items() if not row} == {Phase.DESTROYED}
 
 
@@ -117,6 +137,19 @@ def test_a_machine_follows_its_table_or_raises_and_names_both(phase: Phase, even
         assert repr(phase.value) in str(raised.value)
         assert repr(event.value) in str(raised.value)
     assert before == a_machine(phase)
+
+
+@pytest.mark.parametrize(("state", "event"), list(product(PreviewState, PreviewEvent)))
+def test_a_preview_follows_its_table_or_raises_and_names_both(state: PreviewState, event: PreviewEvent) -> None:
+    before = a_preview(state)
+    if event in preview.TRANSITIONS[state]:
+        assert before.on(event) is preview.TRANSITIONS[state][event]
+    else:
+        with pytest.raises(IllegalTransition) as raised:
+            before.on(event)
+        assert (raised.value.state, raised.value.event) == (state, event)
+    assert before == a_preview(state)
+    assert before.terminal is (state in preview.TERMINAL)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ from dormice.api.machines.terminal_stream import TerminalStream
 from dormice.api.machines.terminals import TerminalRoutes
 from dormice.api.machines.usage import UsageRoutes
 from dormice.api.openapi import document, document_operation
+from dormice.api.previews.proxy import PreviewProxy
+from dormice.api.previews.routes import PreviewRoutes
 from dormice.api.service.health import HealthRoutes
 from dormice.api.service.keys import KeyRoutes
 from dormice.api.service.limits import LimitRoutes
@@ -62,8 +64,11 @@ def create_app(services: Services) -> Litestar:
         logging_config=None,
         request_max_body_size=None,  # http/bodies.py bounds bodies, with answers of our shape
     )
+    served: ASGIApp = Direct(routed, sockets, services.limits, admission, app.asgi_handler)
+    if services.previews is not None:
+        served = PreviewProxy(services, services.previews, admission, served)
     app.asgi_handler = Access(
-        Direct(routed, sockets, services.limits, admission, app.asgi_handler),
+        served,
         most_requests=MOST_REQUESTS,
         requests=services.requests,
         tracer=services.tracer,
@@ -81,6 +86,7 @@ def all_operations(services: Services, admission: Admission) -> list[Operation]:
         *TerminalRoutes(services).operations(),
         *LogRoutes(services, admission).operations(),
         *UsageRoutes(services).operations(),
+        *(PreviewRoutes(services, services.previews).operations() if services.previews is not None else ()),
         *KeyRoutes(services).operations(),
         *WebhookRoutes(services).operations(),
         *LimitRoutes(services).operations(),

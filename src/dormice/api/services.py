@@ -18,6 +18,7 @@ from dormice.domain.webhook import Delivery, Webhook
 from dormice.engine.keys import Keys as ProjectKeys
 from dormice.engine.log_tokens import LogGrant
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch, TerminalOrder
+from dormice.engine.previews import Previews
 from dormice.engine.runs.approvals import Approvals
 from dormice.engine.runs.attempts import Attempts
 from dormice.engine.runs.batches import Batches
@@ -41,6 +42,7 @@ from dormice.store.webhooks import WebhookChange
 
 if TYPE_CHECKING:
     from dormice.api.http.trace_context import TraceContext
+    from dormice.api.previews.addresses import PreviewAddresses
 
 
 class Executions(Protocol):
@@ -451,6 +453,16 @@ class WorkflowServices:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewServices:
+    """What previews build upon: the engine's own class, and under which addresses they are served."""
+
+    previews: Previews
+    addresses: PreviewAddresses
+    now: Callable[[], Micros]
+    """The steady clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """What `create_app` builds upon."""
 
@@ -473,5 +485,7 @@ class Services:
     defaults: MachineDefaults
     terminals_by_id: bool = False
     """Who knows a terminal's id may open its stream without a key (SDK 0.2 to 0.4 send none)."""
+    previews: PreviewServices | None = None
+    """None: previews are not served."""
     workflows: WorkflowServices | None = None
     """None: the workflow surface is not served."""

@@ -22,7 +22,8 @@ from dormice import config, directories, listeners, privileges
 from dormice.admin_key import admin_key
 from dormice.api.app import create_app
 from dormice.api.http.connection import Connection
-from dormice.api.services import Services, WorkflowServices
+from dormice.api.previews.addresses import PreviewAddresses
+from dormice.api.services import PreviewServices, Services, WorkflowServices
 from dormice.api.webhooks.wire import document
 from dormice.app.checks import account, check_server
 from dormice.app.process import Ended, on_stop, one_failure, settle_garbage
@@ -88,6 +89,7 @@ class _PreparedServer:
     terminals_by_id: bool
     push: PushPolicy
     webhooks: WebhookPolicy
+    preview_url: str
 
 
 def _prepare_server(settings: Settings) -> _PreparedServer:
@@ -118,7 +120,13 @@ def _prepare_server(settings: Settings) -> _PreparedServer:
         settings.terminals_by_id,
         push,
         webhooks,
+        settings.preview_url or _local_preview_url(settings, http),
     )
+
+
+def _local_preview_url(settings: Settings, http: socket.socket) -> str:
+    """In local mode pages of previews must not be of one origin with an API that asks for no key."""
+    return f"http://*.localhost:{http.getsockname()[1]}" if settings.local_mode else ""
 
 
 def _push_policy(settings: Settings) -> PushPolicy:
@@ -231,6 +239,9 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 tracer=tracing,
                 limits=prepared.limits,
                 defaults=prepared.defaults,
+                previews=PreviewServices(
+                    previews=engine.previews, addresses=PreviewAddresses(prepared.preview_url), now=clock.steady
+                ),
                 workflows=WorkflowServices(
                     registry=runs.registry,
                     workers=runs.workers,

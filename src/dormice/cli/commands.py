@@ -27,6 +27,7 @@ COMMANDS = {
         "machines", "Create, fork, list, change, put to sleep, wake and delete machines; their executions"
     ),
     "snapshots": Command("snapshots", "Keep copies of machines' disks, list and delete them"),
+    "preview": Command("preview", "Serve a port of a machine, and print the link that opens it"),
     "worker": Command("worker", "Run the workflows of a Python module"),
     "workers": Command("workers", "List the workers of workflows"),
     "workflows": Command("workflows", "List the workflows that workers offer"),

@@ -30,6 +30,7 @@ OPTIONS = {
         "networks and names, with commas between, where webhooks may lead besides public addresses",
     ),
     "terminals_by_id": ("", "who knows a terminal's id opens its stream without a key, for SDK 0.2 to 0.4"),
+    "preview_url": ("URL", "where previews are seen: https://*.DOMAIN for hosts of their own, https://HOST for paths"),
     "log_level": ("LEVEL", "debug, info, warning or error"),
 }
 """By the names of the settings. `api_key` is none of them: what is on a command line is seen by every user."""

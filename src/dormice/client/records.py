@@ -80,6 +80,37 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
+class Preview(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of a machine that is served under an address."""
+
+    preview_id: str
+    machine_id: str
+    status: str
+    """wake_in_progress, ready, closed, expired or failed."""
+    port: int
+    visibility: str
+    """private, org or public."""
+    created_at: datetime
+    protocol: str | None = None
+    url: str | None = None
+    """Where it is served; a `private` or `org` one opens by a link (`previews.link`) or with a key."""
+    ready_at: datetime | None = None
+    expires_at: datetime | None = None
+    retry_after_ms: int | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+
+
+class PreviewLink(msgspec.Struct, frozen=True, kw_only=True):
+    """A signed link to a preview: a secret until it expires."""
+
+    url: str
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return f"PreviewLink(expires_at={self.expires_at!r})"
+
+
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     """A file that an execution left behind."""
 

@@ -57,6 +57,14 @@ def logs(machine_id: str, execution_id: str) -> str:
     return f"{execution(machine_id, execution_id)}/logs"
 
 
+def previews(machine_id: str) -> str:
+    return f"{machine(machine_id)}/previews"
+
+
+def preview(machine_id: str, preview_id: str) -> str:
+    return _below(previews(machine_id), preview_id, "preview_id")
+
+
 def key(key_id: str) -> str:
     return _below(KEYS, key_id, "key_id")
 

@@ -1,17 +1,22 @@
 """Identifiers: `dm-<uuid7>` for machines, `exec-<uuid7>` for executions, `snap-<uuid7>` for snapshots, and what a client may write for them.
 
+`pv-<26 letters and digits>` for previews: 128 random bits, as knowing the name may be all that it takes to open one, and a
+label of a host name.
+
 UUID version 7 (RFC 9562, section 5.7): 48 bits of Unix milliseconds, then randomness, so ids sort by creation.
 """
 
 from __future__ import annotations
 
 import re
+from base64 import b32encode
 from uuid import UUID
 
 MACHINE_PREFIX = "dm-"
 EXECUTION_PREFIX = "exec-"
 TERMINAL_PREFIX = "term-"
 SNAPSHOT_PREFIX = "snap-"
+PREVIEW_PREFIX = "pv-"
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -42,6 +47,11 @@ def terminal_id(random: bytes) -> str:
 def snapshot_id(unix_ms: int, random: bytes) -> str:
     """Mint a snapshot id."""
     return f"{SNAPSHOT_PREFIX}{uuid7(unix_ms, random)}"
+
+
+def preview_id(random: bytes) -> str:
+    """Mint a preview id of 16 random bytes."""
+    return f"{PREVIEW_PREFIX}{b32encode(random).decode().rstrip('=').lower()}"
 
 
 def canonical_machine_id(text: str) -> str | None:

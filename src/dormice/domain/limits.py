@@ -61,6 +61,21 @@ class Limits:
     """What is open into a machine at once besides executions: SSH, file work, connections to its ports."""
     channel_wake_ms: int = 60_000
     """How long whoever opens one waits for the machine to wake."""
+    previews_per_machine: int = 100
+    """Open ones; those that have ended do not count."""
+    preview_hours: int = 24 * 365
+    """How long a preview may be open at most."""
+    preview_default_hours: int = 7 * 24
+    preview_link_hours: int = 7 * 24
+    """How long a signed link to a preview, and the browser that came by it, may be let in at most."""
+    preview_connections: int = 128
+    """Connections into the machine that one preview has open at once; further requests wait for one."""
+    preview_requests: int = 512
+    """Requests of one preview that are served or wait at once."""
+    preview_requests_per_organization: int = 2_000
+    """The same, of all previews of an organization together."""
+    preview_answer_ms: int = 300_000
+    """How long a program behind a preview may take to begin its answer."""
     kept_output_bytes: int = 16 << 20
     """Per stream: the head is kept, the rest is counted."""
     cancel_grace_ms: int = 5_000

@@ -136,6 +136,11 @@ class Channel:
             if self._end is None:
                 self._kill()
 
+    @property
+    def quiet(self) -> bool:
+        """Whether the process runs and has said nothing on standard output that was not read."""
+        return self._end is None and not self._closed and not self._streams[Stream.STDOUT].pieces
+
     # For the engine
 
     def start(self) -> None:

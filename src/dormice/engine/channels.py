@@ -47,7 +47,7 @@ class Channels:
         Raises NotFound, Conflict (the machine has failed or is being deleted), RateLimited (too many channels),
         Unavailable (the machine did not come up in time, or the server stops).
         """
-        live = await self._awake(caller, machine_id)
+        live = await self.awake(caller, machine_id)
         limit = self._limits.channels_per_machine
         if len(live.channels) >= limit:
             raise RateLimited(
@@ -58,25 +58,25 @@ class Channels:
         channel.start()
         return channel
 
-    async def _awake(self, caller: Caller, machine_id: str) -> LiveMachine:
-        """Return the machine once it runs and its guest answers, woken if need be."""
-        machine_id = canonical_machine_id(machine_id) or ""
+    async def awake(self, caller: Caller, machine_id: str) -> LiveMachine:
+        """Return the machine once it runs and its guest answers, woken if need be. Raises as `open` does."""
         deadline = self._clock.steady() + self._limits.channel_wake_ms * 1000
         while True:
-            live = self._admit(caller, machine_id)
+            live = self.admit(caller, machine_id)
             if live.awake and live.attached:
                 return live
             left = deadline - self._clock.steady()
             if left <= 0 or self._feed.closing:
                 why = "the server stops" if self._feed.closing else "the machine did not come up in time"
                 raise Unavailable(f"{why}; try again", retry_after_ms=1_000)
-            with self._feed.listen(machine_id) as hint:
+            with self._feed.listen(live.machine.id) as hint:
                 await self._tasks.finish(self._wake(live))
                 if not (live.awake and live.attached):
                     await hint.wait(left / 1_000_000)
 
-    def _admit(self, caller: Caller, machine_id: str) -> LiveMachine:
-        live = self._board.owned(caller.organization_id, machine_id)
+    def admit(self, caller: Caller, machine_id: str) -> LiveMachine:
+        """Return the machine, awake or not. Raises NotFound, Conflict."""
+        live = self._board.owned(caller.organization_id, canonical_machine_id(machine_id) or "")
         if live is None:
             raise NotFound("no such machine")
         phase = live.machine.phase

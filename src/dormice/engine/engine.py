@@ -24,6 +24,9 @@ from dormice.engine.lifecycle import Lifecycle
 from dormice.engine.log_tokens import LogTokens
 from dormice.engine.machines import Machines
 from dormice.engine.observer import Observer
+from dormice.engine.port_connections import PortConnections
+from dormice.engine.preview_links import PreviewLinks
+from dormice.engine.previews import Previews
 from dormice.engine.reaper import Reaper
 from dormice.engine.reconciler import Reconciler
 from dormice.engine.retention import Retention
@@ -179,6 +182,20 @@ class Engine:
         self.tokens = Tokens(sign=fingerprint, clock=clock)
         self.log_tokens = LogTokens(tokens=self.tokens, keys=store.keys, clock=clock, limits=limits)
         self.keys = Keys(store=store.keys, clock=clock, limits=limits)
+        self.previews = Previews(
+            store=store.previews,
+            machines=store.machines,
+            board=board,
+            channels=channels,
+            connections=PortConnections(channels, limits),
+            keys=self.keys,
+            links=PreviewLinks(self.tokens),
+            feed=feed,
+            in_flight=in_flight,
+            tasks=tasks,
+            clock=clock,
+            limits=limits,
+        )
         self.health = Health(store=store, gateway=gateway)
 
     async def load(self) -> None:
@@ -199,6 +216,7 @@ class Engine:
 
     async def start(self) -> None:
         """Start the services. Before the node may connect."""
+        await self.previews.resume()
         for name, turn in (
             ("dispatcher", self._dispatcher.turn),
             ("runner", self._runner.turn),
@@ -208,6 +226,7 @@ class Engine:
             ("snapshots", self.snapshots.turn),
             ("usage", self.usage.turn),
             ("uses of keys", self.keys.turn),
+            ("previews", self.previews.turn),
             ("health", self._check_health),
         ):
             self._group.create_task(serve(name, turn, self.health.failing), name=name)

@@ -74,6 +74,11 @@ class Keys:
         self._use(caller)
         return caller
 
+    async def is_valid(self, key_id: str) -> bool:
+        """Whether there is a key of that id that is not revoked."""
+        key = await self._store.get(key_id)
+        return key is not None and key.revoked_at is None
+
     async def turn(self) -> None:
         """Wait until keys were used, then record it, in one write. Raises StoreUnavailable: it is recorded with the next."""
         await self._used.wait()

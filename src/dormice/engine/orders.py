@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from dormice.domain.egress import Egress
 from dormice.domain.execution import StdinMode
+from dormice.domain.preview import PreviewProtocol, Visibility
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +81,14 @@ class MachinePatch:
     autosleep_seconds: int | None = None
     egress: Egress | None = None
     autoresizing: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewOrder:
+    """A port of a machine to be served."""
+
+    port: int
+    protocol: PreviewProtocol = PreviewProtocol.HTTP
+    visibility: Visibility = Visibility.PRIVATE
+    lifetime_seconds: int | None = None
+    """How long it is open; None takes the default."""

@@ -24,6 +24,7 @@ from dormice.store.usage import AutoresizingStore, UsageStore
 from dormice.store.webhooks import WebhookStore
 
 if TYPE_CHECKING:
+    from dormice.store.previews import PreviewStore
     from dormice.store.snapshots import SnapshotStore
     from dormice.store.terminals import TerminalStore
 
@@ -434,6 +435,11 @@ class Store(Protocol):
         """Webhooks and their deliveries."""
         ...
 
+    @property
+    def previews(self) -> PreviewStore:
+        """Previews."""
+        ...
+
     async def recall(self, claim: IdempotencyClaim) -> Replayed | KeyReused | None:
         """What the key was used for; None when it is free. Claims nothing."""
         ...
@@ -443,9 +449,9 @@ class Store(Protocol):
         ...
 
     async def delete_finished(self, before: Micros) -> int:
-        """Delete executions that ended before that moment, with all that belongs to them, the longest ago first; then machines
-        that were destroyed before it and have no executions; then runs, events, traces, what sessions remember, and deliveries to webhooks
-        of what happened before it.
+        """Delete executions that ended before that moment, with all that belongs to them, the longest ago first; then previews; then
+        machines that were destroyed before it and have no executions; then runs, events, traces, what sessions remember, and deliveries to
+        webhooks of what happened before it.
 
         A bounded piece at a time, which takes milliseconds; return how many rows it took, 0 when nothing is left to delete. An
         execution goes from every read at once, however long its log. A key that made it goes on saying so for its time.

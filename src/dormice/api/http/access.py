@@ -104,11 +104,8 @@ async def _refuse_as_busy(most: int, scope: Scope, receive: Receive, send: Send)
 
 
 def _record(scope: Any, state: dict[str, Any], status: int, seconds: float) -> None:
-    method, path, milliseconds = (
-        scope["method"],
-        _TERMINAL.sub(r"\1…", scope["path"])[:_SHOWN_PATH],
-        round(seconds * 1000, 3),
-    )
+    path = state.get("shown_path") or _TERMINAL.sub(r"\1…", scope["path"])
+    method, path, milliseconds = scope["method"], path[:_SHOWN_PATH], round(seconds * 1000, 3)
     fields: dict[str, Any] = {
         "request_id": state["request_id"],
         "method": method,

@@ -8,6 +8,8 @@ from dormice.api.services import Keys
 from dormice.domain.errors import Forbidden, Unauthenticated
 from dormice.engine.orders import Caller
 
+SCHEME = b"bearer"
+
 
 async def authenticate(headers: Mapping[bytes, bytes], keys: Keys, key_max_chars: int) -> Caller:
     """Return the caller. Raises Unauthenticated, and Forbidden when the organization header names another one."""
@@ -48,7 +50,7 @@ def _secrets(headers: Mapping[bytes, bytes]) -> list[str]:
     """Return the keys that came, the bearer token first."""
     found = []
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-    if scheme.lower() == b"bearer" and token.strip():
+    if scheme.lower() == SCHEME and token.strip():
         found.append(token.strip().decode("latin-1"))
     if plain := headers.get(b"x-api-key", b"").strip():
         found.append(plain.decode("latin-1"))

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from dormice.api.http.bodies import WHOLE
 from dormice.api.http.errors import Answer, describe, problem
 from dormice.api.http.held_head import HeldHead
+from dormice.api.http.replies import CUT
 from dormice.domain.errors import Unavailable
 
 HEAD_SECONDS = 10.0
@@ -77,6 +78,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._in_head = False
+        self.scope["state"][CUT] = self.transport.close
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from litestar.types import Receive, Scope, Send
 
 JSON = b"application/json"
+CUT = "cut"
+"""Under this name the scope's state has what ends the connection in the midst of an answer, so that nobody takes half of it for the whole."""
 _ENCODER = msgspec.json.Encoder()
 
 

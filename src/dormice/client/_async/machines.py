@@ -11,6 +11,7 @@ from dormice.client._async.autoresizing import AsyncAutoresizing
 from dormice.client._async.connection import AsyncConnection
 from dormice.client._async.executions import AsyncExecutions
 from dormice.client._async.pagination import AsyncPaginator, paginate
+from dormice.client._async.previews import AsyncPreviews
 from dormice.client._async.runs import run
 from dormice.client._async.streams import AsyncEventStream, events_of_one_connection
 from dormice.client.errors import APIResponseError
@@ -31,6 +32,7 @@ class AsyncMachines:
         self._connection = connection
         self.executions = AsyncExecutions(connection)
         self.autoresizing = AsyncAutoresizing(connection)
+        self.previews = AsyncPreviews(connection)
 
     async def create(
         self,

@@ -11,6 +11,7 @@ from dormice.client._sync.autoresizing import Autoresizing
 from dormice.client._sync.connection import Connection
 from dormice.client._sync.executions import Executions
 from dormice.client._sync.pagination import Page, paginate
+from dormice.client._sync.previews import Previews
 from dormice.client._sync.runs import run
 from dormice.client._sync.streams import EventStream, events_of_one_connection
 from dormice.client.errors import APIResponseError
@@ -31,6 +32,7 @@ class Machines:
         self._connection = connection
         self.executions = Executions(connection)
         self.autoresizing = Autoresizing(connection)
+        self.previews = Previews(connection)
 
     def create(
         self,

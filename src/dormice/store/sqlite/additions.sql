@@ -1,4 +1,5 @@
 -- Indexes and tables that came after the first release of the schema. They are made at every open if they are missing, and need no
+-- Tables and indexes that came after the first release of the schema. They are made at every open if they are missing, and need no
 -- new schema version: an older Dormice keeps them up without knowing them.
 -- Tables and indexes that came after the first release of the schema. They are made at every open if they are missing, and need no
 -- new schema version: an older Dormice keeps indexes up, and leaves tables alone, without knowing them.
@@ -176,3 +177,29 @@ CREATE TABLE IF NOT EXISTS snapshots (
 CREATE INDEX IF NOT EXISTS snapshots_of ON snapshots (organization_id, machine_id, number);
 CREATE INDEX IF NOT EXISTS snapshots_of_all ON snapshots (organization_id, number);
 CREATE INDEX IF NOT EXISTS snapshots_unsettled ON snapshots (number) WHERE state IN ('creating', 'deleting');
+
+-- Ports of machines that are served; domain/preview.py says what follows what. They go with their machine.
+CREATE TABLE IF NOT EXISTS previews (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    organization_id TEXT NOT NULL REFERENCES organizations,
+    machine_id TEXT NOT NULL REFERENCES machines (id) ON DELETE CASCADE,
+    created_by TEXT NOT NULL,
+    port INTEGER NOT NULL CHECK (port BETWEEN 1 AND 65535),
+    protocol TEXT NOT NULL CHECK (protocol IN ('http', 'https')),
+    visibility TEXT NOT NULL CHECK (visibility IN ('private', 'org', 'public')),
+    state TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    ready_at INTEGER,
+    ended_at INTEGER,
+    error_code TEXT,
+    error_message TEXT,
+    CONSTRAINT preview_state CHECK (state IN ('wake_in_progress', 'ready', 'closed', 'expired', 'failed')),
+    CONSTRAINT preview_end CHECK ((ended_at IS NULL) = (state IN ('wake_in_progress', 'ready'))),
+    CONSTRAINT preview_failure CHECK (state <> 'failed' OR error_code IS NOT NULL)
+) STRICT;
+CREATE INDEX IF NOT EXISTS previews_of ON previews (machine_id, number);
+CREATE INDEX IF NOT EXISTS previews_open ON previews (expires_at) WHERE ended_at IS NULL;
+CREATE INDEX IF NOT EXISTS previews_waking ON previews (state) WHERE state = 'wake_in_progress';
+CREATE INDEX IF NOT EXISTS previews_ended ON previews (ended_at) WHERE ended_at IS NOT NULL;

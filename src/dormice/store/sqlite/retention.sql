@@ -22,6 +22,12 @@ DELETE FROM log WHERE execution = ? AND sequence <= ?;
 -- The row that all others refer to.
 DELETE FROM executions WHERE number = ?;
 
+-- name: delete_previews
+-- Previews that ended before a moment, the longest ago first.
+DELETE FROM previews WHERE number IN (
+    SELECT number FROM previews WHERE ended_at < ?1 ORDER BY ended_at LIMIT ?2
+);
+
 -- name: delete_machines
 -- Machines destroyed before a moment that have no executions, the longest ago first.
 DELETE FROM machines WHERE number IN (

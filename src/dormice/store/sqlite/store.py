@@ -21,6 +21,7 @@ from dormice.store.interface import (
     StoreUnavailable,
 )
 from dormice.store.lists import RunListStore
+from dormice.store.previews import PreviewStore
 from dormice.store.projects import ProjectStore
 from dormice.store.sealing import Sealer
 from dormice.store.sessions import SessionStore
@@ -33,6 +34,7 @@ from dormice.store.sqlite.executions import SqliteExecutions
 from dormice.store.sqlite.integrity import Watch
 from dormice.store.sqlite.keys import SqliteKeys
 from dormice.store.sqlite.machines import SqliteMachines
+from dormice.store.sqlite.previews import SqlitePreviews
 from dormice.store.sqlite.projects import SqliteProjects
 from dormice.store.sqlite.reader import Reader
 from dormice.store.sqlite.run_lists import SqliteRunLists
@@ -69,6 +71,7 @@ class SqliteStore:
         usage = SqliteUsage(writer, reader)
         self.usage: UsageStore = usage
         self.autoresizing: AutoresizingStore = usage
+        self.previews: PreviewStore = SqlitePreviews(writer, reader)
         self.projects: ProjectStore = SqliteProjects(writer, reader)
         self.runs: RunStore = SqliteRuns(writer, reader, sealer)
         self.events: EventStore = SqliteEvents(writer, reader)

@@ -1,0 +1,141 @@
+"""The reverse proxy: serves what is addressed to a preview from the port behind it, and leaves everything else to the API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import h11
+
+from dormice.api.http.admission import Admission
+from dormice.api.http.errors import describe_and_log
+from dormice.api.http.replies import Reply
+from dormice.api.previews.addresses import PREFIX, Target
+from dormice.api.previews.exchange import Exchange, PortFailed, PortSlow
+from dormice.api.previews.gate import Admitted, Gate
+from dormice.api.previews.headers import BadHead, Headers, body_framing, own_cookie, own_tokens, towards_the_port
+from dormice.api.previews.refusals import TEXT, refusal, refuse_socket
+from dormice.api.previews.socket_exchange import SocketExchange
+from dormice.api.services import PreviewServices, Services
+from dormice.domain.errors import DormiceError
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+ROUTE = f"{PREFIX}{{preview_id}}"
+_SECOND_US = 1_000_000
+_WEBSOCKET = "websocket"
+_BEGINNINGS = frozenset({"http.response.start", "websocket.accept"})
+
+
+class PreviewProxy:
+    """An ASGI application around another."""
+
+    def __init__(self, services: Services, previews: PreviewServices, admission: Admission, otherwise: ASGIApp) -> None:
+        self._previews = previews.previews
+        self._addresses = previews.addresses
+        self._now = previews.now
+        self._gate = Gate(previews.previews, services.keys, services.limits.key_max_chars)
+        self._turnstile = admission.turnstile
+        self._patience = services.limits.preview_answer_ms / 1000
+        self._most_bytes = services.limits.websocket_message_bytes
+        self._otherwise = otherwise
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        target = self._addresses.target(scope)
+        if target is None:
+            await self._otherwise(scope, receive, send)
+            return
+        raw: dict[str, Any] = scope  # type: ignore[assignment] # a TypedDict
+        raw["path_template"] = ROUTE
+        # What lies below may be a secret of the program's.
+        raw["state"]["shown_path"] = f"{PREFIX}{target.preview_id}"
+        started = False
+
+        async def note_start(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] in _BEGINNINGS
+            await send(message)
+
+        try:
+            reply = await self._serve(raw, target, scope, receive, note_start)
+        except (DormiceError, PortFailed, PortSlow, BadHead) as error:
+            reply = refusal(error)
+        except Exception as error:  # a bug: it is answered, and logged
+            if started:
+                raise
+            answer = describe_and_log(scope, error)
+            reply = Reply(answer.body, status=answer.status, media_type=answer.media_type.encode())
+        if reply is None:
+            return
+        if raw["type"] == _WEBSOCKET:
+            await refuse_socket(reply, send)
+        else:
+            await reply(scope, receive, send)
+
+    async def _serve(
+        self, raw: dict[str, Any], target: Target, scope: Scope, receive: Receive, send: Send
+    ) -> Reply | None:
+        preview = await self._previews.find(target.preview_id)
+        raw["state"]["machine_id"] = preview.machine_id
+        await self._turnstile.enter(preview.organization_id)
+        method = "" if raw["type"] == _WEBSOCKET else raw["method"]
+        headers: Headers = raw["headers"]
+        tokens, query = own_tokens(raw["query_string"])
+        admitted = await self._gate.admit(preview, target, method, headers, tokens)
+        if (tokens or not target.path) and method in ("GET", "HEAD"):
+            return self._redirect(target, query, admitted)
+        request, has_body = _request(raw, target, query, headers, admitted)
+        with self._previews.connections.request(preview) as place:
+            if raw["type"] == _WEBSOCKET:
+                socket = SocketExchange(
+                    place,
+                    target,
+                    request,
+                    raw["subprotocols"],
+                    most_bytes=self._most_bytes,
+                    patience_seconds=self._patience,
+                )
+                return await socket.run(receive, send)  # type: ignore[arg-type] # its messages are dicts
+            exchange = Exchange(place, target, request, has_body=has_body, patience_seconds=self._patience)
+            await exchange.run(scope, receive, send)
+        return None
+
+    def _redirect(self, target: Target, query: bytes, admitted: Admitted) -> Reply:
+        """To the address without a token, which is kept in a cookie from now on; with the slash that relative links need."""
+        where = f"{target.origin if not target.prefix else target.prefix}{(target.path or b'/').decode('latin-1')}"
+        headers = {
+            "location": where + (f"?{query.decode('latin-1')}" if query else ""),
+            "cache-control": "no-store",
+            "referrer-policy": "no-referrer",
+        }
+        if admitted.token:
+            seconds = max(1, (admitted.token_expires_at - self._now()) // _SECOND_US)
+            headers["set-cookie"] = own_cookie(admitted.token, target, seconds).decode("latin-1")
+        return Reply(b"moved\n", status=303, media_type=TEXT, headers=headers)
+
+
+def _request(
+    raw: Mapping[str, Any], target: Target, query: bytes, headers: Headers, admitted: Admitted
+) -> tuple[h11.Request, bool]:
+    """The request as it goes on. Raises BadHead."""
+    if sum(name == b"host" for name, _ in headers) != 1:
+        raise BadHead("there must be one Host header")
+    if raw["method"] == "CONNECT":
+        raise BadHead("CONNECT is not for previews")
+    framing = body_framing(headers)
+    passed = towards_the_port(
+        headers,
+        target,
+        client=raw["client"][0] if raw.get("client") else "",
+        request_id=raw["state"].get("request_id", ""),
+        withheld=admitted.withheld,
+    )
+    where = (target.path or b"/") + (b"?" + query if query else b"")
+    try:
+        return h11.Request(method=raw["method"], target=where, headers=[*passed, *framing]), bool(
+            framing and framing != [(b"content-length", b"0")]
+        )
+    except h11.LocalProtocolError as error:
+        raise BadHead(str(error)) from None

@@ -1,0 +1,110 @@
+"""Previews whose machines wake, fail, die or outstay their time, between any two steps of a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dormice.domain.errors import Conflict
+from dormice.domain.execution import ErrorCode
+from dormice.domain.limits import Limits
+from dormice.domain.machine import Machine
+from dormice.domain.preview import Preview, PreviewState
+from dormice.engine.orders import PreviewOrder
+from dormice.engine.preview_links import PreviewLinks
+from dormice.protocol import node as wire
+from tests.engine.scripted_node import MovedClock, ScriptedNode, Server, asleep, serving
+
+WEEK = 7 * 24 * 3_600
+
+
+async def _sleeping(server: Server) -> tuple[ScriptedNode, Machine]:
+    node = await server.node()
+    machine, up = await server.machine(node)
+    await asleep(server, node, machine, up)
+    return node, machine
+
+
+async def _made(server: Server, machine: Machine, *, lifetime_seconds: int | None = None) -> Preview:
+    order = PreviewOrder(port=80, lifetime_seconds=lifetime_seconds)
+    return await server.engine.previews.create(server.caller, machine.id, order, None)
+
+
+async def _settled(server: Server, preview: Preview) -> Preview:
+    return await server.engine.previews.get(server.caller, preview.machine_id, preview.id, wait_ms=10_000)
+
+
+async def test_a_preview_of_a_machine_that_is_awake_is_ready_at_once(server: Server) -> None:
+    machine, _ = await server.machine(await server.node())
+    assert (await _settled(server, await _made(server, machine))).state is PreviewState.READY
+    assert (await _made(server, machine)).state is PreviewState.READY
+
+
+async def test_a_preview_wakes_its_machine_and_is_ready_then(server: Server) -> None:
+    node, machine = await _sleeping(server)
+    made = await _made(server, machine)
+    assert made.state is PreviewState.WAKE_IN_PROGRESS
+    await node.start_machine()
+    assert (await _settled(server, made)).state is PreviewState.READY
+
+
+async def test_a_machine_that_cannot_start_fails_its_previews(server: Server) -> None:
+    node, machine = await _sleeping(server)
+    made = await _made(server, machine)
+    start = await node.hear(wire.StartMachine)
+    node.say(wire.MachineFailed(start.machine_id, start.boot_id, "no_room", "no room", retryable=False))
+    failed = await _settled(server, made)
+    assert (failed.state, failed.error_code) == (PreviewState.FAILED, ErrorCode.WAKE_FAILED)
+
+
+async def test_a_machine_that_does_not_come_up_in_time_expires_its_previews(tmp_path: Path, clock: MovedClock) -> None:
+    async with serving(tmp_path, clock, Limits(channel_wake_ms=200)) as server:
+        node, machine = await _sleeping(server)
+        made = await _made(server, machine)
+        await node.hear(wire.StartMachine)
+        expired = await _settled(server, made)
+        assert (expired.state, expired.error_code) == (PreviewState.EXPIRED, ErrorCode.START_DEADLINE_EXCEEDED)
+
+
+async def test_a_preview_ends_with_its_time(server: Server, clock: MovedClock) -> None:
+    machine, _ = await server.machine(await server.node())
+    made, longer = await _made(server, machine), await _made(server, machine, lifetime_seconds=2 * WEEK)
+    clock.forward(WEEK + 1)
+    assert (await _settled(server, made)).state is PreviewState.EXPIRED
+    await server.engine.previews.end_due()
+    ended = await _settled(server, made)
+    assert (ended.state, ended.ended_at is not None) == (PreviewState.EXPIRED, True)
+    assert (await _settled(server, longer)).state is PreviewState.READY
+    with pytest.raises(Conflict):
+        await server.engine.previews.link(server.caller, machine.id, made.id, 60)
+    assert (await server.engine.previews.close(server.caller, machine.id, made.id)).state is PreviewState.EXPIRED
+
+
+async def test_a_link_lasts_no_longer_than_it_was_given_nor_than_its_preview(server: Server, clock: MovedClock) -> None:
+    machine, _ = await server.machine(await server.node())
+    made = await _made(server, machine, lifetime_seconds=3_600)
+    previews = server.engine.previews
+    _, short, _ = await previews.link(server.caller, machine.id, made.id, 60)
+    _, long, expires_at = await previews.link(server.caller, machine.id, made.id, WEEK)
+    assert expires_at <= made.expires_at
+    clock.forward(61)
+    links = PreviewLinks(
+        server.engine.tokens
+    )  # whether the key is valid is asked of the store, which has none of this caller's
+    assert links.read(made, short) is None
+    assert links.read(made, long) == (server.caller.key_id, expires_at // 1_000_000 * 1_000_000)
+    clock.forward(3_600)
+    assert links.read(made, long) is None
+    assert await previews.expiry_of_link(made, [short, long, ""]) is None
+
+
+async def test_a_wake_goes_on_when_the_server_is_started_again(tmp_path: Path, clock: MovedClock) -> None:
+    async with serving(tmp_path, clock) as server:
+        node, machine = await _sleeping(server)
+        made = await _made(server, machine)
+        await node.hear(wire.StartMachine)
+    async with serving(tmp_path, clock) as server:
+        node = await server.node()
+        await node.start_machine()
+        assert (await _settled(server, made)).state is PreviewState.READY
