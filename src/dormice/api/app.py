@@ -19,6 +19,7 @@ from dormice.api.machines.autoresizing import AutoresizingRoutes
 from dormice.api.machines.executions import ExecutionRoutes
 from dormice.api.machines.logs import LogRoutes
 from dormice.api.machines.machines import MachineRoutes
+from dormice.api.machines.ssh import SshRoutes
 from dormice.api.machines.terminal_stream import TerminalStream
 from dormice.api.machines.terminals import TerminalRoutes
 from dormice.api.machines.usage import UsageRoutes
@@ -79,6 +80,7 @@ def all_operations(services: Services, admission: Admission) -> list[Operation]:
         *TerminalRoutes(services).operations(),
         *LogRoutes(services, admission).operations(),
         *UsageRoutes(services).operations(),
+        *SshRoutes(services).operations(),
         *KeyRoutes(services).operations(),
         *WebhookRoutes(services).operations(),
         *LimitRoutes(services).operations(),

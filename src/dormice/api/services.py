@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from dormice.domain.execution import Execution, LogEntry, Micros, Stream
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.domain.machine import Machine
+from dormice.domain.ssh import SshSession
 from dormice.domain.terminal import Terminal
 from dormice.domain.webhook import Delivery, Webhook
 from dormice.engine.keys import Keys as ProjectKeys
@@ -31,6 +32,7 @@ from dormice.engine.runs.sessions import Sessions
 from dormice.engine.runs.traces import Traces
 from dormice.engine.runs.triggers import Triggers
 from dormice.engine.runs.workers import Workers
+from dormice.engine.ssh_sessions import SshDoor
 from dormice.engine.tokens import Tokens
 from dormice.engine.usage import Period, StorageUse, Totals
 from dormice.engine.webhooks.webhooks import WebhookOrder
@@ -287,6 +289,33 @@ class Usage(Protocol):
         ...
 
 
+class SshSessions(Protocol):
+    """SSH sessions of one machine."""
+
+    @property
+    def door(self) -> SshDoor | None:
+        """Where the SSH server is found; None: it is turned off."""
+        ...
+
+    async def create(
+        self, caller: Caller, machine_id: str, public_key: str, idempotency: Idempotency | None, *, wait_ms: int = 0
+    ) -> SshSession:
+        """Let the holder of a key log in; with wait_ms, return once the machine is up or that time is over."""
+        ...
+
+    async def get(self, caller: Caller, machine_id: str, session_id: str, *, wait_ms: int = 0) -> SshSession:
+        """Return a session; wait_ms as in `create`."""
+        ...
+
+    async def page(self, caller: Caller, machine_id: str, *, before: int | None, limit: int) -> list[SshSession]:
+        """Newest first, numbers below `before`."""
+        ...
+
+    async def delete(self, caller: Caller, machine_id: str, session_id: str) -> SshSession:
+        """End a session and its connections; one that is over is returned unchanged."""
+        ...
+
+
 class Keys(Protocol):
     """API keys."""
 
@@ -432,6 +461,7 @@ class Services:
     autoresizing: Autoresizing
     log_tokens: LogTokens
     usage: Usage
+    ssh_sessions: SshSessions
     keys: Keys
     webhooks: Webhooks
     health: Health

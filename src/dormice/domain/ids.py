@@ -1,4 +1,4 @@
-"""Identifiers: `dm-<uuid7>` for machines, `exec-<uuid7>` for executions, and what a client may write for them.
+"""Identifiers: `dm-<uuid7>` for machines, `exec-<uuid7>` for executions, `ssh-<uuid7>` for SSH sessions, and what a client may write for them.
 
 UUID version 7 (RFC 9562, section 5.7): 48 bits of Unix milliseconds, then randomness, so ids sort by creation.
 """
@@ -11,6 +11,7 @@ from uuid import UUID
 MACHINE_PREFIX = "dm-"
 EXECUTION_PREFIX = "exec-"
 TERMINAL_PREFIX = "term-"
+SSH_PREFIX = "ssh-"
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -42,6 +43,11 @@ def canonical_machine_id(text: str) -> str | None:
     """Return the machine id that a client means: as minted, or its bare UUID. None if it can be neither."""
     bare = text.removeprefix(MACHINE_PREFIX)
     return f"{MACHINE_PREFIX}{bare}" if _UUID.fullmatch(bare) else None
+
+
+def ssh_session_id(unix_ms: int, random: bytes) -> str:
+    """Mint the id of an SSH session."""
+    return f"{SSH_PREFIX}{uuid7(unix_ms, random)}"
 
 
 def execution_bytes(execution: str) -> bytes:

@@ -23,6 +23,7 @@ from dormice.store.usage import AutoresizingStore, UsageStore
 from dormice.store.webhooks import WebhookStore
 
 if TYPE_CHECKING:
+    from dormice.store.ssh import SshSessionStore
     from dormice.store.terminals import TerminalStore
 
 RETRY_AFTER_MS = 1_000
@@ -421,6 +422,11 @@ class Store(Protocol):
         """Webhooks and their deliveries."""
         ...
 
+    @property
+    def ssh_sessions(self) -> SshSessionStore:
+        """SSH sessions."""
+        ...
+
     async def recall(self, claim: IdempotencyClaim) -> Replayed | KeyReused | None:
         """What the key was used for; None when it is free. Claims nothing."""
         ...
@@ -430,9 +436,9 @@ class Store(Protocol):
         ...
 
     async def delete_finished(self, before: Micros) -> int:
-        """Delete executions that ended before that moment, with all that belongs to them, the longest ago first; then machines
-        that were destroyed before it and have no executions; then runs, events, traces, what sessions remember, and deliveries to webhooks
-        of what happened before it.
+        """Delete executions that ended before that moment, with all that belongs to them, the longest ago first; then SSH sessions
+        that were over before it, and machines that were destroyed before it and have neither; then runs, events, traces, what sessions
+        remember, and deliveries to webhooks of what happened before it.
 
         A bounded piece at a time, which takes milliseconds; return how many rows it took, 0 when nothing is left to delete. An
         execution goes from every read at once, however long its log. A key that made it goes on saying so for its time.

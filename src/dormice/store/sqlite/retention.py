@@ -54,5 +54,8 @@ def delete_finished(db: apsw.Connection, before: Micros) -> int:
         piece.rows += 1
     if piece.rows:
         return piece.rows
+    db.execute(_SQL["delete_ssh_sessions"], (before, PIECE_RECORDS))
+    if db.changes():
+        return db.changes()
     db.execute(_SQL["delete_machines"], (before, PIECE_RECORDS))
     return db.changes()
