@@ -35,6 +35,8 @@ STARTS_TASKS = {
     "engine/reconciler.py",
     "engine/tasks.py",
     "node/node.py",
+    "ssh/forwarding.py",
+    "ssh/shell.py",
     "node/dns.py",
     "api/http/replies.py",
     "api/machines/terminal_stream.py",

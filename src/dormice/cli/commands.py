@@ -23,6 +23,7 @@ COMMANDS = {
     "server": Command("service", "Run the server alone"),
     "node": Command("service", "Run the node alone (needs root)"),
     "exec": Command("exec", "Run a command on a machine, live, and exit as it does"),
+    "ssh": Command("ssh", "Log in to a machine with OpenSSH, run a command there, or forward its ports"),
     "machines": Command("machines", "Create, list, change, put to sleep, wake and delete machines; their executions"),
     "worker": Command("worker", "Run the workflows of a Python module"),
     "workers": Command("workers", "List the workers of workflows"),

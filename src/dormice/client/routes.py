@@ -48,6 +48,14 @@ def logs(machine_id: str, execution_id: str) -> str:
     return f"{execution(machine_id, execution_id)}/logs"
 
 
+def ssh_sessions(machine_id: str) -> str:
+    return f"{machine(machine_id)}/ssh"
+
+
+def ssh_session(machine_id: str, session_id: str) -> str:
+    return _below(ssh_sessions(machine_id), session_id, "session_id")
+
+
 def key(key_id: str) -> str:
     return _below(KEYS, key_id, "key_id")
 

@@ -40,6 +40,7 @@ _VALUE_CHARS = 1_024
 _MOST_SIDE = 65_535
 _DEFAULT_SIZE = (80, 24)
 _INPUT, _SIZE = 0, 1
+_SFTP_SUBSYSTEM = "sftp"
 _KILLING = {"HUP", "INT", "QUIT", "KILL", "TERM"}
 
 # $0 is bash where there is one, else sh; a login shell reads the profile.
@@ -57,7 +58,7 @@ class ShellSession(SSHServerStreamSession[bytes]):
 
     def __init__(self, machine: Opener, peer: str) -> None:
         """`peer`: what the process finds in SSH_CONNECTION."""
-        super().__init__(self._serve)
+        super().__init__(None)
         self._machine = machine
         self._peer = peer
         self._process: Channel | None = None
@@ -67,9 +68,27 @@ class ShellSession(SSHServerStreamSession[bytes]):
 
     # What asyncssh tells
 
+    def shell_requested(self) -> bool:
+        """Anybody may have a shell."""
+        return True
+
+    def exec_requested(self, command: str) -> bool:  # noqa: ARG002
+        """Anybody may run a command."""
+        return True
+
     def subsystem_requested(self, subsystem: str) -> bool:
         """Whether there is such a subsystem."""
-        return subsystem == "sftp"
+        return subsystem == _SFTP_SUBSYSTEM
+
+    def session_started(self) -> None:
+        """Run it. (asyncssh would serve the files of this host as the subsystem `sftp`.)"""
+        channel, group = self._chan, self._conn
+        if channel is None or group is None:
+            return
+        stdin = asyncssh.SSHReader[bytes](self, channel)
+        stdout = asyncssh.SSHWriter[bytes](self, channel)
+        stderr = asyncssh.SSHWriter[bytes](self, channel, asyncssh.EXTENDED_DATA_STDERR)
+        group.create_task(self._serve(stdin, stdout, stderr), channel.logger)  # ends with the connection at the latest
 
     def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:  # noqa: ARG002
         """Only the last size counts, however many come."""

@@ -12,6 +12,7 @@ from dormice.client._async.connection import AsyncConnection
 from dormice.client._async.executions import AsyncExecutions
 from dormice.client._async.pagination import AsyncPaginator, paginate
 from dormice.client._async.runs import run
+from dormice.client._async.ssh import AsyncSSH
 from dormice.client._async.streams import AsyncEventStream, events_of_one_connection
 from dormice.client.errors import APIResponseError
 from dormice.client.records import CompletedExecution, Execution, Machine, decode
@@ -29,6 +30,7 @@ class AsyncMachines:
         self._connection = connection
         self.executions = AsyncExecutions(connection)
         self.autoresizing = AsyncAutoresizing(connection)
+        self.ssh = AsyncSSH(connection)
 
     async def create(
         self,

@@ -12,6 +12,7 @@ from dormice.client._sync.connection import Connection
 from dormice.client._sync.executions import Executions
 from dormice.client._sync.pagination import Page, paginate
 from dormice.client._sync.runs import run
+from dormice.client._sync.ssh import SSH
 from dormice.client._sync.streams import EventStream, events_of_one_connection
 from dormice.client.errors import APIResponseError
 from dormice.client.records import CompletedExecution, Execution, Machine, decode
@@ -29,6 +30,7 @@ class Machines:
         self._connection = connection
         self.executions = Executions(connection)
         self.autoresizing = Autoresizing(connection)
+        self.ssh = SSH(connection)
 
     def create(
         self,
