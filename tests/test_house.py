@@ -201,6 +201,8 @@ def test_imports_keep_to_the_contracts() -> None:
         ("supervisor.py", "dormice.node.node"),
         ("app/up.py", "dormice.node.node"),
         ("app/node.py", "dormice.store.sqlite.store"),
+        ("ssh/relay.py", "dormice.config"),
+        ("engine/ssh_sessions.py", "dormice.ssh.authority"),
         ("workers/push.py", "dormice.engine.board"),
         ("workers/push_rules.py", "dormice.config"),
         ("outbound/webhooks.py", "dormice.store.interface"),

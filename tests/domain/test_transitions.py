@@ -8,14 +8,16 @@ from uuid import UUID
 
 import pytest
 
-from dormice.domain import execution, machine
+from dormice.domain import execution, machine, ssh
 from dormice.domain.execution import Execution, ExecutionEvent, ExecutionState, StdinMode
 from dormice.domain.machine import DesiredState, Machine, MachineEvent, Phase
+from dormice.domain.ssh import SshEvent, SshState
 from dormice.domain.transitions import IllegalTransition, follow
 
 TABLES: list[tuple[Mapping[Any, Mapping[Any, Any]], type[StrEnum], type[StrEnum]]] = [
     (execution.TRANSITIONS, ExecutionState, ExecutionEvent),
     (machine.TRANSITIONS, Phase, MachineEvent),
+    (ssh.TRANSITIONS, SshState, SshEvent),
 ]
 
 

@@ -11,6 +11,7 @@ import pytest
 from dormice.domain.execution import ErrorCode, ExecutionState, StdinMode, Stream
 from dormice.domain.machine import DesiredState, Phase, ResizeState
 from dormice.domain.run import RunState, WaitKind
+from dormice.domain.ssh import SshState
 from dormice.domain.webhook import DeliveryState, EventType
 from dormice.store.sealing import SecretKind
 from dormice.store.sqlite import statements
@@ -30,6 +31,7 @@ CHECKED: dict[str, Iterable[Enum]] = {
     "wait_kind": WaitKind,
     "webhook_delivery_type": EventType,
     "webhook_delivery_state": DeliveryState,
+    "ssh_session_state": SshState,
 }
 
 WALKS = {

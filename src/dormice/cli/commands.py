@@ -64,6 +64,8 @@ class Parser(argparse.ArgumentParser):
     usage_code = 2
     takes_argv = False
     """Whether what stands behind `--` is a command for a machine, `argv` of the result."""
+    needs_argv = True
+    """Whether such a command has to be there."""
 
     def __init__(self, **settings: object) -> None:
         settings.setdefault("allow_abbrev", False)
@@ -76,8 +78,9 @@ class Parser(argparse.ArgumentParser):
             return self.parse_args(words)
         end = words.index("--") if "--" in words else len(words)
         arguments, rest = self.parse_known_args(words[:end], argparse.Namespace(argv=words[end + 1 :]))
-        if rest and arguments.argv:
-            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        if rest and (arguments.argv or not self.needs_argv):
+            hint = "" if arguments.argv else "; a command goes behind --"
+            self.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
         return arguments  # without argv, what is left over is most likely the command: that is said when it is missed
 
     def error(self, message: str) -> NoReturn:

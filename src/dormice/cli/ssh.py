@@ -50,7 +50,7 @@ examples:
 
 Exit code: that of ssh, which is the command's, or 255 if ssh or Dormice failed."""
     parser.failure_code = parser.usage_code = OWN_FAILURE
-    parser.takes_argv = True
+    parser.takes_argv, parser.needs_argv = True, False
     parser.add_argument("machine_id", metavar="MACHINE")
     parser.add_argument(
         "-L",

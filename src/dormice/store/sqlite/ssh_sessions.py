@@ -60,7 +60,7 @@ def _create(
     machine = db.execute(_SQL["machine"], (new.organization_id, new.machine_id)).get
     if machine is None:
         raise LookupError(f"{new.organization_id} has no machine {new.machine_id}")
-    if db.execute(_SQL["count"], (machine, new.now, most)).get >= most:
+    if db.execute(_SQL["count"], (machine, new.now)).get >= most:
         return TooManySshSessions()
     state = SshState.READY if new.ready else SshState.WAKE_IN_PROGRESS
     ready_at = new.now if new.ready else None

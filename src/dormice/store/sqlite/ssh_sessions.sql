@@ -3,11 +3,9 @@
 SELECT number FROM machines WHERE id = ?2 AND organization_id = ?1;
 
 -- name: count
--- How many sessions of a machine are open and not over; the count ends at a bound.
-SELECT count(*) FROM (
-    SELECT 1 FROM ssh_sessions
-    WHERE machine = ?1 AND expires_at > ?2 AND (state = 'ready' OR state = 'wake_in_progress') LIMIT ?3
-);
+-- How many sessions of a machine are open and not over.
+SELECT count(*) FROM ssh_sessions
+WHERE machine = ?1 AND expires_at > ?2 AND (state = 'ready' OR state = 'wake_in_progress');
 
 -- name: insert
 -- A new session; its number is the next one.
