@@ -204,7 +204,7 @@ def test_what_is_open_in_a_machine_is_bounded(narrow_login: Login) -> None:
         assert refused.returncode == 255
 
 
-def test_garbage_does_no_harm(narrow_login: Login) -> None:
+def test_garbage_does_no_harm(narrow_live: Live, narrow_login: Login) -> None:
     for garbage in (
         b"GET / HTTP/1.1\r\n\r\n",
         b"\0" * 100_000,
@@ -220,6 +220,7 @@ def test_garbage_does_no_harm(narrow_login: Login) -> None:
             except OSError:
                 pass  # hung up on before all was sent
     wait_until(lambda: narrow_login.run("echo", "in").stdout == b"in\n", 20, "others come in")
+    assert '"level":"error"' not in narrow_live.log.read_text()
 
 
 def test_nothing_secret_is_logged(ssh_live: Live, login: Login) -> None:

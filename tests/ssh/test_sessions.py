@@ -175,7 +175,7 @@ def test_where_ssh_is_off_no_session_is_made(start_live: StartLive, tmp_path: Pa
     with start_live() as live, live.client() as api:
         machine = api.create_machine()
         refused = _post(api, machine, new_public_key(tmp_path))
-        assert (refused.status_code, refused.json()["retryable"]) == (503, False)
+        assert (refused.status_code, refused.json()["error_code"]) == (409, "INVALID_STATE")
         assert "ssh_listen" in refused.json()["message"]
         assert api.get(f"/v1/machines/{machine}/ssh").json() == {"items": []}
         assert not (live.data / "server" / "ssh-user-authority").exists()

@@ -34,7 +34,10 @@ def doorway(settings: Settings) -> SshDoorway | None:
     address = settings.ssh_address()
     if address is None:
         return None
-    listener = listeners.tcp(settings.ssh_listen, address)
+    try:
+        listener = listeners.tcp(settings.ssh_listen, address)
+    except SettingsError as error:
+        raise SettingsError(f"{error} (ssh_listen: another address, or off)") from None
     endpoint, port = settings.ssh_name()
     return SshDoorway(listener, endpoint, port or listener.getsockname()[1])
 

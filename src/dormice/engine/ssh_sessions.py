@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from dormice.domain.errors import Conflict, Forbidden, NotFound, RateLimited, Unavailable
+from dormice.domain.errors import Conflict, Forbidden, NotFound, RateLimited
 from dormice.domain.execution import Micros
 from dormice.domain.ids import canonical_machine_id
 from dormice.domain.limits import SECOND_US, Limits
@@ -103,8 +103,7 @@ class SshSessions:
     ) -> SshSession:
         """Let the holder of a key log in to the machine, which is woken for it. With wait_ms, return once it is up."""
         if self._authority is None:
-            text = "SSH is turned off on this server (ssh_listen)"
-            raise Unavailable(text, retryable=False)
+            raise Conflict("SSH is turned off on this server (ssh_listen)")
         machine_id = canonical_machine_id(machine_id) or ""
         now = self._clock.now()
         expires_at = now + self._limits.ssh_session_seconds * SECOND_US
