@@ -173,6 +173,49 @@ def test_rsync_and_the_old_scp_carry_files(login: Login, tmp_path: Path) -> None
     assert (done.returncode, (tmp_path / "back").read_bytes() == sent) == (0, True)
 
 
+def test_sftp_and_scp_carry_files_and_trees(login: Login, tmp_path: Path) -> None:
+    sent = os.urandom(5_000_000)
+    here, there = tmp_path / "here", tmp_path / "there"
+    (here / "deep" / "er").mkdir(parents=True)
+    (here / "file").write_bytes(sent)
+    (here / "deep" / "er" / "run").write_text("#!/bin/sh\n")
+    (here / "deep" / "er" / "run").chmod(0o750)
+    os.utime(here / "file", (1_000_000_000, 1_100_000_000))
+    done = finished(["scp", "-rp", *login.options, str(here), f"{login.host}:{there}"])
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (there / "file").read_bytes() == sent
+    assert (there / "file").stat().st_mtime == 1_100_000_000
+    assert (there / "deep" / "er" / "run").stat().st_mode & 0o777 == 0o750
+    done = finished(["scp", *login.options, f"{login.host}:{there}/file", str(tmp_path / "back")])
+    assert (done.returncode, (tmp_path / "back").read_bytes() == sent) == (0, True)
+    batch = f"""
+        cd {there}
+        mkdir new
+        rename file new/moved
+        ln -s new/moved soft
+        ln new/moved hard
+        chmod 600 hard
+        ls -la
+        get hard {tmp_path}/by-sftp
+        df .
+        rm soft
+        -rm nothing
+        -rmdir new
+        -mkdir new
+        pwd
+    """
+    done = finished(["sftp", "-b", "-", *login.options, login.host], stdin=batch.encode())
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "by-sftp").read_bytes() == sent
+    assert (there / "hard").stat().st_mode & 0o777 == 0o600
+    assert not (there / "soft").is_symlink()
+    shown = done.stdout.decode()
+    assert "lrwxrwxrwx" in shown
+    assert f"Remote working directory: {there}" in shown
+    assert b"No such file or directory" in done.stderr
+    assert done.stderr.count(b"Failure") == 2
+
+
 class _Upper(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))

@@ -22,7 +22,6 @@ PACKAGES = (
     "git",
     "iproute2",
     "netbase",
-    "openssh-sftp-server",
     "passwd",
     "procps",
     "python3",

@@ -17,6 +17,22 @@ from dormice.domain.execution import Stream
 from dormice.engine.channel import Channel, ChannelEnd, ChannelOrder
 from dormice.ssh.relay import PIECE_BYTES, carry_out, send
 
+FAILED = 255
+"""The exit status for what is our failure and not the command's: that of OpenSSH's client for its own."""
+_LONGEST_COMMAND = 131_071
+"""Bytes: the kernel's bound for one argument, less the final NUL."""
+_PASSED_ON = re.compile(r"LANG|LC_[A-Z]+|COLORTERM|NO_COLOR|TZ|GIT_PROTOCOL", re.ASCII)
+_VALUE_CHARS = 1_024
+_MOST_SIDE = 65_535
+_DEFAULT_SIZE = (80, 24)
+_INPUT, _SIZE = 0, 1
+_SFTP_SUBSYSTEM = "sftp"
+_KILLING = {"HUP", "INT", "QUIT", "KILL", "TERM"}
+
+# bash where there is one, else sh; a login shell reads the profile.
+_INTERACTIVE = "command -v bash >/dev/null 2>&1 && exec bash -l; exec sh -l"
+_COMMAND = 'command -v bash >/dev/null 2>&1 && exec bash -c "$1"; exec sh -c "$1"'
+
 
 class Opener(Protocol):
     """Opens channels into the one machine that a client may reach."""
@@ -28,29 +44,6 @@ class Opener(Protocol):
     def close(self, channel: Channel) -> None:
         """End one that was opened."""
         ...
-
-
-FAILED = 255
-"""The exit status for what is our failure and not the command's: that of OpenSSH's client for its own."""
-_LONGEST_COMMAND = 131_071
-"""Bytes: the kernel's bound for one argument, less the final NUL."""
-_NOT_FOUND, _NOT_EXECUTABLE = 127, 126
-_PASSED_ON = re.compile(r"LANG|LC_[A-Z]+|COLORTERM|NO_COLOR|TZ|GIT_PROTOCOL", re.ASCII)
-_VALUE_CHARS = 1_024
-_MOST_SIDE = 65_535
-_DEFAULT_SIZE = (80, 24)
-_INPUT, _SIZE = 0, 1
-_SFTP_SUBSYSTEM = "sftp"
-_KILLING = {"HUP", "INT", "QUIT", "KILL", "TERM"}
-
-# $0 is bash where there is one, else sh; a login shell reads the profile.
-_INTERACTIVE = "command -v bash >/dev/null 2>&1 && exec bash -l; exec sh -l"
-_COMMAND = 'command -v bash >/dev/null 2>&1 && exec bash -c "$1"; exec sh -c "$1"'
-_SFTP = """for program in /usr/lib/openssh /usr/libexec/openssh /usr/lib/ssh /usr/libexec; do
-    [ -x $program/sftp-server ] && exec $program/sftp-server
-done
-echo 'dormice: this image has no sftp-server (Debian: openssh-sftp-server)' >&2
-exit 127"""
 
 
 class ShellSession(SSHServerStreamSession[bytes]):
@@ -142,13 +135,9 @@ class ShellSession(SSHServerStreamSession[bytes]):
 
     def _order(self, channel: asyncssh.SSHServerChannel[bytes]) -> ChannelOrder:
         terminal, command = channel.get_terminal_type(), channel.get_command()
-        argv: tuple[str, ...]
         if channel.get_subsystem() is not None:
-            argv = ("/bin/sh", "-c", _SFTP)
-        elif command is None:
-            argv = ("/bin/sh", "-c", _INTERACTIVE)
-        else:
-            argv = ("/bin/sh", "-c", _COMMAND, "sh", command)
+            return ChannelOrder(argv=("sftp",), tool=True)
+        argv = ("/bin/sh", "-c", _INTERACTIVE) if command is None else ("/bin/sh", "-c", _COMMAND, "sh", command)
         env = _environment(channel.get_environment()) | {"SSH_CONNECTION": self._peer}
         if terminal is None:
             return ChannelOrder(argv=argv, env=env)
