@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import pty
+import signal
 import socket
 import struct
 import subprocess
@@ -18,7 +19,7 @@ from threading import Thread
 
 import pytest
 
-from tests.live import Api
+from tests.live import Api, Live
 from tests.ssh.login import SECONDS, Login, finished
 from tests.wait import wait_until
 
@@ -68,6 +69,29 @@ def test_who_does_not_read_holds_the_command_up(login: Login) -> None:
             size += len(piece)
         assert size == 100_000_000
         assert slow.wait(SECONDS) == 0
+
+
+def _memory_mib(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
+
+
+def test_the_server_keeps_little_of_what_is_faster_than_the_machine_or_the_client(ssh_live: Live, login: Login) -> None:
+    server = ssh_live.part("server")
+    login.run("true")
+    before = _memory_mib(server)
+    with subprocess.Popen(["head", "-c", "300000000", "/dev/zero"], stdout=subprocess.PIPE) as source:
+        taken = subprocess.run(
+            login.command("wc -c"), stdin=source.stdout, capture_output=True, timeout=SECONDS, check=False
+        )
+    assert taken.stdout == b"300000000\n"
+    with subprocess.Popen(login.command("head -c 300000000 /dev/zero"), stdout=subprocess.PIPE) as slow:
+        assert slow.stdout
+        assert slow.stdout.read(1)
+        slow.send_signal(signal.SIGSTOP)  # its window is open, and it reads nothing
+        login.run("head -c 30000000 /dev/zero | wc -c")
+        slow.kill()
+    assert _memory_mib(server) - before < 30
 
 
 def test_the_language_of_the_client_reaches_the_command_and_nothing_else_does(login: Login) -> None:

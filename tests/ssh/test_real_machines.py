@@ -42,7 +42,7 @@ def test_a_terminal_is_the_machines_own(inside: Login) -> None:
     assert done.stdout.split()[0] == b"/dev/pts/0"
 
 
-def test_files_go_there_and_back_by_sftp_scp_and_rsync(inside: Login, tmp_path: Path) -> None:
+def test_files_go_there_and_back_by_sftp_and_scp(inside: Login, tmp_path: Path) -> None:
     sent = os.urandom(SIZE)
     (tmp_path / "file").write_bytes(sent)
     batch = f"mkdir /root/d\nput {tmp_path}/file /root/d/sftp\nget /root/d/sftp {tmp_path}/by-sftp\nls -l /root/d\n"
@@ -51,17 +51,24 @@ def test_files_go_there_and_back_by_sftp_scp_and_rsync(inside: Login, tmp_path: 
         ["sftp", "-b", str(tmp_path / "batch"), *inside.options, inside.host],
         ["scp", *inside.options, f"{tmp_path}/file", f"{inside.host}:/root/d/scp"],
         ["scp", "-r", *inside.options, f"{inside.host}:/root/d", f"{tmp_path}/by-scp"],
-        ["rsync", "-a", "-e", inside.remote_shell, f"{tmp_path}/file", f"{inside.host}:/root/d/rsync"],
-        ["rsync", "-a", "-e", inside.remote_shell, f"{inside.host}:/root/d/", f"{tmp_path}/by-rsync"],
     ]
     for way in ways:
         done = finished(way)
         assert done.returncode == 0, (way[0], done.stderr)
     assert (tmp_path / "by-sftp").read_bytes() == sent
-    assert (tmp_path / "by-scp" / "scp").read_bytes() == sent
-    assert {path.name for path in (tmp_path / "by-rsync").iterdir()} == {"sftp", "scp", "rsync"}
-    assert all(path.read_bytes() == sent for path in (tmp_path / "by-rsync").iterdir())
-    finished(["rm", "-r", str(tmp_path / "by-rsync"), str(tmp_path / "by-scp")])
+    assert {path.name: path.read_bytes() for path in (tmp_path / "by-scp").iterdir()} == {"sftp": sent, "scp": sent}
+
+
+def test_files_go_there_and_back_by_rsync(inside: Login, tmp_path: Path) -> None:
+    if inside.run("command -v rsync").returncode:
+        pytest.skip("the default image was built before rsync was in it: `dormice image build`")
+    sent = os.urandom(SIZE)
+    (tmp_path / "file").write_bytes(sent)
+    rsync = ["rsync", "-a", "-e", inside.remote_shell]
+    for _ in range(2):  # the second time nothing has to be carried
+        assert finished([*rsync, f"{tmp_path}/file", f"{inside.host}:/root/r/"]).returncode == 0
+    assert finished([*rsync, f"{inside.host}:/root/r/", f"{tmp_path}/back"]).returncode == 0
+    assert (tmp_path / "back" / "file").read_bytes() == sent
 
 
 def test_the_end_of_the_disk_is_told_and_leaves_the_connection(inside: Login, tmp_path: Path) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import asyncssh
-from asyncssh.stream import SSHTCPStreamSession
 
 from dormice.domain.errors import DormiceError
 from dormice.domain.execution import Stream
 from dormice.domain.ids import canonical_machine_id
 from dormice.engine.channel import Channel, ChannelOrder
-from dormice.ssh.relay import PIECE_BYTES, carry_out, send
+from dormice.ssh.relay import ClientEnd
 from dormice.ssh.shell import Opener
 
 _HERE = {"localhost", "localhost.", "127.0.0.1", "::1", "ip6-localhost"}
@@ -24,53 +23,53 @@ def is_here(host: str, machine_id: str) -> bool:
     return host in _HERE or canonical_machine_id(host) == machine_id
 
 
-async def forwarded(port: int, machine: Opener) -> SSHTCPStreamSession[bytes]:
+async def forwarded(port: int, machine: Opener) -> ForwardedSession:
     """Return a connection to a port of the machine's loopback. Raises ChannelOpenError when none can be made."""
     try:
-        channel = await machine.open(ChannelOrder(argv=("dial", str(port)), tool=True))
+        process = await machine.open(ChannelOrder(argv=("dial", str(port)), tool=True))
     except DormiceError as error:
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, error.message) from None
-    first = await channel.read()
+    first = await process.read()
     if not first.startswith(_CONNECTED):
-        said = await channel.read(Stream.STDERR)
-        machine.close(channel)
+        said = await process.read(Stream.STDERR)
+        machine.close(process)
         reason = said.decode(errors="replace").strip() or "the machine could not be asked"
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, reason)
-    relay = _Relay(machine, channel, first.removeprefix(_CONNECTED))
-    return SSHTCPStreamSession(relay.serve)
+    return ForwardedSession(machine, process, first.removeprefix(_CONNECTED))
 
 
-class _Relay:
-    """One connection, from its first byte to its end."""
+class ForwardedSession(ClientEnd, asyncssh.SSHTCPSession[bytes]):
+    """One such connection, from its first byte to its end."""
 
-    def __init__(self, machine: Opener, channel: Channel, first: bytes) -> None:
+    def __init__(self, machine: Opener, process: Channel, first: bytes) -> None:
+        """`first`: what has been read of it already."""
+        super().__init__()
         self._machine = machine
-        self._channel = channel
+        self._process = process
         self._first = first
 
-    async def serve(self, reader: asyncssh.SSHReader[bytes], writer: asyncssh.SSHWriter[bytes]) -> None:
+    def session_started(self) -> None:
+        """Carry its bytes."""
+        group = self.channel.get_connection()
+        group.create_task(self._serve(), self.channel.logger)  # ends with the connection at the latest
+
+    async def _serve(self) -> None:
+        process = self._process
         try:
             async with asyncio.TaskGroup() as group:
-                sending = group.create_task(self._send(reader))
-                leaving = group.create_task(self._leave(writer))
-                if await send(writer, self._first):
-                    await carry_out(self._channel, Stream.STDOUT, writer)
-                if not writer.is_closing():
-                    writer.write_eof()
+                sending = group.create_task(self._send())
+                leaving = group.create_task(self.leave(process))
+                if await self.write(self._first):
+                    await self.carry_out(process, Stream.STDOUT)
+                if not self.channel.is_closing():
+                    self.channel.write_eof()
                 sending.cancel()
                 leaving.cancel()
         finally:
-            self._machine.close(self._channel)
-            writer.close()
+            self._machine.close(process)
+            self.channel.close()
 
-    async def _send(self, reader: asyncssh.SSHReader[bytes]) -> None:
-        try:
-            while data := await reader.read(PIECE_BYTES):
-                await self._channel.write(data)
-        except (OSError, asyncssh.Error):
-            return
-        self._channel.write_eof()
-
-    async def _leave(self, writer: asyncssh.SSHWriter[bytes]) -> None:
-        await writer.wait_closed()
-        self._channel.close()
+    async def _send(self) -> None:
+        while data := await self.read():
+            await self._process.write(data)
+        self._process.write_eof()

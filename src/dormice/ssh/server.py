@@ -9,7 +9,6 @@ from collections.abc import Awaitable
 from contextlib import ExitStack
 
 import asyncssh
-from asyncssh.stream import SSHTCPStreamSession
 
 from dormice.domain.errors import Forbidden, RateLimited, Unavailable
 from dormice.domain.limits import Limits
@@ -18,8 +17,10 @@ from dormice.engine.channels import Channels
 from dormice.engine.orders import Caller
 from dormice.engine.ssh_sessions import SshSessions
 from dormice.ssh.authority import Authority
+from dormice.ssh.connection import Connection
 from dormice.ssh.doorkeeper import Doorkeeper
-from dormice.ssh.forwarding import forwarded, is_here
+from dormice.ssh.forwarding import ForwardedSession, forwarded, is_here
+from dormice.ssh.relay import WINDOW_BYTES
 from dormice.ssh.shell import ShellSession
 
 log = logging.getLogger(__name__)
@@ -42,13 +43,12 @@ class SshServer:
         self.limits = limits
         self.doorkeeper = Doorkeeper(limits, asyncio.get_running_loop().time)
         self._logins: set[_Login] = set()
-        self._acceptor: asyncssh.SSHAcceptor | None = None
+        self._listening: asyncio.Server | None = None
 
     async def listen(self, listener: socket.socket) -> None:
         """Begin to take connections."""
         asyncssh.set_log_level(logging.WARNING)  # below it writes every command down
-        self._acceptor = await asyncssh.listen(
-            sock=listener,
+        options = asyncssh.SSHServerConnectionOptions(
             server_factory=lambda: _Login(self),
             server_host_keys=[self.authority.host_keys],
             server_version="Dormice",
@@ -60,16 +60,19 @@ class SshServer:
             x11_forwarding=False,
             line_editor=False,
             encoding=None,
+            window=WINDOW_BYTES,
             login_timeout=self.limits.ssh_login_ms / 1000,
             keepalive_interval=KEEP_ALIVE_SECONDS,
             keepalive_count_max=KEEP_ALIVES,
         )
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_server(lambda: Connection(loop, options), sock=listener)
 
     async def close(self) -> None:
         """Take no more, and hang up on everybody: their processes end with them."""
-        if self._acceptor is None:
+        if self._listening is None:
             return
-        self._acceptor.close()
+        self._listening.close()
         logins = list(self._logins)
         for login in logins:
             login.hang_up("the server stops")
@@ -192,11 +195,11 @@ class _Login(asyncssh.SSHServer):
         dest_port: int,
         orig_host: str,  # noqa: ARG002
         orig_port: int,  # noqa: ARG002
-    ) -> Awaitable[SSHTCPStreamSession[bytes]]:
-        if not is_here(dest_host, self._machine_id):
+    ) -> tuple[asyncssh.SSHTCPChannel[bytes], Awaitable[ForwardedSession]]:
+        if self._connection is None or not is_here(dest_host, self._machine_id):
             text = "only ports of the machine itself: localhost"
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, text)
-        return forwarded(dest_port, self)
+        return self._connection.create_tcp_channel(window=WINDOW_BYTES), forwarded(dest_port, self)
 
     async def open(self, order: ChannelOrder) -> Channel:
         if self._caller is None:

@@ -10,12 +10,11 @@ from signal import Signals
 from typing import Protocol
 
 import asyncssh
-from asyncssh.stream import SSHServerStreamSession
 
 from dormice.domain.errors import DormiceError
 from dormice.domain.execution import Stream
 from dormice.engine.channel import Channel, ChannelEnd, ChannelOrder
-from dormice.ssh.relay import PIECE_BYTES, carry_out, send
+from dormice.ssh.relay import ClientEnd
 
 FAILED = 255
 """The exit status for what is our failure and not the command's: that of OpenSSH's client for its own."""
@@ -46,20 +45,28 @@ class Opener(Protocol):
         ...
 
 
-class ShellSession(SSHServerStreamSession[bytes]):
+class ShellSession(ClientEnd, asyncssh.SSHServerSession[bytes]):
     """One of them. Its process lives as long as the client holds it open."""
 
     def __init__(self, machine: Opener, peer: str) -> None:
         """`peer`: what the process finds in SSH_CONNECTION."""
-        super().__init__(None)
+        super().__init__()
         self._machine = machine
         self._peer = peer
         self._process: Channel | None = None
         self._resized = asyncio.Event()
-        self._gone = asyncio.Event()
         self._writing = asyncio.Lock()
 
     # What asyncssh tells
+
+    def pty_requested(
+        self,
+        term_type: str,  # noqa: ARG002
+        term_size: tuple[int, int, int, int],  # noqa: ARG002
+        term_modes: Mapping[int, int],  # noqa: ARG002
+    ) -> bool:
+        """Anybody may have a terminal; the channel remembers which."""
+        return True
 
     def shell_requested(self) -> bool:
         """Anybody may have a shell."""
@@ -74,14 +81,9 @@ class ShellSession(SSHServerStreamSession[bytes]):
         return subsystem == _SFTP_SUBSYSTEM
 
     def session_started(self) -> None:
-        """Run it. (asyncssh would serve the files of this host as the subsystem `sftp`.)"""
-        channel, group = self._chan, self._conn
-        if channel is None or group is None:
-            return
-        stdin = asyncssh.SSHReader[bytes](self, channel)
-        stdout = asyncssh.SSHWriter[bytes](self, channel)
-        stderr = asyncssh.SSHWriter[bytes](self, channel, asyncssh.EXTENDED_DATA_STDERR)
-        group.create_task(self._serve(stdin, stdout, stderr), channel.logger)  # ends with the connection at the latest
+        """Run it."""
+        group = self.channel.get_connection()
+        group.create_task(self._serve(), self.channel.logger)  # ends with the connection at the latest
 
     def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:  # noqa: ARG002
         """Only the last size counts, however many come."""
@@ -92,124 +94,102 @@ class ShellSession(SSHServerStreamSession[bytes]):
         if signal in _KILLING and self._process is not None:
             self._process.close()
 
-    def break_received(self, msec: int) -> bool:  # noqa: ARG002
-        """Nothing listens to breaks."""
-        return False
-
-    def soft_eof_received(self) -> None:
-        """Never sent to us: lines are edited by the machine."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Take the process along."""
-        super().connection_lost(exc)
-        self._gone.set()
-
     # From its beginning to its end
 
-    async def _serve(
-        self, stdin: asyncssh.SSHReader[bytes], stdout: asyncssh.SSHWriter[bytes], stderr: asyncssh.SSHWriter[bytes]
-    ) -> None:
-        channel = stdin.channel
+    @property
+    def _shell(self) -> asyncssh.SSHServerChannel[bytes]:
+        channel = self.channel
         if not isinstance(channel, asyncssh.SSHServerChannel):
             raise TypeError("not a channel of a server")
-        command = channel.get_command()
+        return channel
+
+    @property
+    def _terminal(self) -> str | None:
+        return self._shell.get_terminal_type()
+
+    async def _serve(self) -> None:
+        command = self._shell.get_command()
         if command is not None and len(command.encode(errors="surrogateescape")) > _LONGEST_COMMAND:
-            await self._refuse(stderr, f"a command has at most {_LONGEST_COMMAND} bytes")
-            channel.exit(FAILED)
+            await self._fail(f"a command has at most {_LONGEST_COMMAND} bytes")
             return
         try:
-            process = self._process = await self._machine.open(self._order(channel))
+            process = self._process = await self._machine.open(self._order())
         except DormiceError as error:
-            await self._refuse(stderr, error.message)
-            channel.exit(FAILED)
+            await self._fail(error.message)
             return
         try:
-            end = await self._relay(process, stdin, stdout, stderr)
+            end = await self._relay(process)
         finally:
             self._machine.close(process)
-        if end is not None:
-            await self._end(channel, stderr, end)
+        if not self.gone.is_set():
+            await self._end(end)
 
-    async def _refuse(self, stderr: asyncssh.SSHWriter[bytes], text: str) -> None:
-        await send(stderr, f"dormice: {text}\r\n".encode())
+    async def _fail(self, text: str) -> None:
+        if await self.write(f"dormice: {text}\r\n".encode(), asyncssh.EXTENDED_DATA_STDERR):
+            self._shell.exit(FAILED)
 
-    def _order(self, channel: asyncssh.SSHServerChannel[bytes]) -> ChannelOrder:
-        terminal, command = channel.get_terminal_type(), channel.get_command()
-        if channel.get_subsystem() is not None:
+    def _order(self) -> ChannelOrder:
+        terminal, command = self._terminal, self._shell.get_command()
+        if self._shell.get_subsystem() is not None:
             return ChannelOrder(argv=("sftp",), tool=True)
         argv = ("/bin/sh", "-c", _INTERACTIVE) if command is None else ("/bin/sh", "-c", _COMMAND, "sh", command)
-        env = _environment(channel.get_environment()) | {"SSH_CONNECTION": self._peer}
+        env = _environment(self._shell.get_environment()) | {"SSH_CONNECTION": self._peer}
         if terminal is None:
             return ChannelOrder(argv=argv, env=env)
-        columns, rows = self._size(channel)
+        columns, rows = self._size_of_window()
         return ChannelOrder(
             argv=("tty", str(columns), str(rows), *argv),
             tool=True,
             env=env | {"TERM": terminal if _fit(terminal) and terminal else "dumb"},
         )
 
-    def _size(self, channel: asyncssh.SSHServerChannel[bytes]) -> tuple[int, int]:
-        columns, rows = channel.get_terminal_size()[:2]
+    def _size_of_window(self) -> tuple[int, int]:
+        columns, rows = self._shell.get_terminal_size()[:2]
         if not columns or not rows:
             return _DEFAULT_SIZE
         return min(columns, _MOST_SIDE), min(rows, _MOST_SIDE)
 
-    async def _relay(
-        self,
-        process: Channel,
-        stdin: asyncssh.SSHReader[bytes],
-        stdout: asyncssh.SSHWriter[bytes],
-        stderr: asyncssh.SSHWriter[bytes],
-    ) -> ChannelEnd | None:
-        """Return how the process ended; None: the client has gone before."""
-        channel = stdin.channel
-        terminal = isinstance(channel, asyncssh.SSHServerChannel) and channel.get_terminal_type() is not None
+    async def _relay(self, process: Channel) -> ChannelEnd:
+        """Carry what is typed and shown, and return how the process ended."""
+        stderr = asyncssh.EXTENDED_DATA_STDERR if not self._messages else None
         async with asyncio.TaskGroup() as group:
-            typing = group.create_task(self._type(process, stdin, terminal=terminal))
-            sizing = group.create_task(self._resize(process, channel)) if terminal else None
-            leaving = group.create_task(self._leave(process))
-            showing = group.create_task(carry_out(process, Stream.STDOUT, stdout))
-            await carry_out(process, Stream.STDERR, stdout if terminal else stderr)
+            besides = [group.create_task(self._type(process)), group.create_task(self.leave(process))]
+            if self._messages:
+                besides.append(group.create_task(self._resize(process)))
+            showing = group.create_task(self.carry_out(process, Stream.STDOUT))
+            await self.carry_out(process, Stream.STDERR, stderr)
             await showing
             end = await process.wait()
-            for task in (typing, sizing, leaving):
-                if task is not None:
-                    task.cancel()
-        return None if self._gone.is_set() else end
+            for task in besides:
+                task.cancel()
+        return end
 
-    async def _type(self, process: Channel, stdin: asyncssh.SSHReader[bytes], *, terminal: bool) -> None:
-        try:
-            while data := await stdin.read(PIECE_BYTES):
-                async with self._writing:
-                    await process.write(_message(_INPUT, data) if terminal else data)
-        except (OSError, asyncssh.Error):
-            return  # the client is gone, which `_leave` is told
-        if not terminal:
+    @property
+    def _messages(self) -> bool:
+        """Whether the process is the tool `tty`, which is sent messages."""
+        return self._terminal is not None and self._shell.get_subsystem() is None
+
+    async def _type(self, process: Channel) -> None:
+        while data := await self.read():
+            async with self._writing:
+                await process.write(_message(_INPUT, data) if self._messages else data)
+        if not self._messages:
             process.write_eof()
 
-    async def _resize(self, process: Channel, channel: object) -> None:
-        if not isinstance(channel, asyncssh.SSHServerChannel):
-            return
+    async def _resize(self, process: Channel) -> None:
         while True:
             await self._resized.wait()
             self._resized.clear()
             async with self._writing:
-                await process.write(_message(_SIZE, struct.pack("<HH", *self._size(channel))))
+                await process.write(_message(_SIZE, struct.pack("<HH", *self._size_of_window())))
 
-    async def _leave(self, process: Channel) -> None:
-        await self._gone.wait()
-        process.close()
-
-    async def _end(
-        self, channel: asyncssh.SSHServerChannel[bytes], stderr: asyncssh.SSHWriter[bytes], end: ChannelEnd
-    ) -> None:
+    async def _end(self, end: ChannelEnd) -> None:
         if end.signal is not None:
-            channel.exit_with_signal(_signal_name(end.signal))
+            self._shell.exit_with_signal(_signal_name(end.signal))
         elif end.exit_code is not None:
-            channel.exit(end.exit_code)
+            self._shell.exit(end.exit_code)
         else:
-            await self._refuse(stderr, end.error_message)
-            channel.exit(FAILED)
+            await self._fail(end.error_message)
 
 
 def _message(kind: int, body: bytes) -> bytes:
