@@ -202,6 +202,12 @@ def test_what_is_open_in_a_machine_is_bounded(narrow_login: Login) -> None:
             assert client.stdout.readline() == b"in\n"
         refused = narrow_login.run("true", options=control)
         assert refused.returncode == 255
+        client.terminate()
+        assert client.wait(SECONDS)
+        wait_until(lambda: narrow_login.run("true", options=control).returncode == 0, 20, "there is room again")
+        for number in range(8):  # what is gone does not count
+            assert narrow_login.run(f"echo {number}", options=control).stdout == b"%d\n" % number
+            assert b"refused" in narrow_login.run(options=[*control, "-W", "localhost:1"]).stderr
 
 
 def test_garbage_does_no_harm(narrow_live: Live, narrow_login: Login) -> None:

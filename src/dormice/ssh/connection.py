@@ -26,13 +26,13 @@ class Connection(asyncssh.SSHServerConnection):
     def pause_writing(self) -> None:
         """Be told that the socket takes no more."""
         self._room.clear()
-        if isinstance(self._transport, asyncio.Transport) and not self._transport.is_closing():
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Be told that it does again."""
         self._room.set()
-        if isinstance(self._transport, asyncio.Transport) and not self._transport.is_closing():
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None = None) -> None:

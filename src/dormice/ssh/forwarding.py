@@ -28,11 +28,13 @@ async def forwarded(port: int, machine: Opener) -> ForwardedSession:
     try:
         process = await machine.open(ChannelOrder(argv=("dial", str(port)), tool=True))
     except DormiceError as error:
+        machine.left()
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, error.message) from None
     first = await process.read()
     if not first.startswith(_CONNECTED):
         said = await process.read(Stream.STDERR)
         machine.close(process)
+        machine.left()
         reason = said.decode(errors="replace").strip() or "the machine could not be asked"
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, reason)
     return ForwardedSession(machine, process, first.removeprefix(_CONNECTED))
@@ -52,6 +54,10 @@ class ForwardedSession(ClientEnd, asyncssh.SSHTCPSession[bytes]):
         """Carry its bytes."""
         group = self.channel.get_connection()
         group.create_task(self._serve(), self.channel.logger)  # ends with the connection at the latest
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._machine.left()
 
     async def _serve(self) -> None:
         process = self._process

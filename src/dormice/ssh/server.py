@@ -101,7 +101,9 @@ class _Login(asyncssh.SSHServer):
         self._session_id = self._machine_id = self._peer = ""
         self._held = ExitStack()
         self._open: set[Channel] = set()
-        self._sessions = 0
+        self._asked = 0
+        """How much the client has open, or wants to open."""
+        self._shells: set[ShellSession] = set()
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # The way in
@@ -165,6 +167,8 @@ class _Login(asyncssh.SSHServer):
     def hang_up(self, why: str) -> None:
         """End the connection, and tell the client why."""
         if self._connection is not None:
+            for shell in self._shells:
+                shell.tell(why)
             self._connection.disconnect(asyncssh.DISC_BY_APPLICATION, why)
 
     def _deleted(self) -> None:
@@ -184,10 +188,10 @@ class _Login(asyncssh.SSHServer):
     # What is opened
 
     def session_requested(self) -> ShellSession:
-        if self._caller is None or self._sessions >= self._server.limits.channels_per_machine:
-            raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, "too much is open")
-        self._sessions += 1
-        return ShellSession(self, self._peer)
+        self._enter()
+        shell = ShellSession(self, self._peer)
+        self._shells.add(shell)
+        return shell
 
     def connection_requested(
         self,
@@ -199,7 +203,18 @@ class _Login(asyncssh.SSHServer):
         if self._connection is None or not is_here(dest_host, self._machine_id):
             text = "only ports of the machine itself: localhost"
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, text)
+        self._enter()
         return self._connection.create_tcp_channel(window=WINDOW_BYTES), forwarded(dest_port, self)
+
+    def _enter(self) -> None:
+        if self._caller is None or self._asked >= self._server.limits.channels_per_machine:
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, "too much is open")
+        self._asked += 1
+
+    def left(self, session: ShellSession | None = None) -> None:
+        self._asked -= 1
+        if session is not None:
+            self._shells.discard(session)
 
     async def open(self, order: ChannelOrder) -> Channel:
         if self._caller is None:

@@ -44,6 +44,10 @@ class Opener(Protocol):
         """End one that was opened."""
         ...
 
+    def left(self, session: ShellSession | None = None) -> None:
+        """Hear that something which the client had open is gone."""
+        ...
+
 
 class ShellSession(ClientEnd, asyncssh.SSHServerSession[bytes]):
     """One of them. Its process lives as long as the client holds it open."""
@@ -94,6 +98,15 @@ class ShellSession(ClientEnd, asyncssh.SSHServerSession[bytes]):
         if signal in _KILLING and self._process is not None:
             self._process.close()
 
+    def tell(self, text: str) -> None:
+        """Say why the connection ends: OpenSSH may not come to read what is said of the connection itself."""
+        if self._channel is not None and not self._channel.is_closing():
+            self._channel.write(_words(text), asyncssh.EXTENDED_DATA_STDERR)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._machine.left(self)
+
     # From its beginning to its end
 
     @property
@@ -125,7 +138,7 @@ class ShellSession(ClientEnd, asyncssh.SSHServerSession[bytes]):
             await self._end(end)
 
     async def _fail(self, text: str) -> None:
-        if await self.write(f"dormice: {text}\r\n".encode(), asyncssh.EXTENDED_DATA_STDERR):
+        if await self.write(_words(text), asyncssh.EXTENDED_DATA_STDERR):
             self._shell.exit(FAILED)
 
     def _order(self) -> ChannelOrder:
@@ -190,6 +203,10 @@ class ShellSession(ClientEnd, asyncssh.SSHServerSession[bytes]):
             self._shell.exit(end.exit_code)
         else:
             await self._fail(end.error_message)
+
+
+def _words(text: str) -> bytes:
+    return f"dormice: {text}\r\n".encode()
 
 
 def _message(kind: int, body: bytes) -> bytes:
