@@ -51,7 +51,7 @@ def _start_live(directory: Callable[[], Path]) -> StartLive:
 @pytest.fixture(scope="session", name="live")
 def _live(start_live: StartLive) -> Iterator[Live]:
     """The Dormice of this session, whose machines are bare processes: quick, needs no root, isolates nothing."""
-    with start_live() as live:
+    with start_live(DORMICE_SSH_LISTEN="127.0.0.1:0") as live:
         yield live
 
 
@@ -76,7 +76,7 @@ def _container_live(start_live: StartLive) -> Iterator[Live]:
     if not (IMAGE_DIR / "default").exists():
         pytest.fail(f"no default image in {IMAGE_DIR}: run `make image`")
     with ExitStack() as stack:
-        yield stack.enter_context(partial(start_live, "container")())
+        yield stack.enter_context(partial(start_live, "container", DORMICE_SSH_LISTEN="127.0.0.1:0")())
 
 
 @pytest.fixture(scope="session", name="container_api")

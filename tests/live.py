@@ -70,6 +70,7 @@ class Live:
             "DORMICE_RUN_DIR": str(self.directory / "run"),
             "DORMICE_IMAGE_DIR": str(IMAGE_DIR),
             "DORMICE_LISTEN": f"127.0.0.1:{self.port}",
+            "DORMICE_SSH_LISTEN": "off",
             "DORMICE_DRIVER": self.driver,
             "DORMICE_API_KEY": self.api_key,
             "DORMICE_INSTANCE": self.instance,

@@ -28,6 +28,7 @@ def _environment(directory: Path, changes: Mapping[str, str]) -> dict[str, str]:
         "DORMICE_DATA_DIR": str(directory / "data"),
         "DORMICE_RUN_DIR": str(directory / "run"),
         "DORMICE_LISTEN": "127.0.0.1:0",
+        "DORMICE_SSH_LISTEN": "off",
         "DORMICE_DRIVER": "process",
     }
     return {**inherited, **ours, **changes}

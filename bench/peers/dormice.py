@@ -33,6 +33,7 @@ class Dormice:
                 "DORMICE_DATA_DIR": str(directory / "data"),
                 "DORMICE_RUN_DIR": str(directory / "run"),
                 "DORMICE_LISTEN": f"127.0.0.1:{port}",
+                "DORMICE_SSH_LISTEN": "off",
                 "DORMICE_LOG_LEVEL": "warning",
                 "DORMICE_DRIVER": "process",
                 "PATH": os.environ["PATH"],

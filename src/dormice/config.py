@@ -36,6 +36,8 @@ COLLECTOR_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP
 _PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 T = TypeVar("T", Limits, MachineDefaults)
 _PROTOCOL = "http/protobuf"
+_EVERY_INTERFACE = {"0.0.0.0", "::"}  # noqa: S104 - to know it by
+_HOST = re.compile(r"[a-z0-9._:-]{1,253}")
 _INSTANCE = re.compile(r"[a-z][a-z0-9]{0,7}")
 _PREVIEW_URL = re.compile(
     r"https?://(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]*[a-z0-9])?(:[0-9]{1,5})?"
@@ -62,6 +64,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where images are kept; empty: `images` in the data directory."""
     run_dir: str = ""
     """Sockets and mount points; empty: /run/INSTANCE as root, else `run` in the data directory."""
+    ssh_listen: str = "127.0.0.1:7422"
+    """HOST:PORT where people log in to machines by SSH, or `off`. Port 0 takes a free one."""
+    ssh_endpoint: str = ""
+    """HOST or HOST:PORT by which clients reach `ssh_listen`; empty: as it is written there, and needed where that is every interface."""
     driver: str = "container"
     """`container`, or `process`: no isolation at all, for hosts without root and for trying out."""
     user: str = "dormice"
@@ -146,10 +152,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def address(self) -> tuple[str, int]:
         """Return host and port of `listen`. Raises SettingsError."""
-        host, separator, port = self.listen.rpartition(":")
-        if not separator or not port.isdecimal() or int(port) > 65_535:
-            raise SettingsError(f"listen is {self.listen!r}, must be HOST:PORT such as 127.0.0.1:7433")
-        return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - `:7433` asks for every interface
+        return _address("listen", self.listen, "127.0.0.1:7433")
+
+    def ssh_address(self) -> tuple[str, int] | None:
+        """Return host and port of `ssh_listen`, None if it is `off`. Raises SettingsError."""
+        if self.ssh_listen == "off":
+            return None
+        return _address("ssh_listen", self.ssh_listen, "127.0.0.1:7422, or off")
+
+    def ssh_name(self) -> tuple[str, int | None]:
+        """Return the host by which clients reach the SSH server, and the port where that is another one. Raises SettingsError."""
+        host, separator, port = self.ssh_endpoint.rpartition(":")
+        if not separator or self.ssh_endpoint.endswith("]"):
+            host, port = self.ssh_endpoint, ""
+        host = host.strip("[]").lower()
+        if not host and (address := self.ssh_address()) is not None:
+            host = address[0].lower()
+            if host in _EVERY_INTERFACE:
+                raise SettingsError(
+                    f"ssh_endpoint must be set, because ssh_listen is {self.ssh_listen}: every interface"
+                )
+        if (port and not (port.isdecimal() and 0 < int(port) < 65_536)) or not _HOST.fullmatch(host or "-"):
+            raise SettingsError(f"ssh_endpoint is {self.ssh_endpoint!r}, must be HOST or HOST:PORT")
+        return host, int(port) if port else None
 
     def machine_network(self) -> IPv4Network:
         """Return `network`. Raises SettingsError."""
@@ -182,8 +207,16 @@ def from_environment(environment: Mapping[str, str] | None = None, **overrides: 
     return settings
 
 
+def _address(name: str, value: str, example: str) -> tuple[str, int]:
+    host, separator, port = value.rpartition(":")
+    if not separator or not port.isdecimal() or int(port) > 65_535:
+        raise SettingsError(f"{name} is {value!r}, must be HOST:PORT such as {example}")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - `:7433` asks for every interface
+
+
 def _check(settings: Settings) -> None:
     settings.address()
+    settings.ssh_name()
     settings.machine_network()
     if settings.driver not in ("container", "process"):
         raise SettingsError(f"driver is {settings.driver!r}, must be container or process")

@@ -13,7 +13,7 @@ BACKLOG = 1024
 
 
 def tcp(listen: str, address: tuple[str, int]) -> socket.socket:
-    """Listen for HTTP. Raises SettingsError, which names the setting `listen`."""
+    """Listen for HTTP or SSH. Raises SettingsError, which says where it was to listen."""
     host, port = address
     try:
         family, kind, _, _, resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

@@ -21,11 +21,13 @@ from dormice.domain.ids import canonical_machine_id
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.domain.machine import DesiredState, Machine, Phase
 from dormice.domain.snapshot import Snapshot, SnapshotState
+from dormice.domain.ssh import SshSession, SshState
 from dormice.domain.terminal import Terminal
 from dormice.domain.webhook import FAMILIES, Delivery, DeliveryState, EventType, Webhook
 from dormice.engine.clock import SystemClock
 from dormice.engine.log_tokens import LogGrant
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
+from dormice.engine.ssh_sessions import SshDoor
 from dormice.engine.tokens import Tokens
 from dormice.engine.usage import DAY_US, Period, StorageUse, Totals
 from dormice.engine.webhooks.webhooks import WebhookOrder
@@ -44,6 +46,7 @@ IDS = {
     "execution_id": "exec-1",
     "terminal_id": "term-1",
     "snapshot_id": "snap-1",
+    "session_id": "ssh-1",
     "key_id": "key-1",
     "org_id": ORGANIZATION,
     "stream_id": "exec-1",
@@ -603,6 +606,51 @@ class FakeSnapshots:
 
 
 @dataclass
+class FakeSshSessions:
+    """One session of each id that is asked for."""
+
+    door: SshDoor | None = field(
+        default_factory=lambda: SshDoor(
+            endpoint="ssh.example", port=7422, host_pattern="[ssh.example]:7422", host_authority="ssh-ed25519 AAAA"
+        )
+    )
+    state: SshState = SshState.READY
+
+    async def create(
+        self, caller: Caller, machine_id: str, public_key: str, idempotency: Idempotency | None, *, wait_ms: int = 0
+    ) -> SshSession:
+        if canonical_machine_id(machine_id) != MACHINE_ID:
+            raise NotFound("no such machine")
+        return self._session("ssh-1")
+
+    async def get(self, caller: Caller, machine_id: str, session_id: str, *, wait_ms: int = 0) -> SshSession:
+        if session_id != "ssh-1" or canonical_machine_id(machine_id) != MACHINE_ID:
+            raise NotFound("no such SSH session")
+        return self._session(session_id)
+
+    async def page(self, caller: Caller, machine_id: str, *, before: int | None, limit: int) -> list[SshSession]:
+        if canonical_machine_id(machine_id) != MACHINE_ID:
+            raise NotFound("no such machine")
+        return [self._session("ssh-1")] if before is None or before > 1 else []
+
+    async def delete(self, caller: Caller, machine_id: str, session_id: str) -> SshSession:
+        return await self.get(caller, machine_id, session_id)
+
+    def _session(self, session_id: str) -> SshSession:
+        return SshSession(
+            number=1,
+            id=session_id,
+            organization_id=ORGANIZATION,
+            machine_id=MACHINE_ID,
+            state=self.state,
+            certificate="ssh-ed25519-cert-v01@openssh.com AAAA",
+            created_at=NOW,
+            expires_at=NOW + 1,
+            ready_at=NOW if self.state is SshState.READY else None,
+        )
+
+
+@dataclass
 class World:
     """All the fakes, and the services made of them."""
 
@@ -611,6 +659,7 @@ class World:
     autoresizing: FakeAutoresizing = field(default_factory=FakeAutoresizing)
     log_tokens: FakeLogTokens = field(default_factory=FakeLogTokens)
     usage: FakeUsage = field(default_factory=FakeUsage)
+    ssh_sessions: FakeSshSessions = field(default_factory=FakeSshSessions)
     keys: FakeKeys = field(default_factory=FakeKeys)
     webhooks: FakeWebhooks = field(default_factory=FakeWebhooks)
     health: FakeHealth = field(default_factory=FakeHealth)
@@ -630,6 +679,7 @@ class World:
             autoresizing=self.autoresizing,
             log_tokens=self.log_tokens,
             usage=self.usage,
+            ssh_sessions=self.ssh_sessions,
             keys=self.keys,
             webhooks=self.webhooks,
             health=self.health,

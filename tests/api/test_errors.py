@@ -182,7 +182,7 @@ async def test_other_methods_are_answered_with_the_allowed_ones(client: httpx.As
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/v1", "/v1/nope", f"/v1/machines/{MACHINE_ID}/terminals", f"/v1/machines/{MACHINE_ID}/ssh", "/schema"],
+    ["/", "/v1", "/v1/nope", f"/v1/machines/{MACHINE_ID}/previews", "/schema"],
 )
 async def test_unknown_routes_are_problems(client: httpx.AsyncClient, path: str) -> None:
     assert_problem(await client.get(path), 404)

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import assert_type
 
-from dormice import AsyncDormice, CompletedExecution, Dormice, Execution, ExecutionEvent, Key, Limits, Machine, NewKey
+from dormice import (
+    AsyncDormice,
+    CompletedExecution,
+    Dormice,
+    Execution,
+    ExecutionEvent,
+    Key,
+    Limits,
+    Machine,
+    NewKey,
+    SSHSession,
+)
 
 
 def use(client: Dormice) -> None:
@@ -19,6 +30,8 @@ def use(client: Dormice) -> None:
         for event in events:
             assert_type(event, ExecutionEvent)
     assert_type(client.machines.run(machine.machine_id, ["true"], on_stdout=print), CompletedExecution)
+    assert_type(client.machines.ssh.create(machine.machine_id, public_key="ssh-ed25519 AAAA"), SSHSession)
+    assert_type(client.machines.ssh.list(machine.machine_id).items, list[SSHSession])
     assert_type(client.keys.create(), NewKey)
     assert_type(client.keys.list().items, list[Key])
     assert_type(client.limits(), Limits)

@@ -368,6 +368,30 @@ async def the_documented_helper_wakes_a_machine(world: World) -> None:
     await world.steer("delete", machine.machine_id)
 
 
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILoaeBkTQj9KqxfAjpO7vgVP9yfeNWQAlIgApfQZlBGn\n"
+"""Somebody's, whose private half is nowhere."""
+
+
+@scenario
+async def ssh_sessions_are_made_shown_and_ended(world: World) -> None:
+    machine_id, ssh = await shared(world), world.client.machines.ssh
+    session = await value(ssh.create(machine_id=machine_id, public_key=PUBLIC_KEY))
+    where = {"machine_id": machine_id, "session_id": session.session_id}
+
+    async def ready() -> Any:
+        found = await value(ssh.retrieve(**where))
+        return found if found.status == "ready" else None
+
+    session = await wait_until_async(ready, 30, "the session is ready")
+    found = session.connection
+    assert found.user_certificate.startswith("ssh-ed25519-cert-v01@openssh.com "), found
+    assert found.host_trust.kind == "cert_authority", found
+    assert (found.ssh_username, found.endpoint) == (session.session_id, "127.0.0.1"), found
+    assert session.session_id in {one.session_id for one in await items(ssh.list(machine_id=machine_id))}
+    assert (await value(ssh.delete(**where))).status == "closed"
+    assert (await value(ssh.retrieve(**where))).connection is None
+
+
 @scenario
 async def a_preview_is_made_listed_and_closed(world: World) -> None:
     if not hasattr(world.client.machines, "previews"):

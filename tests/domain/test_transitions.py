@@ -8,16 +8,18 @@ from uuid import UUID
 
 import pytest
 
-from dormice.domain import execution, machine, preview
+from dormice.domain import execution, machine, preview, ssh
 from dormice.domain.execution import Execution, ExecutionEvent, ExecutionState, StdinMode
 from dormice.domain.machine import DesiredState, Machine, MachineEvent, Phase
 from dormice.domain.preview import Preview, PreviewEvent, PreviewProtocol, PreviewState, Visibility
+from dormice.domain.ssh import SshEvent, SshState
 from dormice.domain.transitions import IllegalTransition, follow
 
 TABLES: list[tuple[Mapping[Any, Mapping[Any, Any]], type[StrEnum], type[StrEnum]]] = [
     (execution.TRANSITIONS, ExecutionState, ExecutionEvent),
     (machine.TRANSITIONS, Phase, MachineEvent),
     (preview.TRANSITIONS, PreviewState, PreviewEvent),
+    (ssh.TRANSITIONS, SshState, SshEvent),
 ]
 
 

@@ -18,6 +18,7 @@ def start(directory: Path, role: str = "server", **changes: str) -> subprocess.P
         "DORMICE_DATA_DIR": str(directory / "data"),
         "DORMICE_RUN_DIR": str(directory / "run"),
         "DORMICE_LISTEN": "127.0.0.1:0",
+        "DORMICE_SSH_LISTEN": "off",
         "DORMICE_DRIVER": "process",
     }
     return subprocess.Popen(

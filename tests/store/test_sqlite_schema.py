@@ -12,6 +12,7 @@ from dormice.domain.execution import ErrorCode, ExecutionState, StdinMode, Strea
 from dormice.domain.machine import DesiredState, Phase, ResizeState
 from dormice.domain.run import RunState, WaitKind
 from dormice.domain.snapshot import SnapshotState
+from dormice.domain.ssh import SshState
 from dormice.domain.webhook import DeliveryState, EventType
 from dormice.store.sealing import SecretKind
 from dormice.store.sqlite import statements
@@ -32,6 +33,7 @@ CHECKED: dict[str, Iterable[Enum]] = {
     "webhook_delivery_type": EventType,
     "webhook_delivery_state": DeliveryState,
     "snapshot_state": [state for state in SnapshotState if state is not SnapshotState.DELETED],
+    "ssh_session_state": SshState,
 }
 
 WALKS = {

@@ -249,7 +249,12 @@ def test_without_a_collector_nothing_of_it_is_loaded(live: Live, start_live: Sta
 
 def refusal(directory: Path, **variables: str) -> str:
     """Return what a server says that does not start."""
-    extra = {"DORMICE_LISTEN": "127.0.0.1:0", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", **variables}
+    extra = {
+        "DORMICE_LISTEN": "127.0.0.1:0",
+        "DORMICE_SSH_LISTEN": "off",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+        **variables,
+    }
     live = Live(directory, "process", "refused", Share(0), extra)
     command = [sys.executable, "-m", "dormice.cli", "server"]
     done = subprocess.run(command, env=live.environment(), capture_output=True, text=True, check=False, timeout=60)

@@ -10,6 +10,7 @@
 static const struct tool tools[] = {
     {"tty", tool_tty},
     {"dial", tool_dial},
+    {"sftp", tool_sftp},
 };
 
 const struct tool *tool_find(const char *name)

@@ -4,6 +4,7 @@
    flow.c    bytes from one descriptor to another
    tty.c     a command on a pseudo terminal
    dial.c    a TCP connection to a port of the machine
+   sftp.c    its files, by the SSH file transfer protocol
 
    A tool is an ordinary process of the machine, with a command's rights and limits: it shares nothing with process 1. */
 #ifndef DORMICE_TOOLS_H
@@ -26,6 +27,7 @@ const struct tool *tool_find(const char *name);
 
 int tool_tty(int argc, char **argv);
 int tool_dial(int argc, char **argv);
+int tool_sftp(int argc, char **argv);
 
 /* Says on stderr what failed, with errno, and returns `status`. */
 int tool_fail(const char *what, int status);

@@ -27,6 +27,7 @@ from dormice.api.services import PreviewServices, Services, WorkflowServices
 from dormice.api.webhooks.wire import document
 from dormice.app.checks import account, check_server
 from dormice.app.process import Ended, on_stop, one_failure, settle_garbage
+from dormice.app.ssh import SshDoorway, doorway, open_ssh
 from dormice.config import Settings, SettingsError
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.engine.clock import SystemClock
@@ -81,6 +82,7 @@ class _PreparedServer:
     """The same, as this process sees it."""
     secret: str
     http: socket.socket
+    ssh: SshDoorway | None
     node: socket.socket
     limits: Limits
     defaults: MachineDefaults
@@ -98,6 +100,7 @@ def _prepare_server(settings: Settings) -> _PreparedServer:
     settings.run.mkdir(mode=0o711, parents=True, exist_ok=True)
     http, node_socket = listeners.tcp(settings.listen, settings.address()), listeners.unix(settings.node_socket)
     push, webhooks = _push_policy(settings), _webhook_policy(settings, limits)
+    ssh = doorway(settings)
     secret = admin_key(settings, limits)
     tracing = _tracing()
     privileges.take_descriptors()
@@ -112,6 +115,7 @@ def _prepare_server(settings: Settings) -> _PreparedServer:
         directory,
         secret,
         http,
+        ssh,
         node_socket,
         limits,
         defaults,
@@ -156,6 +160,7 @@ def _tracing() -> Tracing | None:
 
 
 async def _serve_server(prepared: _PreparedServer) -> None:
+    ssh = open_ssh(prepared.ssh, prepared.directory, prepared.limits)
     sealer, store = _open_store(prepared)
     counts, tracing, clock = Counts(), prepared.tracing, SystemClock()
     pusher = PushClient(prepared.push)
@@ -176,6 +181,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 fingerprint=sealer.request_hash,
                 group=group,
                 observer=observer,
+                ssh_authority=ssh.authority if ssh is not None else None,
             )
             await engine.keys.admit(prepared.secret)
             webhooks = Webhooks(
@@ -224,6 +230,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 autoresizing=engine.autoresizing,
                 log_tokens=engine.log_tokens,
                 usage=engine.usage,
+                ssh_sessions=engine.ssh_sessions,
                 keys=engine.keys,
                 webhooks=webhooks,
                 health=engine.health,
@@ -286,6 +293,8 @@ async def _serve_server(prepared: _PreparedServer) -> None:
             loop = asyncio.get_running_loop()
             group.create_task(counts.watch_loop(), name="loop lag")
             nodes = await loop.create_unix_server(engine.gateway.protocol, sock=prepared.node)
+            if ssh is not None:
+                await ssh.listen(engine)
 
             on_stop(http.stop)
             host, port = prepared.http.getsockname()[:2]
@@ -293,6 +302,8 @@ async def _serve_server(prepared: _PreparedServer) -> None:
             settle_garbage()
             sys.setswitchinterval(SWITCH_SECONDS)
             await http.serve(sockets=[prepared.http])
+            if ssh is not None:
+                await ssh.close()
             log.info("drained; stopping")
             nodes.close()
             raise Ended

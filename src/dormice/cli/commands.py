@@ -23,6 +23,7 @@ COMMANDS = {
     "server": Command("service", "Run the server alone"),
     "node": Command("service", "Run the node alone (needs root)"),
     "exec": Command("exec", "Run a command on a machine, live, and exit as it does"),
+    "ssh": Command("ssh", "Log in to a machine with OpenSSH, run a command there, or forward its ports"),
     "machines": Command(
         "machines", "Create, fork, list, change, put to sleep, wake and delete machines; their executions"
     ),
@@ -67,6 +68,8 @@ class Parser(argparse.ArgumentParser):
     usage_code = 2
     takes_argv = False
     """Whether what stands behind `--` is a command for a machine, `argv` of the result."""
+    needs_argv = True
+    """Whether such a command has to be there."""
 
     def __init__(self, **settings: object) -> None:
         settings.setdefault("allow_abbrev", False)
@@ -79,8 +82,9 @@ class Parser(argparse.ArgumentParser):
             return self.parse_args(words)
         end = words.index("--") if "--" in words else len(words)
         arguments, rest = self.parse_known_args(words[:end], argparse.Namespace(argv=words[end + 1 :]))
-        if rest and arguments.argv:
-            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        if rest and (arguments.argv or not self.needs_argv):
+            hint = "" if arguments.argv else "; a command goes behind --"
+            self.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
         return arguments  # without argv, what is left over is most likely the command: that is said when it is missed
 
     def error(self, message: str) -> NoReturn:

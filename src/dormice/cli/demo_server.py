@@ -141,6 +141,7 @@ def _environment(server: DemoServer, directory: Path, image_dir: Path, driver: s
         "DORMICE_DATA_DIR": str(directory / "data"),
         "DORMICE_RUN_DIR": str(directory / "run"),
         "DORMICE_IMAGE_DIR": str(image_dir),
+        "DORMICE_SSH_LISTEN": "off",
         "DORMICE_LISTEN": server.base_url.removeprefix("http://"),
         "DORMICE_DRIVER": driver,
         "DORMICE_API_KEY": server.api_key,

@@ -312,6 +312,42 @@ class StorageUsage(msgspec.Struct, frozen=True, kw_only=True):
     rows: list[StorageUsageRow]
 
 
+class SSHHostTrust(msgspec.Struct, frozen=True, kw_only=True):
+    """How to know the SSH server: `@cert-authority HOST_PATTERN PUBLIC_KEY` in a known_hosts file."""
+
+    kind: str
+    """cert_authority."""
+    host_pattern: str
+    public_key: str
+
+
+class SSHConnection(msgspec.Struct, frozen=True, kw_only=True):
+    """How to log in to a machine."""
+
+    endpoint: str
+    port: int
+    ssh_username: str
+    user_certificate: str | None = None
+    host_trust: SSHHostTrust | None = None
+
+
+class SSHSession(msgspec.Struct, frozen=True, kw_only=True):
+    """The right to log in to a machine by SSH, with one key and for a time."""
+
+    session_id: str
+    machine_id: str
+    status: str
+    """wake_in_progress, ready, closed, expired or failed."""
+    created_at: datetime
+    connection: SSHConnection | None = None
+    """While it is ready."""
+    ready_at: datetime | None = None
+    expires_at: datetime | None = None
+    retry_after_ms: int | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+
+
 class Key(msgspec.Struct, frozen=True, kw_only=True):
     """An API key, without its secret."""
 

@@ -65,6 +65,14 @@ def preview(machine_id: str, preview_id: str) -> str:
     return _below(previews(machine_id), preview_id, "preview_id")
 
 
+def ssh_sessions(machine_id: str) -> str:
+    return f"{machine(machine_id)}/ssh"
+
+
+def ssh_session(machine_id: str, session_id: str) -> str:
+    return _below(ssh_sessions(machine_id), session_id, "session_id")
+
+
 def key(key_id: str) -> str:
     return _below(KEYS, key_id, "key_id")
 

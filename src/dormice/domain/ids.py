@@ -1,4 +1,4 @@
-"""Identifiers: `dm-<uuid7>` for machines, `exec-<uuid7>` for executions, `snap-<uuid7>` for snapshots, and what a client may write for them.
+"""Identifiers: `dm-<uuid7>` for machines, `exec-<uuid7>` for executions, `snap-<uuid7>` for snapshots, `ssh-<uuid7>` for SSH sessions, and what a client may write for them.
 
 `pv-<26 letters and digits>` for previews: 128 random bits, as knowing the name may be all that it takes to open one, and a
 label of a host name.
@@ -17,6 +17,7 @@ EXECUTION_PREFIX = "exec-"
 TERMINAL_PREFIX = "term-"
 SNAPSHOT_PREFIX = "snap-"
 PREVIEW_PREFIX = "pv-"
+SSH_PREFIX = "ssh-"
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -58,6 +59,11 @@ def canonical_machine_id(text: str) -> str | None:
     """Return the machine id that a client means: as minted, or its bare UUID. None if it can be neither."""
     bare = text.removeprefix(MACHINE_PREFIX)
     return f"{MACHINE_PREFIX}{bare}" if _UUID.fullmatch(bare) else None
+
+
+def ssh_session_id(unix_ms: int, random: bytes) -> str:
+    """Mint the id of an SSH session."""
+    return f"{SSH_PREFIX}{uuid7(unix_ms, random)}"
 
 
 def execution_bytes(execution: str) -> bytes:

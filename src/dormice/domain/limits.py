@@ -76,6 +76,22 @@ class Limits:
     """The same, of all previews of an organization together."""
     preview_answer_ms: int = 300_000
     """How long a program behind a preview may take to begin its answer."""
+    public_key_bytes: int = 8_192
+    """Of an SSH session's key, as OpenSSH writes it on one line."""
+    rsa_bits_min: int = 2_048
+    ssh_session_seconds: int = 3_600
+    """How long one may log in with an SSH session. Who is logged in may stay."""
+    ssh_sessions_per_machine: int = 1_000
+    """Open at once."""
+    ssh_connections: int = 1_000
+    """Of all machines at once; one more is hung up on."""
+    ssh_connections_per_machine: int = 100
+    ssh_logins: int = 50
+    """Connections that have not logged in yet, at once."""
+    ssh_login_ms: int = 20_000
+    """How long they may take for it."""
+    ssh_failed_logins_per_minute: int = 60
+    """Of one address (IPv6: one /64); more are hung up on at once."""
     kept_output_bytes: int = 16 << 20
     """Per stream: the head is kept, the rest is counted."""
     cancel_grace_ms: int = 5_000

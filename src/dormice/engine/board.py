@@ -48,6 +48,8 @@ class LiveMachine:
     """Executions that are being committed: they hold the machine awake already."""
     channels: dict[str, Channel] = field(default_factory=dict)
     """What is held open in the present boot."""
+    connections: int = 0
+    """How many are logged in by SSH: they hold it awake, also while they do nothing."""
     ended: Ended = field(default_factory=Ended)
     """Executions that ended last."""
     asked_again: set[str] = field(default_factory=set)

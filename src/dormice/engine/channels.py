@@ -70,7 +70,7 @@ class Channels:
                 why = "the server stops" if self._feed.closing else "the machine did not come up in time"
                 raise Unavailable(f"{why}; try again", retry_after_ms=1_000)
             with self._feed.listen(live.machine.id) as hint:
-                await self._tasks.finish(self._wake(live))
+                await self._tasks.finish(self.wake(live))
                 if not (live.awake and live.attached):
                     await hint.wait(left / 1_000_000)
 
@@ -88,7 +88,8 @@ class Channels:
             )
         return live
 
-    async def _wake(self, live: LiveMachine) -> None:
+    async def wake(self, live: LiveMachine) -> None:
+        """Begin to wake a machine, if it can be woken and is not awake. To be run in a task that nobody cancels."""
         async with live.lock:
             if not live.awake and live.machine.phase not in (Phase.FAILED, Phase.DESTROYING, Phase.DESTROYED):
                 await self._lifecycle.wake(live, Guard(None, None))

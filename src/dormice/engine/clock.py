@@ -82,6 +82,11 @@ def new_preview_id(clock: Clock) -> str:
     return ids.preview_id(clock.random(16))
 
 
+def new_ssh_session_id(clock: Clock) -> str:
+    """Mint the id of an SSH session."""
+    return ids.ssh_session_id(clock.now() // 1000, clock.random(10))
+
+
 def new_id(clock: Clock) -> str:
     """Mint the id of a run, a batch, a session, a schedule or a trigger: a UUIDv7."""
     return ids.uuid7(clock.now() // 1000, clock.random(10))

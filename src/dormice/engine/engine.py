@@ -33,6 +33,7 @@ from dormice.engine.retention import Retention
 from dormice.engine.runner import Runner
 from dormice.engine.service import serve
 from dormice.engine.snapshots import Snapshots
+from dormice.engine.ssh_sessions import SshAuthority, SshSessions
 from dormice.engine.stdin import StdinFeeder
 from dormice.engine.tasks import Tasks
 from dormice.engine.terminals import Terminals
@@ -59,6 +60,7 @@ class Engine:
         fingerprint: Callable[[bytes], str],
         group: asyncio.TaskGroup,
         observer: Observer | None = None,
+        ssh_authority: SshAuthority | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -181,6 +183,18 @@ class Engine:
         )
         self.tokens = Tokens(sign=fingerprint, clock=clock)
         self.log_tokens = LogTokens(tokens=self.tokens, keys=store.keys, clock=clock, limits=limits)
+        self.ssh_sessions = SshSessions(
+            store=store.ssh_sessions,
+            board=board,
+            machines=self.machines,
+            channels=channels,
+            feed=feed,
+            in_flight=in_flight,
+            tasks=tasks,
+            clock=clock,
+            limits=limits,
+            authority=ssh_authority,
+        )
         self.keys = Keys(store=store.keys, clock=clock, limits=limits)
         self.previews = Previews(
             store=store.previews,

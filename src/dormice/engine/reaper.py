@@ -95,6 +95,7 @@ class Reaper:
             and machine.autosleep_seconds > 0
             and not live.open_executions
             and not live.channels
+            and not live.connections
             and now - live.last_activity_at >= machine.autosleep_seconds * _SECOND_US
         )
 

@@ -14,7 +14,19 @@ from dormice.node.tools import run_tool
 
 SUITE = "bookworm"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-PACKAGES = ("bash", "ca-certificates", "coreutils", "curl", "git", "iproute2", "netbase", "passwd", "procps", "python3")
+PACKAGES = (
+    "bash",
+    "ca-certificates",
+    "coreutils",
+    "curl",
+    "git",
+    "iproute2",
+    "netbase",
+    "passwd",
+    "procps",
+    "python3",
+    "rsync",
+)
 
 _MIRRORS = (
     ("http://deb.debian.org/debian", SUITE),

@@ -26,6 +26,7 @@ from dormice.store.webhooks import WebhookStore
 if TYPE_CHECKING:
     from dormice.store.previews import PreviewStore
     from dormice.store.snapshots import SnapshotStore
+    from dormice.store.ssh import SshSessionStore
     from dormice.store.terminals import TerminalStore
 
 RETRY_AFTER_MS = 1_000
@@ -440,6 +441,11 @@ class Store(Protocol):
         """Previews."""
         ...
 
+    @property
+    def ssh_sessions(self) -> SshSessionStore:
+        """SSH sessions."""
+        ...
+
     async def recall(self, claim: IdempotencyClaim) -> Replayed | KeyReused | None:
         """What the key was used for; None when it is free. Claims nothing."""
         ...
@@ -449,8 +455,8 @@ class Store(Protocol):
         ...
 
     async def delete_finished(self, before: Micros) -> int:
-        """Delete executions that ended before that moment, with all that belongs to them, the longest ago first; then previews; then
-        machines that were destroyed before it and have no executions; then runs, events, traces, what sessions remember, and deliveries to
+        """Delete executions that ended before that moment, with all that belongs to them, the longest ago first; then previews and SSH
+        sessions that were over before it; then machines that were destroyed before it and have none of these; then runs, events, traces, what sessions remember, and deliveries to
         webhooks of what happened before it.
 
         A bounded piece at a time, which takes milliseconds; return how many rows it took, 0 when nothing is left to delete. An

@@ -14,9 +14,10 @@ from dormice.api.http.errors import Fault, InvalidRequest
 from dormice.api.http.pagination import page_limit, sequence_cursor
 from dormice.api.http.replies import Stream as StreamedReply
 from dormice.api.http.replies import json_reply
+from dormice.api.machine_services import Executions
 from dormice.api.machines import wire
 from dormice.api.machines.text import LOOK_BACK, StreamDecoder
-from dormice.api.services import Executions, Services
+from dormice.api.services import Services
 from dormice.domain.execution import Execution, LogEntry, Stream
 
 _AT_ONCE = 256 << 10

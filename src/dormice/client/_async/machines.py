@@ -13,6 +13,7 @@ from dormice.client._async.executions import AsyncExecutions
 from dormice.client._async.pagination import AsyncPaginator, paginate
 from dormice.client._async.previews import AsyncPreviews
 from dormice.client._async.runs import run
+from dormice.client._async.ssh import AsyncSSH
 from dormice.client._async.streams import AsyncEventStream, events_of_one_connection
 from dormice.client.errors import APIResponseError
 from dormice.client.records import CompletedExecution, Execution, Machine, decode
@@ -33,6 +34,7 @@ class AsyncMachines:
         self.executions = AsyncExecutions(connection)
         self.autoresizing = AsyncAutoresizing(connection)
         self.previews = AsyncPreviews(connection)
+        self.ssh = AsyncSSH(connection)
 
     async def create(
         self,

@@ -203,3 +203,30 @@ CREATE INDEX IF NOT EXISTS previews_of ON previews (machine_id, number);
 CREATE INDEX IF NOT EXISTS previews_open ON previews (expires_at) WHERE ended_at IS NULL;
 CREATE INDEX IF NOT EXISTS previews_waking ON previews (state) WHERE state = 'wake_in_progress';
 CREATE INDEX IF NOT EXISTS previews_ended ON previews (ended_at) WHERE ended_at IS NOT NULL;
+
+-- The right to log in to a machine by SSH.
+CREATE TABLE IF NOT EXISTS ssh_sessions (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    machine INTEGER NOT NULL REFERENCES machines,
+    state TEXT NOT NULL,
+    certificate TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    ready_at INTEGER,
+    error_message TEXT,
+    CONSTRAINT ssh_session_state CHECK (CASE state
+        WHEN 'wake_in_progress' THEN ready_at IS NULL
+        WHEN 'ready' THEN ready_at IS NOT NULL
+        WHEN 'closed' THEN TRUE
+        WHEN 'expired' THEN TRUE
+        WHEN 'failed' THEN ready_at IS NULL
+        ELSE FALSE
+    END),
+    CONSTRAINT ssh_session_error CHECK ((state = 'failed') = (error_message IS NOT NULL))
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS ssh_sessions_of ON ssh_sessions (machine, number);
+CREATE INDEX IF NOT EXISTS ssh_sessions_open ON ssh_sessions (machine, expires_at)
+WHERE state = 'ready' OR state = 'wake_in_progress';
+CREATE INDEX IF NOT EXISTS ssh_sessions_over ON ssh_sessions (expires_at);

@@ -57,5 +57,8 @@ def delete_finished(db: apsw.Connection, before: Micros) -> int:
     db.execute(_SQL["delete_previews"], (before, PIECE_ROWS))
     if previews := db.changes():
         return previews
+    db.execute(_SQL["delete_ssh_sessions"], (before, PIECE_RECORDS))
+    if db.changes():
+        return db.changes()
     db.execute(_SQL["delete_machines"], (before, PIECE_RECORDS))
     return db.changes()

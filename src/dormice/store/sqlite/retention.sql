@@ -28,11 +28,18 @@ DELETE FROM previews WHERE number IN (
     SELECT number FROM previews WHERE ended_at < ?1 ORDER BY ended_at LIMIT ?2
 );
 
+-- name: delete_ssh_sessions
+-- SSH sessions that were over before a moment, the longest ago first.
+DELETE FROM ssh_sessions WHERE number IN (
+    SELECT number FROM ssh_sessions WHERE expires_at < ? ORDER BY expires_at LIMIT ?
+);
+
 -- name: delete_machines
--- Machines destroyed before a moment that have no executions, the longest ago first.
+-- Machines destroyed before a moment that have neither executions nor SSH sessions, the longest ago first.
 DELETE FROM machines WHERE number IN (
     SELECT number FROM machines
     WHERE phase = 'destroyed' AND last_transition_at < ?1
     AND NOT EXISTS (SELECT 1 FROM executions WHERE machine = machines.number)
+    AND NOT EXISTS (SELECT 1 FROM ssh_sessions WHERE machine = machines.number)
     ORDER BY last_transition_at LIMIT ?2
 );

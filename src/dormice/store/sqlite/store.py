@@ -42,12 +42,14 @@ from dormice.store.sqlite.runs import SqliteRuns
 from dormice.store.sqlite.schedules import SqliteSchedules
 from dormice.store.sqlite.sessions import SqliteSessions
 from dormice.store.sqlite.snapshots import SqliteSnapshots
+from dormice.store.sqlite.ssh_sessions import SqliteSshSessions
 from dormice.store.sqlite.terminals import SqliteTerminals
 from dormice.store.sqlite.traces import SqliteTraces
 from dormice.store.sqlite.triggers import SqliteTriggers
 from dormice.store.sqlite.usage import SqliteUsage
 from dormice.store.sqlite.webhooks import SqliteWebhooks, delete_old
 from dormice.store.sqlite.writer import Writer
+from dormice.store.ssh import SshSessionStore
 from dormice.store.terminals import TerminalStore
 from dormice.store.traces import TraceStore
 from dormice.store.usage import AutoresizingStore, UsageStore
@@ -83,6 +85,7 @@ class SqliteStore:
         self.terminals: TerminalStore = SqliteTerminals(writer, reader, sealer)
         self.webhooks: WebhookStore = SqliteWebhooks(writer, reader, sealer)
         self.snapshots: SnapshotStore = SqliteSnapshots(writer, reader)
+        self.ssh_sessions: SshSessionStore = SqliteSshSessions(writer, reader)
 
     @classmethod
     def open(cls, path: Path, sealer: Sealer) -> Self:

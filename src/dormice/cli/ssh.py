@@ -1,0 +1,171 @@
+"""`dormice ssh`: log in to a machine with OpenSSH, by a key and a certificate that are gone afterwards."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dormice.cli.commands import Parser
+from dormice.cli.connect import connect, server_options
+from dormice.client import routes
+from dormice.client._sync.connection import Connection
+
+OWN_FAILURE = 255
+"""As OpenSSH's own."""
+POLL_MS = 30_000
+WAKE_SECONDS = 300.0
+_CONFIG = """Host {name}
+    HostName {endpoint}
+    Port {port}
+    User {user}
+    IdentityFile {directory}/key
+    CertificateFile {directory}/key-cert.pub
+    IdentitiesOnly yes
+    UserKnownHostsFile {directory}/known_hosts
+    GlobalKnownHostsFile /dev/null
+    StrictHostKeyChecking yes
+    UpdateHostKeys no
+    LogLevel ERROR
+"""
+
+
+def declare(parser: Parser) -> None:
+    parser.usage = "dormice ssh [options] MACHINE [-- COMMAND [ARGUMENT ...]]"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = """\
+examples:
+  dormice ssh dm-…                             a login shell
+  dormice ssh dm-… -- 'cd /srv && ls'          a command, run by the machine's shell
+  dormice ssh -N -L 8080:localhost:80 dm-…     port 80 of the machine, here at 8080
+  dormice ssh --config ~/m dm-…                for scp, sftp, rsync and editors:
+      scp -F ~/m/config file dm-…:/srv/
+      rsync -e 'ssh -F ~/m/config' -a dir/ dm-…:/srv/dir/
+
+Exit code: that of ssh, which is the command's, or 255 if ssh or Dormice failed."""
+    parser.failure_code = parser.usage_code = OWN_FAILURE
+    parser.takes_argv, parser.needs_argv = True, False
+    parser.add_argument("machine_id", metavar="MACHINE")
+    parser.add_argument(
+        "-L",
+        dest="local",
+        action="append",
+        default=[],
+        metavar="PORT:localhost:PORT",
+        help="forward a port to the machine",
+    )
+    parser.add_argument(
+        "-D", dest="dynamic", action="append", default=[], metavar="PORT", help="a SOCKS proxy to the machine's ports"
+    )
+    parser.add_argument("-N", dest="nothing", action="store_true", help="run nothing, only forward")
+    parser.add_argument("-t", dest="terminal", action="store_true", help="give the command a terminal")
+    parser.add_argument(
+        "-o", dest="options", action="append", default=[], metavar="OPTION", help="an option of ssh_config"
+    )
+    parser.add_argument(
+        "--config",
+        metavar="DIR",
+        help="write key, certificate and ssh_config there, and do not log in; good until the session expires",
+    )
+    server_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Log in, and return the exit code."""
+    connection = connect(arguments)
+    try:
+        if arguments.config is not None:
+            return _keep(connection, arguments)
+        with tempfile.TemporaryDirectory(prefix="dormice-ssh-") as place:
+            directory = Path(place)
+            with _session(connection, arguments.machine_id, directory):
+                return _ssh(arguments, directory)
+    except FileNotFoundError as error:
+        print(f"dormice ssh: there is no program {error.filename!r} here: install OpenSSH's client", file=sys.stderr)
+    except (_Refused, OSError, subprocess.CalledProcessError) as error:
+        print(f"dormice ssh: {error}", file=sys.stderr)
+    return OWN_FAILURE
+
+
+class _Refused(Exception):
+    """There is no session; the message says why."""
+
+
+def _keep(connection: Connection, arguments: argparse.Namespace) -> int:
+    directory = Path(arguments.config).absolute()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in ("key", "key.pub"):
+        (directory / name).unlink(missing_ok=True)
+    session = _prepare(connection, arguments.machine_id, directory)
+    print(f"ssh -F {directory / 'config'} {arguments.machine_id}")
+    print(f"until {session['expires_at']}; session {session['session_id']}", file=sys.stderr)
+    return 0
+
+
+@contextmanager
+def _session(connection: Connection, machine_id: str, directory: Path) -> Iterator[None]:
+    session = _prepare(connection, machine_id, directory)
+    try:
+        yield
+    finally:
+        connection.call("DELETE", routes.ssh_session(machine_id, session["session_id"]))
+
+
+def _prepare(connection: Connection, machine_id: str, directory: Path) -> dict[str, Any]:
+    """Make a key, and write down what ssh needs to log in with it. Returns the session."""
+    key = directory / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(key)], check=True)
+    session = _ready(connection, machine_id, (directory / "key.pub").read_text().strip())
+    found = session.get("connection") or {}
+    trust = found.get("host_trust") or {}
+    if not (found.get("user_certificate") and found.get("endpoint") and trust.get("public_key")):
+        raise _Refused("the server's answer lacks what is needed to log in")
+    (directory / "key-cert.pub").write_text(f"{found['user_certificate']}\n")
+    (directory / "known_hosts").write_text(f"@cert-authority {trust['host_pattern']} {trust['public_key']}\n")
+    config = _CONFIG.format(
+        name=machine_id,
+        endpoint=found["endpoint"],
+        port=found["port"],
+        user=found["ssh_username"],
+        directory=directory,
+    )
+    (directory / "config").write_text(config)
+    return session
+
+
+def _ready(connection: Connection, machine_id: str, public_key: str) -> dict[str, Any]:
+    path, body = routes.ssh_sessions(machine_id), {"public_key": public_key}
+    session: dict[str, Any] = connection.call("POST", path, query={"wait_ms": POLL_MS}, body=body).json()
+    until = time.monotonic() + WAKE_SECONDS
+    while session["status"] not in ("ready", "failed", "expired", "closed"):
+        if time.monotonic() > until:
+            raise _Refused(f"{machine_id} did not come up in {WAKE_SECONDS:.0f} s")
+        one = routes.ssh_session(machine_id, session["session_id"])
+        session = connection.call("GET", one, query={"wait_ms": POLL_MS}).json()
+    if session["status"] != "ready":
+        why = session.get("error_message") or "nothing more is known"
+        raise _Refused(f"the session is {session['status']}: {why}")
+    return session
+
+
+def _ssh(arguments: argparse.Namespace, directory: Path) -> int:
+    command = ["ssh", "-F", str(directory / "config")]
+    for flag, values in (("-L", arguments.local), ("-D", arguments.dynamic), ("-o", arguments.options)):
+        for value in values:
+            command += [flag, value]
+    command += ["-N"] * arguments.nothing + ["-t"] * arguments.terminal
+    command += [arguments.machine_id, *(["--", *arguments.argv] if arguments.argv else [])]
+    with subprocess.Popen(command) as ssh:
+        while True:
+            try:
+                code = ssh.wait()
+            except KeyboardInterrupt:
+                continue  # it is for ssh, which ends by it or passes it on
+            return code if code >= 0 else 128 - code

@@ -1,0 +1,70 @@
+"""Who is let in to try: bounds on connections that have not logged in yet, and on addresses that fail to."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from ipaddress import IPv6Address, IPv6Network, ip_address
+
+from dormice.domain.limits import Limits
+
+_KNOWN_ADDRESSES = 10_000
+_MINUTE = 60.0
+
+
+class Doorkeeper:
+    """Counts connections by whether they have logged in, and failures by address."""
+
+    def __init__(self, limits: Limits, now: Callable[[], float]) -> None:
+        """`now` gives seconds that nobody puts forward or back."""
+        self._limits = limits
+        self._now = now
+        self._connections = 0
+        self._strangers = 0
+        self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        """By address: how many failures are held against it, and since when they have been paid off."""
+
+    def admit(self, address: str) -> str | None:
+        """Take a connection in, or say why not."""
+        limits = self._limits
+        if self._connections >= limits.ssh_connections:
+            return "there are too many connections (ssh_connections)"
+        if self._strangers >= limits.ssh_logins:
+            return "too many are logging in (ssh_logins)"
+        if self._held_against(_block(address)) >= limits.ssh_failed_logins_per_minute:
+            return "too many logins failed (ssh_failed_logins_per_minute)"
+        self._connections += 1
+        self._strangers += 1
+        return None
+
+    def logged_in(self) -> None:
+        """One that was admitted is no stranger any more."""
+        self._strangers -= 1
+
+    def left(self, address: str, *, logged_in: bool) -> None:
+        """One that was admitted is gone."""
+        self._connections -= 1
+        if logged_in:
+            return
+        self._strangers -= 1
+        block = _block(address)
+        self._failures[block] = (self._held_against(block) + 1, self._now())
+        self._failures.move_to_end(block)
+        while len(self._failures) > _KNOWN_ADDRESSES:
+            self._failures.popitem(last=False)
+
+    def _held_against(self, block: str) -> float:
+        count, since = self._failures.get(block, (0.0, self._now()))
+        paid = (self._now() - since) * self._limits.ssh_failed_logins_per_minute / _MINUTE
+        return max(count - paid, 0.0)
+
+
+def _block(address: str) -> str:
+    """What one owner has: an IPv4 address, or a /64 of IPv6."""
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address):
+        return str(parsed.ipv4_mapped or IPv6Network((parsed, 64), strict=False))
+    return address
