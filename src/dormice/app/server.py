@@ -24,6 +24,7 @@ from dormice.api.app import create_app
 from dormice.api.http.connection import Connection
 from dormice.api.previews.addresses import PreviewAddresses
 from dormice.api.services import PreviewServices, Services, WorkflowServices
+from dormice.api.http.websocket_connection import WebSocketConnection
 from dormice.api.webhooks.wire import document
 from dormice.app.checks import account, check_server
 from dormice.app.process import Ended, on_stop, one_failure, settle_garbage
@@ -269,7 +270,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                     create_app(services),
                     loop="none",
                     http=Connection,
-                    ws="websockets-sansio",
+                    ws=WebSocketConnection,
                     ws_max_size=prepared.limits.websocket_message_bytes,
                     lifespan="off",
                     access_log=False,
