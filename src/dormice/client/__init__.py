@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         NotFoundError,
         PermissionDeniedError,
         RateLimitError,
+        TerminalError,
         UnprocessableEntityError,
         WaitTimeoutError,
     )
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
         StorageUsageRow,
         Webhook,
         WebhookDelivery,
+        Terminal,
     )
     from dormice.client.transport import Timeout
 
@@ -100,6 +102,8 @@ __all__ = [
     "StdinPosition",
     "StorageUsage",
     "StorageUsageRow",
+    "Terminal",
+    "TerminalError",
     "Timeout",
     "UnprocessableEntityError",
     "WaitTimeoutError",
@@ -133,6 +137,7 @@ _HOMES = {
     "StdinPosition": "records",
     "StorageUsage": "records",
     "StorageUsageRow": "records",
+    "Terminal": "records",
     "Timeout": "transport",
     "Webhook": "records",
     "WebhookDelivery": "records",

@@ -14,6 +14,7 @@ from dormice.client._async.pagination import AsyncPaginator, paginate
 from dormice.client._async.previews import AsyncPreviews
 from dormice.client._async.runs import run
 from dormice.client._async.streams import AsyncEventStream, events_of_one_connection
+from dormice.client._async.terminals import AsyncTerminals
 from dormice.client.errors import APIResponseError
 from dormice.client.records import CompletedExecution, Execution, Machine, decode
 from dormice.client.transport import Timeout
@@ -33,6 +34,7 @@ class AsyncMachines:
         self.executions = AsyncExecutions(connection)
         self.autoresizing = AsyncAutoresizing(connection)
         self.previews = AsyncPreviews(connection)
+        self.terminals = AsyncTerminals(connection)
 
     async def create(
         self,

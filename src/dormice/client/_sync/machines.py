@@ -14,6 +14,7 @@ from dormice.client._sync.pagination import Page, paginate
 from dormice.client._sync.previews import Previews
 from dormice.client._sync.runs import run
 from dormice.client._sync.streams import EventStream, events_of_one_connection
+from dormice.client._sync.terminals import Terminals
 from dormice.client.errors import APIResponseError
 from dormice.client.records import CompletedExecution, Execution, Machine, decode
 from dormice.client.transport import Timeout
@@ -33,6 +34,7 @@ class Machines:
         self.executions = Executions(connection)
         self.autoresizing = Autoresizing(connection)
         self.previews = Previews(connection)
+        self.terminals = Terminals(connection)
 
     def create(
         self,
