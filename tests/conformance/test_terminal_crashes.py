@@ -13,10 +13,12 @@ from tests.live import Live, new_key
 COUNT = """
 stty -echo
 n=0
-while ! read -t 0.01 line; do
+until read -t 0; do
     n=$((n + 1))
     echo "line $n of those that must come once"
+    sleep 0.01
 done
+read line
 echo "read $line after $n"
 exit 6
 """

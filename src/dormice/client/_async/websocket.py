@@ -55,6 +55,6 @@ async def open_websocket(url: str, headers: Mapping[str, str], *, seconds: float
         answer = error.response
         fields = {name.lower(): value for name, value in answer.headers.raw_items()}
         raise status_error(answer.status_code, fields, bytes(answer.body)) from None
-    except (InvalidHandshake, OSError, TimeoutError, EOFError) as error:
+    except (InvalidHandshake, ConnectionClosed, OSError, TimeoutError, EOFError) as error:
         raise APIConnectionError(f"no WebSocket: {error}") from None
     return AsyncWebSocket(connection)
