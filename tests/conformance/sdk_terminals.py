@@ -17,6 +17,8 @@ from typing import Any
 
 import dedalus_sdk
 
+from tests.wait import wait_until_async
+
 CONNECTS = dedalus_sdk.__version__ != "0.1.0"  # which asks for a path with braces in it
 SIZE = {"width": 80, "height": 24}
 
@@ -32,9 +34,14 @@ async def value(result: Any) -> Any:
 async def ready(terminals: Any, machine: str, **options: Any) -> Any:
     """Open a terminal as the documentation of the SDK says, polling it."""
     terminal = await value(terminals.create(machine_id=machine, **SIZE, **options))
-    while terminal.status == "wake_in_progress":
-        await asyncio.sleep(terminal.retry_after_ms / 1000)
-        terminal = await value(terminals.retrieve(machine_id=machine, terminal_id=terminal.terminal_id))
+    if terminal.status == "wake_in_progress":
+        assert terminal.retry_after_ms > 0, terminal
+
+        async def woken() -> Any:
+            found = await value(terminals.retrieve(machine_id=machine, terminal_id=terminal.terminal_id))
+            return found if found.status != "wake_in_progress" else None
+
+        terminal = await wait_until_async(woken, 30, "ready")
     assert (terminal.status, terminal.protocol) == ("ready", "websocket"), terminal
     assert terminal.stream_url.startswith("ws://"), terminal
     return terminal

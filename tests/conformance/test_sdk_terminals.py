@@ -31,7 +31,12 @@ def test_the_sdk_uses_a_terminal_over_a_crash_of_the_server(
     live, machine = open_house
     user = subprocess.Popen(
         [SDKS / version / "bin" / "python", HERE / "sdk_terminals.py", mode, machine],
-        env={"PATH": os.environ["PATH"], "DEDALUS_BASE_URL": live.base_url, "DEDALUS_API_KEY": live.api_key},
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(HERE.parents[1]),
+            "DEDALUS_BASE_URL": live.base_url,
+            "DEDALUS_API_KEY": live.api_key,
+        },
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
