@@ -24,7 +24,6 @@ OPTIONS = {
     "storage_reserve_gib": ("GIB", "storage of the host that is never promised to machines"),
     "guest": ("FILE", "the guest's binary"),
     "local_mode": ("", "workflows without keys and with projects made on first use; on a loopback address only"),
-    "terminals_by_id": ("", "who knows a terminal's id may use it without a key, as clients 0.2 to 0.4 of the SDK do"),
     "push_allow": ("PLACES", "networks and names, with commas between, where workers that are called may live"),
     "webhook_allow": (
         "PLACES",

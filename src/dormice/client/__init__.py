@@ -56,9 +56,9 @@ if TYPE_CHECKING:
         StdinPosition,
         StorageUsage,
         StorageUsageRow,
+        Terminal,
         Webhook,
         WebhookDelivery,
-        Terminal,
     )
     from dormice.client.transport import Timeout
 
