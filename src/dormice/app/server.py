@@ -22,9 +22,9 @@ from dormice import config, directories, listeners, privileges
 from dormice.admin_key import admin_key
 from dormice.api.app import create_app
 from dormice.api.http.connection import Connection
+from dormice.api.http.websocket_connection import WebSocketConnection
 from dormice.api.previews.addresses import PreviewAddresses
 from dormice.api.services import PreviewServices, Services, WorkflowServices
-from dormice.api.http.websocket_connection import WebSocketConnection
 from dormice.api.webhooks.wire import document
 from dormice.app.checks import account, check_server
 from dormice.app.process import Ended, on_stop, one_failure, settle_garbage
