@@ -55,6 +55,11 @@ a line, as the pages come. Documents are what the server sent, so new fields sho
 `dormice exec` forwards stdin: what is there at the start and short goes along with the command, the rest follows as it
 comes, a terminal line by line. If `dormice exec` is killed, its execution runs on; `dormice machines executions` finds it.
 
+`dormice terminal` makes the terminal that it runs in a window of one on a machine: every key goes there, Ctrl-C too. Ctrl-] then d
+leaves it; the shell goes on, and `--attach` comes back to it. A lost connection is made again by itself, and what was shown meanwhile
+comes then, once. What was typed may be lost with a connection; it is never typed twice. Its exit code is 0 when it was left, else that
+of the shell as with `dormice exec`.
+
 **Completion.** `eval "$(dormice completion bash)"`, the same for zsh, and `dormice completion fish | source`.
 """
 

@@ -1,6 +1,6 @@
 """Write `client/_sync` from `client/_async`, and the same in `workflows`; with --check, only say whether it is up to date (exit 1 if not).
 
-The two clients are the same but for `async` and `await`, for names that begin with Async, and for the two modules of
+The two clients are the same but for `async` and `await`, for names that begin with Async, and for the modules of
 `BY_HAND`, where waiting and awaiting themselves are at work.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = [ROOT / "src/dormice/client", ROOT / "src/dormice/workflows"]
-BY_HAND = {"__init__.py", "pause.py", "pagination.py"}
+BY_HAND = {"__init__.py", "pause.py", "pagination.py", "websocket.py"}
 HEADER = "# Generated from _async/{name} by scripts/generate_sync_client.py; change that and run it again.\n"
 
 RULES = [

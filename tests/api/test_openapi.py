@@ -90,6 +90,8 @@ def test_generated_requests_are_answered_as_the_document_says(case: Case[Any]) -
         if isinstance(case.query, dict) and {"period_start", "period_end"} <= case.query.keys():
             days = sorted((case.query["period_start"], case.query["period_end"]))
             case.query["period_start"], case.query["period_end"] = days  # likewise: the end is not before the start
+        if isinstance(case.body, dict) and case.body.get("shell") and case.body.get("command") is not None:
+            del case.body["shell"]  # likewise
         case.path_parameters = {name: IDS[name] for name in case.path_parameters or {}}
     if "Range" in case.headers:
         excluded.append(positive_data_acceptance)  # a range beyond the end is valid, and 416

@@ -38,6 +38,11 @@ def test_commands_about_runs_load_neither_httpx_nor_msgspec(environment: dict[st
     assert not loaded_by(environment, "runs", "start", "hello", "--payload", "1") & SLOW
 
 
+def test_the_websocket_library_is_loaded_only_by_who_attaches(environment: dict[str, str]) -> None:
+    for words in (("terminal", "dm-1"), ("terminals", "list", "dm-1"), ("exec", "--no-stdin", "dm-1", "--", "true")):
+        assert not loaded_by(environment, *words) & {*SLOW, "websockets"}
+
+
 def test_help_lists_every_command_and_each_command_has_help(dormice: Dormice) -> None:
     text = dormice("--help").stdout.decode()
     for name, command in COMMANDS.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from uuid import uuid4
 
+from tests.conformance import terminals
 from tests.conftest import StartLive
 from tests.live import Live, new_key, path_of
 from tests.wait import wait_until
@@ -69,3 +70,37 @@ def test_a_secret_of_a_cancelled_execution_is_gone(start_live: StartLive) -> Non
         database = (live.data / "server" / "dormice.sqlite3").read_bytes()
         assert b"x" * 30 not in database
         assert b"y" * 30 not in database
+
+
+def test_what_is_typed_into_a_terminal_is_a_secret(start_live: StartLive) -> None:
+    with start_live(DORMICE_LOG_LEVEL="debug", DORMICE_TERMINALS_BY_ID="1") as live, live.client() as api:
+        machine = api.create_machine()
+        in_env, typed, unread = (f"secret-{name}-{uuid4().hex}" for name in ("env", "typed", "unread"))
+        script = 'stty raw -echo; test -n "$TOKEN"; echo ready; head -c 80 > /dev/null; echo read; sleep 600'
+        record = terminals.create(api, machine, "sh", "-c", script, env={"TOKEN": in_env})
+        with terminals.window(record["stream_url"]) as one:
+            one.wait_for(b"ready")
+            one.type(typed.ljust(80))
+            one.wait_for(b"read")
+            for _ in range(3_000):
+                one.type(unread)  # more than the terminal holds: it waits in the store
+            one.say(type="input", data="*" + typed)
+            while not one.errors:
+                one.take()
+            for secret in (in_env, typed, unread):
+                assert _files_with(live, secret) == []
+            told = [
+                api.get(terminals.path(machine)).text,
+                api.get(terminals.path(machine, record["terminal_id"])).text,
+                str(one.errors),
+            ]
+            assert not any(secret in text for text in told for secret in (in_env, typed, unread))
+            api.delete(terminals.path(machine, record["terminal_id"]))
+            assert one.end() == 1000
+        for secret in (in_env, typed, unread):
+            assert _files_with(live, secret) == [], "and not left behind"
+        log = live.log.read_text()
+        token = record["stream_url"].partition("token=")[2]
+        assert record["terminal_id"][:13] in log
+        for secret in (token, token.rpartition(".")[2], record["terminal_id"], in_env, typed, unread):
+            assert secret not in log

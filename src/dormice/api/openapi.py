@@ -272,20 +272,20 @@ def _only(schema: Document, **rules: Any) -> None:
 
 
 def _tighten_execution(properties: Document, limits: Limits) -> None:
-    _only(properties["command"], minItems=1, maxItems=limits.argv_count)
-    properties["command"]["prefixItems"] = [{"type": "string", "minLength": 1, "pattern": _NO_NUL}]
-    properties["command"]["items"] = {"type": "string", "maxLength": limits.argv_bytes, "pattern": _NO_NUL}
-    _tighten_surroundings(properties, limits)
+    _tighten_program(properties, limits)
     _only(properties["timeout_ms"], minimum=0, maximum=limits.timeout_ms)
     _only(properties["start_timeout_ms"], minimum=0, maximum=limits.start_timeout_ms)
 
 
 def _tighten_terminal(properties: Document, limits: Limits) -> None:
-    _only(properties["shell"], minLength=1, maxLength=limits.argv_bytes, pattern=_NO_NUL)
-    _tighten_surroundings(properties, limits)
+    _tighten_program(properties, limits)
+    _only(properties["shell"], maxLength=limits.cwd_bytes, pattern=_NO_NUL)
 
 
-def _tighten_surroundings(properties: Document, limits: Limits) -> None:
+def _tighten_program(properties: Document, limits: Limits) -> None:
+    first = {"type": "string", "minLength": 1, "pattern": _NO_NUL}
+    others = {"type": "string", "maxLength": limits.argv_bytes, "pattern": _NO_NUL}
+    _only(properties["command"], minItems=1, maxItems=limits.argv_count, prefixItems=[first], items=others)
     _only(properties["cwd"], maxLength=limits.cwd_bytes, pattern=_NO_NUL)
     value = {"type": "string", "maxLength": limits.env_value_bytes, "pattern": _NO_NUL}
     name = {"minLength": 1, "maxLength": limits.env_name_bytes, "pattern": "^[^=\\u0000]+$"}

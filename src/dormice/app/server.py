@@ -22,6 +22,7 @@ from dormice import config, directories, listeners, privileges
 from dormice.admin_key import admin_key
 from dormice.api.app import create_app
 from dormice.api.http.connection import Connection
+from dormice.api.http.websocket_connection import WebSocketConnection
 from dormice.api.previews.addresses import PreviewAddresses
 from dormice.api.services import PreviewServices, Services, WorkflowServices
 from dormice.api.webhooks.wire import document
@@ -276,7 +277,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                     create_app(services),
                     loop="none",
                     http=Connection,
-                    ws="websockets-sansio",
+                    ws=WebSocketConnection,
                     ws_max_size=prepared.limits.websocket_message_bytes,
                     lifespan="off",
                     access_log=False,

@@ -54,7 +54,7 @@ def declare(parser: Parser) -> None:
     parser.add_argument(
         "--env",
         action="append",
-        type=_variable,
+        type=variable,
         metavar="NAME[=VALUE]",
         help="set a variable, or pass on one from here",
     )
@@ -149,7 +149,7 @@ class _Session:
         return last
 
     def _pass_on(self, stream: str, data: bytes) -> None:
-        _write(_DESCRIPTORS[stream], data)
+        write(_DESCRIPTORS[stream], data)
         self._written[stream] += len(data)
 
     def _end(self, last: dict[str, Any]) -> int:
@@ -218,7 +218,7 @@ def exit_code(last: dict[str, Any]) -> int:
     return code if code or last["status"] == "succeeded" else OWN_FAILURE
 
 
-def _write(descriptor: int, data: bytes) -> None:
+def write(descriptor: int, data: bytes) -> None:
     """All of it, past Python's buffers; a terminal or pipe that was made non-blocking is waited for."""
     view = memoryview(data)
     while view:
@@ -228,7 +228,8 @@ def _write(descriptor: int, data: bytes) -> None:
             select.select([], [descriptor], [])
 
 
-def _variable(text: str) -> tuple[str, str]:
+def variable(text: str) -> tuple[str, str]:
+    """Return name and value of NAME=VALUE, or of a variable that is set here."""
     name, equals, value = text.partition("=")
     if not name:
         raise argparse.ArgumentTypeError("must be NAME=VALUE or NAME")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         NotFoundError,
         PermissionDeniedError,
         RateLimitError,
+        TerminalError,
         UnprocessableEntityError,
         WaitTimeoutError,
     )
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         StdinPosition,
         StorageUsage,
         StorageUsageRow,
+        Terminal,
         Webhook,
         WebhookDelivery,
     )
@@ -106,6 +108,8 @@ __all__ = [
     "StdinPosition",
     "StorageUsage",
     "StorageUsageRow",
+    "Terminal",
+    "TerminalError",
     "Timeout",
     "UnprocessableEntityError",
     "WaitTimeoutError",
@@ -142,6 +146,7 @@ _HOMES = {
     "StdinPosition": "records",
     "StorageUsage": "records",
     "StorageUsageRow": "records",
+    "Terminal": "records",
     "Timeout": "transport",
     "Webhook": "records",
     "WebhookDelivery": "records",

@@ -7,6 +7,7 @@
         ├── APIConnectionError         no answer: refused, reset, cut off
         │   └── APITimeoutError        no answer in time
         ├── APIResponseError           an answer that is not what it should be
+        ├── TerminalError              a terminal did not take what was sent
         └── APIStatusError             the server said no
             ├── BadRequestError            400
             ├── AuthenticationError        401
@@ -57,6 +58,15 @@ class APITimeoutError(APIConnectionError):
 
 class APIResponseError(APIError):
     """The server answered with success and a body that is not what the request promises."""
+
+
+class TerminalError(APIError):
+    """The server did not take what was sent to a terminal: its shell does not read, has ended, or the message was wrong."""
+
+    def __init__(self, message: str, *, code: str | None) -> None:
+        super().__init__(message)
+        self.code = code
+        """Stable upper-snake code such as `INVALID_STATE`."""
 
 
 class APIStatusError(APIError):

@@ -151,6 +151,28 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
         return self.status in FINISHED
 
 
+class Terminal(msgspec.Struct, frozen=True, kw_only=True):
+    """A shell on a pseudo terminal of a machine."""
+
+    terminal_id: str
+    machine_id: str
+    status: str
+    """wake_in_progress, ready, closed, expired or failed."""
+    width: int
+    height: int
+    created_at: datetime
+    ready_at: datetime | None = None
+    closed_at: datetime | None = None
+    stream_url: str | None = None
+    """The address of its WebSocket, with a token that is good for 15 minutes: a secret."""
+    exit_code: int | None = None
+    signal: int | None = None
+    retry_after_ms: int | None = None
+    """With wake_in_progress only: when to look again."""
+    error_code: str | None = None
+    error_message: str | None = None
+
+
 class CompletedExecution(Execution, frozen=True, kw_only=True):
     """What `machines.run` returns: the record of an execution that has ended, and what it wrote.
 

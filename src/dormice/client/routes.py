@@ -57,6 +57,14 @@ def logs(machine_id: str, execution_id: str) -> str:
     return f"{execution(machine_id, execution_id)}/logs"
 
 
+def terminals(machine_id: str) -> str:
+    return f"{machine(machine_id)}/terminals"
+
+
+def terminal(machine_id: str, terminal_id: str) -> str:
+    return _below(terminals(machine_id), terminal_id, "terminal_id")
+
+
 def previews(machine_id: str) -> str:
     return f"{machine(machine_id)}/previews"
 

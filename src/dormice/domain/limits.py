@@ -50,6 +50,10 @@ class Limits:
     cwd_bytes: int = 4_095
     """The kernel's PATH_MAX less the final NUL."""
     stdin_segment_bytes: int = 1 << 20
+    terminal_unread_bytes: int = 1 << 20
+    """What was typed into a terminal and is kept until its shell has been given it. Who types more waits, and is then refused."""
+    terminal_scrollback_bytes: int = 1 << 20
+    """What is kept of what a terminal has shown: the end of it."""
     timeout_ms: int = 30 * 24 * 3600 * 1000
     start_timeout_ms: int = 24 * 3600 * 1000
     start_timeout_default_ms: int = 15 * 60 * 1000

@@ -9,8 +9,8 @@ from msgspec import Struct
 
 from dormice.domain.execution import Execution, ExecutionState, Micros
 
-SCROLLBACK_BYTES = 1 << 20
-"""What is kept of what a terminal has shown: the end of it."""
+LARGEST_SIDE = 65_535
+"""Columns or rows: the kernel counts them in 16 bits."""
 
 
 class TerminalStatus(StrEnum):

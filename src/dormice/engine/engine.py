@@ -71,7 +71,7 @@ class Engine:
         self.tasks = tasks = Tasks(group)
         observer = observer or Observer()
         self.in_flight = in_flight = InFlight(store, clock, limits, fingerprint)
-        self._feeder = feeder = StdinFeeder(store=store.executions, gateway=gateway)
+        self._feeder = feeder = StdinFeeder(store=store.executions, gateway=gateway, feed=feed)
         self._dispatcher = dispatcher = Dispatcher(
             store=store.executions,
             gateway=gateway,

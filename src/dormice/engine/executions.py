@@ -292,16 +292,27 @@ class Executions:
     ) -> Execution:
         """Commit bytes of an open standard input at their offset. Raises Conflict on a gap or after the end."""
         execution = await self.get(caller, machine_id, execution_id)
-        return await self._tasks.finish(self._write_stdin(execution, offset, data, eof=eof))
+        taken = await self._tasks.finish(self._write_stdin(execution, offset, data, eof=eof))
+        return taken or execution  # never full: no bound was named
 
-    async def append_stdin(self, execution: Execution, data: bytes) -> Execution:
-        """Commit bytes behind what is committed of an open standard input; one caller at a time. Raises Conflict."""
+    async def append_stdin(self, execution: Execution, data: bytes, *, most_kept: int) -> bool:
+        """Commit bytes behind what is committed of an open standard input; one caller at a time.
+
+        False when more than `most_kept` bytes would then wait for the command to read. Raises Conflict.
+        """
         current = await self.reread(execution)
-        return await self._tasks.finish(self._write_stdin(current, current.stdin_offset, data, eof=False))
+        offset = current.stdin_offset
+        taken = await self._tasks.finish(self._write_stdin(current, offset, data, eof=False, most_kept=most_kept))
+        return taken is not None
 
-    async def _write_stdin(self, execution: Execution, offset: int, data: bytes, *, eof: bool) -> Execution:
-        taken: Any = await self._store.append_stdin(execution.id, offset, data, eof=eof, now=self._clock.now())
+    async def _write_stdin(
+        self, execution: Execution, offset: int, data: bytes, *, eof: bool, most_kept: int | None = None
+    ) -> Execution | None:
+        now = self._clock.now()
+        taken: Any = await self._store.append_stdin(execution.id, offset, data, eof=eof, now=now, most_kept=most_kept)
         match taken:
+            case StdinRefusal.FULL:
+                return None
             case Execution():
                 reached(CrashPoint.STDIN_COMMITTED)
                 live = self._board.get(taken.machine_id)

@@ -11,7 +11,6 @@ from dormice.crash_points import CrashPoint, reached, reached_once_sent
 from dormice.domain.execution import Chunk, Execution, Outcome, Stream
 from dormice.domain.ids import execution_bytes, execution_of
 from dormice.domain.limits import Limits
-from dormice.domain.terminal import SCROLLBACK_BYTES
 from dormice.domain.transitions import IllegalTransition
 from dormice.engine import outcomes
 from dormice.engine.board import LiveMachine
@@ -47,6 +46,7 @@ class Runner:
         observer: Observer,
     ) -> None:
         self._kept_limit = limits.kept_output_bytes
+        self._scrollback = limits.terminal_scrollback_bytes
         self._store = store
         self._gateway = gateway
         self._dispatcher = dispatcher
@@ -171,7 +171,7 @@ class Runner:
             now=now,
             started_at=outcomes.clamp(pending.began, execution.created_at, now) if pending.began else None,
             chunks=[kept for chunk in turn.chunks if (kept := self._kept(execution, chunk)).data],
-            scrollback=SCROLLBACK_BYTES if execution.on_tty else None,
+            scrollback=self._scrollback if execution.on_tty else None,
             outcome=self._outcome(execution, turn, now) if turn.whole and pending.end is not None else None,
         )
 

@@ -9,11 +9,17 @@ from dormice.crash_points import CrashPoint, reached, reached_once_sent
 from dormice.domain.execution import Execution
 from dormice.domain.ids import execution_bytes
 from dormice.engine.board import LiveMachine
+from dormice.engine.feed import Feed
 from dormice.engine.gateway import Gateway
 from dormice.protocol import node as wire
 from dormice.store.interface import ExecutionStore
 
 CREDIT_BYTES = 65_536
+
+
+def unread(execution_id: str) -> str:
+    """Return the key that the feed tells of when less input waits for a command to read it."""
+    return f"{execution_id} stdin"
 
 
 @dataclass(eq=False, slots=True)
@@ -30,9 +36,10 @@ class _Course:
 class StdinFeeder:
     """One service for all executions. What was sent is forgotten at every attach: the guest skips repeats."""
 
-    def __init__(self, *, store: ExecutionStore, gateway: Gateway) -> None:
+    def __init__(self, *, store: ExecutionStore, gateway: Gateway, feed: Feed) -> None:
         self._store = store
         self._gateway = gateway
+        self._feed = feed
         self._courses: dict[str, _Course] = {}
         self._dirty: dict[str, None] = {}
         self._work = asyncio.Event()
@@ -98,6 +105,7 @@ class StdinFeeder:
             await self._store.trim_stdin(execution_id, course.written)
             reached(CrashPoint.STDIN_TRIMMED)
             course.trimmed = course.written
+            self._feed.notify(unread(execution_id))
         execution = course.live.claimed.get(execution_id)
         if execution is None or not course.live.attached or course.closed:
             return

@@ -11,23 +11,26 @@ import struct
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 
-from dormice.domain.errors import NotFound
+from dormice.domain.errors import Conflict, NotFound
 from dormice.domain.execution import TTY, Execution, StdinMode, Stream
 from dormice.domain.ids import canonical_machine_id
 from dormice.domain.limits import Limits
-from dormice.domain.terminal import SCROLLBACK_BYTES, Terminal
+from dormice.domain.terminal import Terminal
 from dormice.engine.clock import Clock, new_terminal_id
 from dormice.engine.executions import Executions
 from dormice.engine.feed import Feed
 from dormice.engine.idempotency import InFlight, reused
 from dormice.engine.machines import Machines
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, TerminalOrder
+from dormice.engine.stdin import unread
 from dormice.engine.tasks import Tasks
 from dormice.store.interface import ExecutionStore, IdempotencyClaim, KeyReused, NewExecution, Replayed
 from dormice.store.terminals import NewTerminal, TerminalStore
 
 PIECE_BYTES = 64 << 10
 _KEEP_ALIVE_SECONDS = 15.0
+_UNREAD_SECONDS = 10.0
+"""How long typing waits for a shell that reads nothing, before it is refused."""
 _INPUT, _SIZE = 0, 1
 _NO_SUCH_TERMINAL = "no such terminal on this machine"
 _LOCKS = 10_000
@@ -150,18 +153,36 @@ class Terminals:
         return await self._of(terminal.execution.id)
 
     async def type(self, terminal: Terminal, data: bytes) -> None:
-        """Have bytes typed. Raises Conflict once the terminal has ended."""
+        """Have bytes typed, in pieces among which what others type may come.
+
+        Waits for a shell that does not read. Raises Conflict when it reads nothing for 10 s, or has ended; that piece and what follows it
+        are not typed then.
+        """
         for start in range(0, len(data), PIECE_BYTES):
-            await self._send(terminal, _INPUT, data[start : start + PIECE_BYTES])
+            async with self._lock(terminal.id):
+                await self._send(terminal, _INPUT, data[start : start + PIECE_BYTES])
 
     async def resize(self, terminal: Terminal, width: int, height: int) -> None:
-        """Give it another size: columns and rows, 1 to 65535 each. Raises Conflict once it has ended."""
-        await self._send(terminal, _SIZE, struct.pack("<HH", width, height))
-        await self._store.resize(terminal.id, width, height)
+        """Give it another size: columns and rows, 1 to 65535 each. Behind what was typed before. Raises Conflict as `type` does."""
+        async with self._lock(terminal.id):
+            await self._send(terminal, _SIZE, struct.pack("<HH", width, height))
+            await self._store.resize(terminal.id, width, height)
 
     async def _send(self, terminal: Terminal, kind: int, body: bytes) -> None:
-        async with self._lock(terminal.id):
-            await self._executions.append_stdin(terminal.execution, struct.pack("<BI", kind, len(body)) + body)
+        message = struct.pack("<BI", kind, len(body)) + body
+        most = self._limits.terminal_unread_bytes
+        deadline = self._clock.steady() + int(_UNREAD_SECONDS * 1_000_000)
+        while True:
+            with self._feed.listen(unread(terminal.execution.id)) as hint:
+                if await self._executions.append_stdin(terminal.execution, message, most_kept=most):
+                    return
+                left = deadline - self._clock.steady()
+                if left <= 0 or self._feed.closing:
+                    raise Conflict(
+                        f"the shell does not read: {most} bytes wait for it already (terminal_unread_bytes), these were not typed",
+                        retryable=True,
+                    )
+                await hint.wait(left / 1_000_000)
 
     def _lock(self, terminal_id: str) -> asyncio.Lock:
         lock = self._typing.pop(terminal_id, None) or asyncio.Lock()
@@ -174,31 +195,32 @@ class Terminals:
 
     async def shown(self, terminal: Terminal) -> tuple[int, bytes]:
         """Return what is kept of what it has shown, and at which offset that begins."""
-        at, pieces = max(terminal.execution.stdout_kept - SCROLLBACK_BYTES, 0), []
-        start = at
-        while at < terminal.execution.stdout_kept:
-            piece = await self._piece(terminal.execution, at)
-            if not piece:
-                break
-            pieces.append(piece)
-            at += len(piece)
-        return start, b"".join(pieces)
+        while True:
+            execution = terminal.execution
+            start, end = self._scrollback(execution), execution.stdout_kept
+            data = await self._logs.output(execution, Stream.STDOUT, start=start, end=end)
+            if len(data) == end - start:
+                return start, data
+            terminal = await self._of(execution.id)
+            if terminal.execution.stdout_kept == end:
+                return start, data
 
     async def follow(self, terminal: Terminal, *, after: int | None = None) -> AsyncIterator[tuple[int, bytes]]:
         """Yield what it shows with its offset, until it has ended or the server stops: first the scrollback, or what lies
         behind `after`. An empty piece every 15 s in which nothing happens.
         """
         execution = terminal.execution
-        at = max(execution.stdout_kept - SCROLLBACK_BYTES, 0) if after is None else min(after, execution.stdout_kept)
+        at = self._scrollback(execution) if after is None else min(after, execution.stdout_kept)
         while True:
             with self._feed.listen(execution.id) as hint:
                 execution = await self._executions.reread(execution)
                 while at < execution.stdout_kept:
                     piece = await self._piece(execution, at)
-                    if not piece:
-                        # A reader too slow for the scrollback goes on where that begins.
-                        at = max(execution.stdout_kept - SCROLLBACK_BYTES, at + 1)
+                    if not piece:  # deleted meanwhile: a reader too slow for the scrollback goes on where that begins
                         execution = await self._executions.reread(execution)
+                        if self._scrollback(execution) <= at:
+                            break
+                        at = self._scrollback(execution)
                         continue
                     yield at, piece
                     at += len(piece)
@@ -210,6 +232,10 @@ class Terminals:
                     and (await self._executions.reread(execution)).last_sequence == execution.last_sequence
                 ):
                     yield at, b""
+
+    def _scrollback(self, execution: Execution) -> int:
+        """Where what is surely kept begins."""
+        return max(execution.stdout_kept - self._limits.terminal_scrollback_bytes, 0)
 
     async def _piece(self, execution: Execution, at: int) -> bytes:
         end = min(at + PIECE_BYTES, execution.stdout_kept)

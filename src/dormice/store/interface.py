@@ -222,6 +222,7 @@ class StdinRefusal(StrEnum):
     GAP = "gap"
     CLOSED = "closed"  # eof was committed, or the stdin mode is not OPEN
     ENDED = "ended"  # the execution is terminal
+    FULL = "full"  # too much of what was committed has not been given to the command
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,9 +312,12 @@ class ExecutionStore(Protocol):
         ...
 
     async def append_stdin(
-        self, execution_id: str, offset: int, data: bytes, *, eof: bool, now: Micros
+        self, execution_id: str, offset: int, data: bytes, *, eof: bool, now: Micros, most_kept: int | None = None
     ) -> Execution | StdinRefusal | None:
-        """Commit a segment of an OPEN standard input. Bytes below the committed offset are skipped."""
+        """Commit a segment of an OPEN standard input. Bytes below the committed offset are skipped.
+
+        With `most_kept`, FULL when more than so many bytes would be kept, unless none are.
+        """
         ...
 
     async def stdin(self, execution: Execution, *, offset: int, max_bytes: int) -> list[StdinSegment]:

@@ -67,7 +67,8 @@ class Call:
     def origin(self) -> str:
         """Return `http://HOST`, as the client named this server; `https` where it came by TLS. Nobody but the client is told of it."""
         raw: Mapping[str, Any] = self.scope
-        secure = raw["scheme"] in ("https", "wss") or self.header("X-Forwarded-Proto") == "https"
+        forwarded = (self.header("X-Forwarded-Proto") or "").partition(",")[0].strip().lower()
+        secure = raw["scheme"] in ("https", "wss") or forwarded == "https"
         host = self.header("Host") or ""
         if not _HOST.fullmatch(host):
             name, port = raw.get("server") or ("localhost", None)

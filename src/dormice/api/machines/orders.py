@@ -105,7 +105,7 @@ def execution_order(body: CreateExecutionRequest, limits: Limits, defaults: Mach
     """Return the order. Raises Invalid with everything that is wrong."""
     cwd = posixpath.join(defaults.cwd, body.cwd) if body.cwd else defaults.cwd
     faults = [
-        *_command_faults(body.command, limits),
+        *command_faults(body.command, limits),
         *text_faults(body.cwd or "", "cwd", limits.cwd_bytes, "cwd_bytes"),
         *environment_faults(body.env or {}, limits),
         *_time_faults(body.timeout_ms, "timeout_ms", limits.timeout_ms),
@@ -180,7 +180,8 @@ def machine_patch(body: UpdateMachineRequest, limits: Limits) -> MachinePatch:
     )
 
 
-def _command_faults(command: Sequence[str], limits: Limits) -> Iterator[Fault]:
+def command_faults(command: Sequence[str], limits: Limits) -> Iterator[Fault]:
+    """Yield what is wrong with an argv that a client asks for."""
     if not command or not command[0]:
         where = "body.command[0]" if command else "body.command"
         yield Fault("command needs a program: its first element must not be empty", where)

@@ -14,14 +14,13 @@ from dormice.api.http.call import Call
 from dormice.api.http.websocket import Disconnected, Socket, WebSocket
 from dormice.api.services import Services
 from dormice.domain.errors import Conflict, DormiceError, Unauthenticated
-from dormice.domain.terminal import Terminal, TerminalStatus
+from dormice.domain.terminal import LARGEST_SIDE, Terminal, TerminalStatus
 
 STREAM_PATH = "/v1/machines/{machine_id}/terminals/{terminal_id}/stream"
 PURPOSE = "terminal"
 """Of the tokens in a `stream_url`."""
 TOKEN_SECONDS = 15 * 60
 _RETRY_MS = 1_000
-_MOST_CELLS = 65_535
 _DONE, _GOING_AWAY, _FAILED = 1000, 1001, 1011
 
 
@@ -38,6 +37,8 @@ class _Message(msgspec.Struct):
 
 class _Output(msgspec.Struct, tag="output"):
     data: str
+    offset: int
+    """Where it begins, counted from the first byte that the terminal has ever shown: what comes behind has `after` = offset + length."""
 
 
 class _Error(msgspec.Struct, tag="error"):
@@ -68,24 +69,24 @@ class TerminalStream:
         after = call.integer("after", default=0) if "after" in call.query else None
         _check_ready(terminal)
         await websocket.accept()
-        async with asyncio.TaskGroup() as group:
-            showing = group.create_task(self._show(terminal, websocket, after))
-            try:
-                await self._listen(terminal, websocket)
-            except Disconnected:
-                showing.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                listening = group.create_task(self._listen(terminal, websocket))
+                await self._show(terminal, websocket, after)
+                listening.cancel()
+        except* (Disconnected, OSError):
+            pass  # the client has gone: the terminal stays
 
     async def _admit(self, call: Call) -> Terminal:
         machine_id, terminal_id = call.path["machine_id"], call.path["terminal_id"]
         token = call.query.get("token")
-        if token is not None:
-            if not self._tokens.good(PURPOSE, terminal_id, token):
-                raise Unauthenticated(
-                    "the token is none of ours or too old: get the terminal again for a new stream_url"
-                )
+        if token and self._tokens.good(PURPOSE, terminal_id, token):
             return await self._terminals.find(machine_id, terminal_id)
-        if self._by_id and not any(name in call.headers for name in (b"authorization", b"x-api-key")):
-            return await self._terminals.find(machine_id, terminal_id)
+        if not any(name in call.headers for name in (b"authorization", b"x-api-key")):
+            if self._by_id:
+                return await self._terminals.find(machine_id, terminal_id)
+            if token:
+                raise Unauthenticated("the token is none of ours, or too old: get the terminal for a new stream_url")
         caller = await self._admission.admit(call.scope, call.headers)
         return await self._terminals.get(caller, machine_id, terminal_id)
 
@@ -108,26 +109,24 @@ class TerminalStream:
             await self._terminals.type(terminal, b64decode(message.data, validate=True))
             return
         width, height = message.width or message.cols, message.height or message.rows
-        if not (1 <= width <= _MOST_CELLS and 1 <= height <= _MOST_CELLS):
-            raise ValueError(f"width and height must be from 1 to {_MOST_CELLS}")
+        if not (1 <= width <= LARGEST_SIDE and 1 <= height <= LARGEST_SIDE):
+            raise ValueError(f"width and height must be from 1 to {LARGEST_SIDE}")
         await self._terminals.resize(terminal, width, height)
 
     async def _show(self, terminal: Terminal, websocket: WebSocket, after: int | None) -> None:
         try:
-            async for _, piece in self._terminals.follow(terminal, after=after):
+            async for offset, piece in self._terminals.follow(terminal, after=after):
                 if piece:
-                    output = _Output(b64encode(piece).decode())
+                    output = _Output(data=b64encode(piece).decode(), offset=offset)
                     await websocket.send(msgspec.json.encode(output).decode())
-            if not self._terminals.closing:
+            if self._terminals.closing:
+                await websocket.close(_GOING_AWAY, "the server stops: come again")
+            else:
                 await websocket.send(_CLOSED)
                 await websocket.close(_DONE)
-            else:
-                await websocket.close(_GOING_AWAY, "the server stops: come again")
         except DormiceError as error:
-            await _tell(websocket, error.code, error.message)
+            await _tell(websocket, error.code or "INVALID_STATE", error.message)
             await websocket.close(_FAILED)
-        except OSError:
-            return  # the client has gone, which the other side of this is told of
 
 
 def _check_ready(terminal: Terminal) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 from litestar.types import ASGIApp
 from msgspec import Meta, Struct
@@ -16,19 +16,18 @@ from dormice.api.http.operation import Answer, Operation
 from dormice.api.http.pagination import list_page
 from dormice.api.http.replies import Reply, json_reply
 from dormice.api.machines import wire
-from dormice.api.machines.orders import environment_faults, text_faults
+from dormice.api.machines.orders import command_faults, environment_faults, text_faults
 from dormice.api.machines.parameters import idempotency_key, paging, wait_ms
 from dormice.api.machines.terminal_stream import PURPOSE, STREAM_PATH, TOKEN_SECONDS
 from dormice.api.services import Services
 from dormice.domain.errors import Invalid
 from dormice.domain.limits import Limits, MachineDefaults
-from dormice.domain.terminal import Terminal, TerminalStatus
+from dormice.domain.terminal import LARGEST_SIDE, Terminal, TerminalStatus
 from dormice.engine.orders import TerminalOrder
 
 _PATH = "/v1/machines/{machine_id}/terminals"
 _ONE = f"{_PATH}/{{terminal_id}}"
-_MOST_CELLS = 65_535
-_CELLS = {"minimum": 1, "maximum": _MOST_CELLS}
+_CELLS = {"minimum": 1, "maximum": LARGEST_SIDE}
 _SHELL = "/bin/bash"
 
 
@@ -38,6 +37,10 @@ class CreateTerminalRequest(Struct, forbid_unknown_fields=True, omit_defaults=Tr
     width: Annotated[int, Meta(description="Columns.", extra_json_schema=_CELLS)]
     height: Annotated[int, Meta(description="Rows.", extra_json_schema=_CELLS)]
     shell: Annotated[str | None, Meta(description="The program, looked up on PATH; `/bin/bash` by default.")] = None
+    command: Annotated[
+        list[str] | None,
+        Meta(description="argv to run instead of a shell: the program and its arguments. Excludes `shell`."),
+    ] = None
     cwd: Annotated[str | None, Meta(description="Working directory. A relative one is taken from the default.")] = None
     env: Annotated[
         dict[str, str] | None, Meta(description="Added to the machine's environment. Values are secrets.")
@@ -53,13 +56,16 @@ class TerminalRecord(Struct, omit_defaults=True, kw_only=True):
     created_at: wire.Time
     width: int
     height: int
-    protocol: str = "websocket"
+    protocol: Literal["websocket"]
     stream_url: str | None = None
     ready_at: wire.Time | None = None
     expires_at: wire.Time | None = None
     retry_after_ms: int | None = None
     error_code: str | None = None
     error_message: str | None = None
+    closed_at: wire.Time | None = None
+    exit_code: int | None = None
+    signal: int | None = None
 
 
 class TerminalPage(Struct, omit_defaults=True, kw_only=True):
@@ -135,11 +141,15 @@ class TerminalRoutes:
             created_at=wire.time(terminal.created_at),
             width=terminal.width,
             height=terminal.height,
+            protocol="websocket",
             stream_url=self._url(call, terminal) if open_ else None,
             ready_at=None if execution.started_at is None else wire.time(execution.started_at),
             retry_after_ms=self._services.limits.retry_after_ms if waking else None,
             error_code=execution.error_code.value if failed and execution.error_code else None,
             error_message=execution.error_message if failed else None,
+            closed_at=None if execution.completed_at is None else wire.time(execution.completed_at),
+            exit_code=execution.exit_code,
+            signal=execution.signal,
         )
 
     def _url(self, call: Call, terminal: Terminal) -> str:
@@ -226,15 +236,18 @@ def terminal_order(body: CreateTerminalRequest, limits: Limits, defaults: Machin
     faults = [
         *_size_faults(body),
         *text_faults(body.shell or "", "shell", limits.cwd_bytes, "cwd_bytes"),
+        *(() if body.command is None else command_faults(body.command, limits)),
         *text_faults(body.cwd or "", "cwd", limits.cwd_bytes, "cwd_bytes"),
         *environment_faults(body.env or {}, limits),
     ]
+    if body.shell and body.command is not None:
+        faults.append(Fault("shell and command exclude each other: send one of them", "body.command"))
     if faults:
         raise InvalidRequest(faults)
     return TerminalOrder(
         width=body.width,
         height=body.height,
-        command=(body.shell or _SHELL,),
+        command=tuple(body.command or (body.shell or _SHELL,)),
         cwd=posixpath.join(defaults.cwd, body.cwd) if body.cwd else defaults.cwd,
         env=body.env or {},
     )
@@ -242,5 +255,5 @@ def terminal_order(body: CreateTerminalRequest, limits: Limits, defaults: Machin
 
 def _size_faults(body: CreateTerminalRequest) -> Iterator[Fault]:
     for name, value in (("width", body.width), ("height", body.height)):
-        if not 1 <= value <= _MOST_CELLS:
-            yield Fault(f"{name} must be from 1 to {_MOST_CELLS}", f"body.{name}")
+        if not 1 <= value <= LARGEST_SIDE:
+            yield Fault(f"{name} must be from 1 to {LARGEST_SIDE}", f"body.{name}")

@@ -15,6 +15,7 @@ from dormice.client._async.previews import AsyncPreviews
 from dormice.client._async.runs import run
 from dormice.client._async.ssh import AsyncSSH
 from dormice.client._async.streams import AsyncEventStream, events_of_one_connection
+from dormice.client._async.terminals import AsyncTerminals
 from dormice.client.errors import APIResponseError
 from dormice.client.records import CompletedExecution, Execution, Machine, decode
 from dormice.client.transport import Timeout
@@ -35,6 +36,7 @@ class AsyncMachines:
         self.autoresizing = AsyncAutoresizing(connection)
         self.previews = AsyncPreviews(connection)
         self.ssh = AsyncSSH(connection)
+        self.terminals = AsyncTerminals(connection)
 
     async def create(
         self,

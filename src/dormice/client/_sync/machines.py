@@ -15,6 +15,7 @@ from dormice.client._sync.previews import Previews
 from dormice.client._sync.runs import run
 from dormice.client._sync.ssh import SSH
 from dormice.client._sync.streams import EventStream, events_of_one_connection
+from dormice.client._sync.terminals import Terminals
 from dormice.client.errors import APIResponseError
 from dormice.client.records import CompletedExecution, Execution, Machine, decode
 from dormice.client.transport import Timeout
@@ -35,6 +36,7 @@ class Machines:
         self.autoresizing = Autoresizing(connection)
         self.previews = Previews(connection)
         self.ssh = SSH(connection)
+        self.terminals = Terminals(connection)
 
     def create(
         self,

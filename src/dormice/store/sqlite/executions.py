@@ -108,11 +108,17 @@ class SqliteExecutions:
         return self._reader.point(partial(secrets.environment, sealer=self._sealer, execution=execution))
 
     async def append_stdin(
-        self, execution_id: str, offset: int, data: bytes, *, eof: bool, now: Micros
+        self, execution_id: str, offset: int, data: bytes, *, eof: bool, now: Micros, most_kept: int | None = None
     ) -> Execution | StdinRefusal | None:
         del now  # input is no entry of the log
         operation = partial(
-            _append_stdin, sealer=self._sealer, execution_id=execution_id, offset=offset, data=data, eof=eof
+            _append_stdin,
+            sealer=self._sealer,
+            execution_id=execution_id,
+            offset=offset,
+            data=data,
+            eof=eof,
+            most_kept=most_kept,
         )
         return await self._writer.run(operation)
 
@@ -264,7 +270,14 @@ def _request_cancel(db: apsw.Connection, execution_id: str, now: Micros) -> Exec
 
 
 def _append_stdin(
-    db: apsw.Connection, sealer: Sealer, execution_id: str, offset: int, data: bytes, *, eof: bool
+    db: apsw.Connection,
+    sealer: Sealer,
+    execution_id: str,
+    offset: int,
+    data: bytes,
+    *,
+    eof: bool,
+    most_kept: int | None,
 ) -> Execution | StdinRefusal | None:
     execution = load(db, execution_id)
     if execution is None:
@@ -283,6 +296,8 @@ def _append_stdin(
         return StdinRefusal.GAP  # the end cannot stand before what was committed
     if end == committed and eof <= execution.stdin_eof:
         return execution
+    if most_kept is not None and (kept := secrets.stdin_kept(db, execution)) and kept + end - committed > most_kept:
+        return StdinRefusal.FULL
     secrets.keep_stdin(db, sealer, execution.number, execution.id, data[committed - offset :], offset=committed)
     draft = Draft(execution)
     draft.set(stdin_offset=max(end, committed), stdin_eof=execution.stdin_eof or eof)

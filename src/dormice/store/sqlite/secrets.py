@@ -55,6 +55,12 @@ def stdin(db: apsw.Connection, sealer: Sealer, execution: Execution, offset: int
     return found
 
 
+def stdin_kept(db: apsw.Connection, execution: Execution) -> int:
+    """Bytes of standard input that are kept: they follow one another up to the end of what is committed."""
+    begin: int | None = db.execute(_SQL["stdin_begin"], (execution.number,)).get
+    return 0 if begin is None else execution.stdin_offset - begin
+
+
 def trim_stdin(db: apsw.Connection, execution_id: str, offset: int) -> None:
     """Delete segments wholly below an offset."""
     db.execute(_SQL["trim_stdin"], (execution_id, offset))

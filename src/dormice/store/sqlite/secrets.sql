@@ -11,6 +11,10 @@ SELECT sealed FROM secrets WHERE execution = ? AND kind = 'env';
 SELECT "offset", "end", sealed FROM secrets
 WHERE execution = ? AND kind = 'stdin' AND "end" > ? ORDER BY "offset";
 
+-- name: stdin_begin
+-- Where the kept segments of standard input begin.
+SELECT min("offset") FROM secrets WHERE execution = ? AND kind = 'stdin';
+
 -- name: trim_stdin
 -- Segments wholly below an offset.
 DELETE FROM secrets WHERE execution = (SELECT number FROM executions WHERE id = ?) AND kind = 'stdin' AND "end" <= ?;
