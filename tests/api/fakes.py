@@ -33,6 +33,7 @@ from dormice.outbound.targets import URL_CHARACTERS
 from dormice.store.interface import Key
 from dormice.store.usage import ComputeUse
 from dormice.store.webhooks import WebhookChange
+from tests.api.fake_files import FakeFiles
 
 KEY = "k" * 32
 OTHER_KEY = "o" * 32
@@ -611,6 +612,7 @@ class World:
     autoresizing: FakeAutoresizing = field(default_factory=FakeAutoresizing)
     log_tokens: FakeLogTokens = field(default_factory=FakeLogTokens)
     usage: FakeUsage = field(default_factory=FakeUsage)
+    files: FakeFiles = field(default_factory=lambda: FakeFiles(MACHINE_ID, NOW))
     keys: FakeKeys = field(default_factory=FakeKeys)
     webhooks: FakeWebhooks = field(default_factory=FakeWebhooks)
     health: FakeHealth = field(default_factory=FakeHealth)
@@ -630,6 +632,7 @@ class World:
             autoresizing=self.autoresizing,
             log_tokens=self.log_tokens,
             usage=self.usage,
+            files=self.files,
             keys=self.keys,
             webhooks=self.webhooks,
             health=self.health,

@@ -16,6 +16,7 @@ from schemathesis import Case
 
 from dormice.domain.limits import Limits
 from tests.conformance.test_openapi import CHECKS, DOCUMENT, LONGEST_WAIT_MS, NOWHERE
+from tests.conformance.test_openapi import CHECKS, DOCUMENT, LONGEST_WAIT_MS, keep_to_one_place
 from tests.conftest import StartLive
 from tests.fuzz.budget import chosen, replayable, rounds
 from tests.live import Live
@@ -109,6 +110,7 @@ class Client(schema.as_state_machine()):  # type: ignore[misc] # made at run tim
                 name: value if value.startswith(("dm-", "exec-", "key-", "wh-", "evt-")) else self.made.get(name, value)
                 for name, value in (case.path_parameters or {}).items()
             }
+        keep_to_one_place(case)
         if isinstance(case.query, dict) and isinstance(case.query.get("wait_ms"), int):
             case.query["wait_ms"] = min(case.query["wait_ms"], LONGEST_WAIT_MS)
         if not isinstance(case.body, dict):

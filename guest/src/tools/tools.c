@@ -1,6 +1,7 @@
 /* Which tools there are. */
 #define _GNU_SOURCE
 #include "tools.h"
+#include "files.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -10,6 +11,15 @@
 static const struct tool tools[] = {
     {"tty", tool_tty},
     {"dial", tool_dial},
+    {"stat", tool_stat},
+    {"list", tool_list},
+    {"read", tool_read},
+    {"write", tool_write},
+    {"delete", tool_delete},
+    {"mkdir", tool_mkdir},
+    {"rename", tool_rename},
+    {"pack", tool_pack},
+    {"unpack", tool_unpack},
 };
 
 const struct tool *tool_find(const char *name)

@@ -18,6 +18,7 @@ from dormice.api.http.replies import Reply
 from dormice.api.machines.autoresizing import AutoresizingRoutes
 from dormice.api.machines.executions import ExecutionRoutes
 from dormice.api.machines.logs import LogRoutes
+from dormice.api.machines.files import FileRoutes
 from dormice.api.machines.machines import MachineRoutes
 from dormice.api.machines.snapshots import SnapshotRoutes
 from dormice.api.machines.terminal_stream import TerminalStream
@@ -87,6 +88,7 @@ def all_operations(services: Services, admission: Admission) -> list[Operation]:
         *LogRoutes(services, admission).operations(),
         *UsageRoutes(services).operations(),
         *(PreviewRoutes(services, services.previews).operations() if services.previews is not None else ()),
+        *FileRoutes(services).operations(),
         *KeyRoutes(services).operations(),
         *WebhookRoutes(services).operations(),
         *LimitRoutes(services).operations(),

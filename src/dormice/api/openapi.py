@@ -29,6 +29,7 @@ _MEDIA: dict[str, Document] = {
         "properties": {"event": {"type": "string"}, "id": {"type": "string"}, "data": {"type": "string"}},
     },
     "application/octet-stream": {"type": "string", "format": "binary"},
+    "application/x-tar": {"type": "string", "format": "binary"},
 }
 
 
@@ -65,6 +66,7 @@ MACHINES = Surface(
         "executions": "Commands on machines, and what becomes of them.",
         "usage": "What machines have used.",
         "previews": "Ports of machines that are served under an address.",
+        "files": "Files inside machines.",
         "keys": "API keys of organizations.",
         "webhooks": "URLs that are told of what happens to executions and machines.",
         "service": "The server itself.",
@@ -174,6 +176,9 @@ def _operation(operation: Operation, limits: Limits, surface: Surface) -> Docume
     if operation.raw_body:
         octets = {"schema": {"type": "string", "format": "binary", "maxLength": limits.stdin_segment_bytes}}
         found["requestBody"] = {"required": False, "content": {"application/octet-stream": octets}}
+    if operation.streamed_body:
+        binary = {"schema": {"type": "string", "format": "binary"}}
+        found["requestBody"] = {"required": False, "content": {"application/octet-stream": binary}}
     return found
 
 

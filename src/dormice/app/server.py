@@ -224,6 +224,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 autoresizing=engine.autoresizing,
                 log_tokens=engine.log_tokens,
                 usage=engine.usage,
+                files=engine.files,
                 keys=engine.keys,
                 webhooks=webhooks,
                 health=engine.health,

@@ -49,6 +49,8 @@ class Limits:
     env_total_bytes: int = 1 << 20
     cwd_bytes: int = 4_095
     """The kernel's PATH_MAX less the final NUL."""
+    path_bytes: int = 4_095
+    """Of a path in a machine: the kernel's PATH_MAX less the final NUL."""
     stdin_segment_bytes: int = 1 << 20
     timeout_ms: int = 30 * 24 * 3600 * 1000
     start_timeout_ms: int = 24 * 3600 * 1000

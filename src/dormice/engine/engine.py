@@ -16,6 +16,7 @@ from dormice.engine.clock import Clock
 from dormice.engine.dispatcher import Dispatcher
 from dormice.engine.executions import Executions
 from dormice.engine.feed import Feed
+from dormice.engine.files import Files
 from dormice.engine.gateway import Gateway
 from dormice.engine.health import CHECK_EVERY_SECONDS, Health
 from dormice.engine.idempotency import InFlight
@@ -116,6 +117,7 @@ class Engine:
         self.autoresizing = autoresizing = Autoresizing(
             store=store.autoresizing, lifecycle=lifecycle, tasks=tasks, limits=limits
         )
+        self.files = Files(channels=channels, home=defaults.cwd)
         reconciler = Reconciler(
             board=board,
             lifecycle=lifecycle,
