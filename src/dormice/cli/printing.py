@@ -28,7 +28,13 @@ def list_options(parser: argparse.ArgumentParser) -> None:
 
 
 def pages(
-    connection: Connection, path: str, arguments: argparse.Namespace, *, name: str = "items", **query: str | bool | None
+    connection: Connection,
+    path: str,
+    arguments: argparse.Namespace,
+    /,
+    *,
+    name: str = "items",
+    **query: str | bool | None,
 ) -> Iterator[list[Record]]:
     """The pages of a list up to `--max-items`; `name` is its field in the answer."""
     return (page[name] for page in answers(connection, path, arguments, name=name, **query))

@@ -48,6 +48,14 @@ class AiohttpTransport:
                     allow_redirects=False,
                     timeout=aiohttp.ClientTimeout(connect=connect + read, sock_connect=connect, sock_read=read),
                 )
+            response = await self._session.request(
+                request.method,
+                URL(request.url, encoded=True),
+                headers=request.headers,
+                data=request.content or request.pieces,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(connect=connect + read, sock_connect=connect, sock_read=read),
+            )
         return AiohttpResponse(response, request.url)
 
     async def _begin(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:

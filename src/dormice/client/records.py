@@ -310,6 +310,29 @@ class StorageUsage(msgspec.Struct, frozen=True, kw_only=True):
     period_start: datetime
     period_end: datetime
     rows: list[StorageUsageRow]
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A file, a directory, or something else that has a name in a machine."""
+
+    name: str
+    """The last part of its path; bytes that are no UTF-8 are U+FFFD."""
+    type: str
+    """file, directory, symlink or other."""
+    size: int
+    mode: str
+    """Octal permissions, such as 0644."""
+    uid: int
+    gid: int
+    modified_at: datetime
+    name_base64: str | None = None
+    """The exact bytes of a name that is no UTF-8."""
+    target: str | None = None
+    """What a symbolic link says."""
+    target_base64: str | None = None
+
+    @property
+    def exact_name(self) -> str:
+        """The name with bytes that are no UTF-8 as surrogates, as Python's own functions have it: good to build paths of."""
+        return self.name if self.name_base64 is None else b64decode(self.name_base64).decode("utf-8", "surrogateescape")
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):

@@ -55,6 +55,8 @@ def autoresizing(machine_id: str | None) -> str:
 
 def logs(machine_id: str, execution_id: str) -> str:
     return f"{execution(machine_id, execution_id)}/logs"
+def files(machine_id: str) -> str:
+    return f"{machine(machine_id)}/files"
 
 
 def previews(machine_id: str) -> str:
@@ -92,7 +94,7 @@ def schedule(schedule_id: str) -> str:
 def with_query(path: str, query: Mapping[str, str | int | bool | None]) -> str:
     """`path` with what is not None of `query`; booleans are written `true` and `false`."""
     given = {name: _plain(value) for name, value in query.items() if value is not None}
-    return f"{path}?{urlencode(given)}" if given else path
+    return f"{path}?{urlencode(given, errors='surrogateescape')}" if given else path
 
 
 def _plain(value: str | int | bool) -> str:  # noqa: FBT001 - a value of a query, not a switch

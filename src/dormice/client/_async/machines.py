@@ -10,6 +10,7 @@ from dormice.client import routes
 from dormice.client._async.autoresizing import AsyncAutoresizing
 from dormice.client._async.connection import AsyncConnection
 from dormice.client._async.executions import AsyncExecutions
+from dormice.client._async.files import AsyncFiles
 from dormice.client._async.pagination import AsyncPaginator, paginate
 from dormice.client._async.previews import AsyncPreviews
 from dormice.client._async.runs import run
@@ -33,6 +34,7 @@ class AsyncMachines:
         self.executions = AsyncExecutions(connection)
         self.autoresizing = AsyncAutoresizing(connection)
         self.previews = AsyncPreviews(connection)
+        self.files = AsyncFiles(connection)
 
     async def create(
         self,

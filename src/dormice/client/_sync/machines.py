@@ -10,6 +10,7 @@ from dormice.client import routes
 from dormice.client._sync.autoresizing import Autoresizing
 from dormice.client._sync.connection import Connection
 from dormice.client._sync.executions import Executions
+from dormice.client._sync.files import Files
 from dormice.client._sync.pagination import Page, paginate
 from dormice.client._sync.previews import Previews
 from dormice.client._sync.runs import run
@@ -33,6 +34,7 @@ class Machines:
         self.executions = Executions(connection)
         self.autoresizing = Autoresizing(connection)
         self.previews = Previews(connection)
+        self.files = Files(connection)
 
     def create(
         self,
