@@ -343,7 +343,8 @@ def test_a_server_that_is_killed_in_the_midst_leaves_neither_file_nor_process(
 def test_a_download_that_nobody_reads_on_ends_its_tool(container_live: Live, place: Place) -> None:
     place.shell("truncate -s 1G sparse")
     with place.api.stream("GET", f"{place.url}?{place.query('sparse')}") as answer:
-        next(answer.iter_raw())
+        pieces = answer.iter_raw()
+        next(pieces)
         assert _tools(place)
     wait_until(lambda: not _tools(place), 10, "the tool is gone")
     place.shell("rm sparse")

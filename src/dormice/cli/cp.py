@@ -85,7 +85,7 @@ def _download(connection: Connection, machine_id: str, path: str, target: str, p
     files = Files(connection)
     name = path.rstrip("/").rpartition("/")[2] or machine_id
     local = Path(target)
-    if target != "-" and local.is_dir():
+    if target != "-" and local.is_dir() and name not in {".", ".."}:
         local /= name
     progress.begin(name)
     if target != "-" and _is_directory(files, machine_id, path):

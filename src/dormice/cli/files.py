@@ -58,8 +58,9 @@ def remote(text: str) -> tuple[str, str] | None:
 
 
 def _name(entry: Record) -> str:
-    mark = _MARKS.get(entry["type"], "")
-    return f"{entry['name']}{mark} -> {entry['target']}" if "target" in entry else f"{entry['name']}{mark}"
+    name = entry["name"] + _MARKS.get(entry["type"], "")
+    text = f"{name} -> {entry['target']}" if "target" in entry else name
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 COLUMNS: Columns = {
