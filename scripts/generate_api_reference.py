@@ -51,6 +51,7 @@ def pages() -> dict[Path, str]:
         executions=nothing,
         machines=nothing,
         files=nothing,
+        artifacts=nothing,
         keys=nothing,
         health=nothing,
         metrics=nothing,

@@ -33,6 +33,7 @@ from dormice.outbound.targets import URL_CHARACTERS
 from dormice.store.interface import Key
 from dormice.store.usage import ComputeUse
 from dormice.store.webhooks import WebhookChange
+from tests.api.fake_artifacts import FakeArtifacts
 from tests.api.fake_files import FakeFiles
 
 KEY = "k" * 32
@@ -612,6 +613,7 @@ class World:
     autoresizing: FakeAutoresizing = field(default_factory=FakeAutoresizing)
     log_tokens: FakeLogTokens = field(default_factory=FakeLogTokens)
     usage: FakeUsage = field(default_factory=FakeUsage)
+    artifacts: FakeArtifacts = field(default_factory=lambda: FakeArtifacts(MACHINE_ID, NOW))
     files: FakeFiles = field(default_factory=lambda: FakeFiles(MACHINE_ID, NOW))
     keys: FakeKeys = field(default_factory=FakeKeys)
     webhooks: FakeWebhooks = field(default_factory=FakeWebhooks)
@@ -633,6 +635,7 @@ class World:
             log_tokens=self.log_tokens,
             usage=self.usage,
             files=self.files,
+            artifacts=self.artifacts,
             keys=self.keys,
             webhooks=self.webhooks,
             health=self.health,

@@ -35,6 +35,12 @@ CHECKED: dict[str, Iterable[Enum]] = {
 }
 
 WALKS = {
+    (
+        "artifacts.sql",
+        "known",
+    ): "SCAN artifact_collections USING COVERING INDEX sqlite_autoindex_artifact_collections_1",
+    ("artifacts.sql", "ids"): "SCAN artifacts USING COVERING INDEX sqlite_autoindex_artifacts_1",
+    ("artifacts.sql", "due"): "SCAN c USING INDEX artifact_collections_pending",
     ("executions.sql", "open"): "SCAN e USING INDEX executions_open",
     ("machines.sql", "live"): "SCAN m USING INDEX machines_live",
     ("snapshots.sql", "unsettled"): "SCAN snapshots USING INDEX snapshots_unsettled",

@@ -6,6 +6,7 @@
    write.c   a file that is there as a whole or not at all
    pack.c    a directory as a tar archive
    unpack.c  a tar archive into a directory
+   glob.c    files whose paths match a pattern
    walk.c    the names in a directory, in a stable order
 
    Paths and names may hold any byte. In arguments and on stdout they are escaped: `%` and two hexadecimal digits for every
@@ -76,5 +77,6 @@ int tool_read(int argc, char **argv);
 int tool_write(int argc, char **argv);
 int tool_pack(int argc, char **argv);
 int tool_unpack(int argc, char **argv);
+int tool_glob(int argc, char **argv);
 
 #endif

@@ -20,6 +20,7 @@ static const struct tool tools[] = {
     {"rename", tool_rename},
     {"pack", tool_pack},
     {"unpack", tool_unpack},
+    {"glob", tool_glob},
 };
 
 const struct tool *tool_find(const char *name)

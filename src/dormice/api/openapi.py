@@ -67,6 +67,7 @@ MACHINES = Surface(
         "usage": "What machines have used.",
         "previews": "Ports of machines that are served under an address.",
         "files": "Files inside machines.",
+        "artifacts": "Files that executions leave behind, copied out of their machines.",
         "keys": "API keys of organizations.",
         "webhooks": "URLs that are told of what happens to executions and machines.",
         "service": "The server itself.",
@@ -79,6 +80,7 @@ MACHINES = Surface(
         "org_id": "The organization of the key.",
         "preview_id": "As it was returned: `pv-` and 26 letters and digits.",
         "port_id": "As it was returned: the id of a preview.",
+        "artifact_id": "As it was returned: `art-` and a UUID.",
         "key_id": "As it was returned.",
         "webhook_id": "As it was returned.",
         "event_id": "As it was returned.",
@@ -293,6 +295,10 @@ def _tighten_surroundings(properties: Document, limits: Limits) -> None:
     value = {"type": "string", "maxLength": limits.env_value_bytes, "pattern": _NO_NUL}
     name = {"minLength": 1, "maxLength": limits.env_name_bytes, "pattern": "^[^=\\u0000]+$"}
     _only(properties["env"], additionalProperties=value, propertyNames=name, maxProperties=limits.env_count)
+    pattern = {"type": "string", "minLength": 1, "maxLength": limits.path_bytes, "pattern": _NO_NUL}
+    _only(properties["artifacts"], maxItems=limits.artifact_patterns, items=pattern)
+    _only(properties["timeout_ms"], minimum=0, maximum=limits.timeout_ms)
+    _only(properties["start_timeout_ms"], minimum=0, maximum=limits.start_timeout_ms)
 
 
 def _tighten_machine(properties: Document, limits: Limits) -> None:

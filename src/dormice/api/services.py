@@ -10,6 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, M
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from dormice.domain.artifact import Artifact, Collection
 from dormice.domain.execution import Execution, LogEntry, Micros, Stream
 from dormice.domain.files import FileEntry
 from dormice.domain.limits import Limits, MachineDefaults
@@ -394,6 +395,38 @@ class Files(Protocol):
         ...
 
 
+class Artifacts(Protocol):
+    """Files that executions leave behind."""
+
+    async def of(self, execution: Execution) -> tuple[Collection, list[Artifact]] | None:
+        """Return what is, or is to be, collected of an execution; None if nothing was asked for."""
+        ...
+
+    async def get(self, caller: Caller, machine_id: str, artifact_id: str) -> Artifact:
+        """Return an artifact."""
+        ...
+
+    async def page(self, caller: Caller, machine_id: str, *, before: int | None, limit: int) -> list[Artifact]:
+        """Return artifacts of a machine, newest first, numbers below `before`."""
+        ...
+
+    async def delete(self, caller: Caller, machine_id: str, artifact_id: str) -> Artifact:
+        """Delete an artifact; return what it was."""
+        ...
+
+    def read(self, artifact: Artifact, start: int, end: int) -> AsyncIterator[bytes]:
+        """Yield the bytes start <= offset < end."""
+        ...
+
+    def token(self, artifact: Artifact) -> str:
+        """Return what lets whoever has it read this artifact for a while."""
+        ...
+
+    async def opened(self, artifact_id: str, token: str) -> Artifact:
+        """Return the artifact that a token was made for."""
+        ...
+
+
 class Keys(Protocol):
     """API keys."""
 
@@ -551,6 +584,7 @@ class Services:
     log_tokens: LogTokens
     usage: Usage
     files: Files
+    artifacts: Artifacts
     keys: Keys
     webhooks: Webhooks
     health: Health

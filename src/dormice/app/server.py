@@ -40,6 +40,7 @@ from dormice.engine.webhooks.delivering import Delivering, WebhookNews
 from dormice.engine.webhooks.webhooks import Webhooks
 from dormice.locks import HANDOVER_SECONDS, locked
 from dormice.outbound.webhooks import WebhookPolicy, WebhookSender, check_webhook_url
+from dormice.store.artifact_files import ArtifactFiles
 from dormice.store.interface import StoreUnavailable
 from dormice.store.sealing import Sealer
 from dormice.store.sqlite import SqliteStore
@@ -176,6 +177,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 fingerprint=sealer.request_hash,
                 group=group,
                 observer=observer,
+                contents=ArtifactFiles(prepared.directory / "artifacts"),
             )
             await engine.keys.admit(prepared.secret)
             webhooks = Webhooks(
@@ -225,6 +227,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 log_tokens=engine.log_tokens,
                 usage=engine.usage,
                 files=engine.files,
+                artifacts=engine.artifacts,
                 keys=engine.keys,
                 webhooks=webhooks,
                 health=engine.health,

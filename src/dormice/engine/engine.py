@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dormice.crash_points import CrashPoint, reached
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.engine.autoresizing import Autoresizing
+from dormice.engine.artifacts import Artifacts
 from dormice.engine.board import Board
 from dormice.engine.census import Census, take_census
 from dormice.engine.channels import Channels
 from dormice.engine.clock import Clock
+from dormice.engine.collector import CollectionHints, Collector
 from dormice.engine.dispatcher import Dispatcher
 from dormice.engine.executions import Executions
 from dormice.engine.feed import Feed
@@ -28,6 +30,7 @@ from dormice.engine.observer import Observer
 from dormice.engine.port_connections import PortConnections
 from dormice.engine.preview_links import PreviewLinks
 from dormice.engine.previews import Previews
+from dormice.engine.observer import Observer, Observers
 from dormice.engine.reaper import Reaper
 from dormice.engine.reconciler import Reconciler
 from dormice.engine.retention import Retention
@@ -39,6 +42,7 @@ from dormice.engine.tasks import Tasks
 from dormice.engine.terminals import Terminals
 from dormice.engine.tokens import Tokens
 from dormice.engine.usage import Usage
+from dormice.store.artifacts import Contents
 from dormice.store.interface import Store
 
 log = logging.getLogger(__name__)
@@ -60,7 +64,9 @@ class Engine:
         fingerprint: Callable[[bytes], str],
         group: asyncio.TaskGroup,
         observer: Observer | None = None,
+        contents: Contents | None = None,
     ) -> None:
+        """`contents` None: artifacts are not collected."""
         self._store = store
         self._clock = clock
         self._group = group
@@ -68,7 +74,8 @@ class Engine:
         self._board = board = Board()
         self.feed = feed = Feed()
         self.tasks = tasks = Tasks(group)
-        observer = observer or Observer()
+        hints = CollectionHints()
+        observer = Observers([hints, observer]) if observer else hints
         self.in_flight = in_flight = InFlight(store, clock, limits, fingerprint)
         self._feeder = feeder = StdinFeeder(store=store.executions, gateway=gateway)
         self._dispatcher = dispatcher = Dispatcher(
@@ -118,6 +125,23 @@ class Engine:
             store=store.autoresizing, lifecycle=lifecycle, tasks=tasks, limits=limits
         )
         self.files = Files(channels=channels, home=defaults.cwd)
+        self.files = files = Files(channels=channels, home=defaults.cwd)
+        self.artifacts = Artifacts(
+            store=store.artifacts, contents=contents, hints=hints, sign=fingerprint, clock=clock, limits=limits
+        )
+        self._collector = (
+            None
+            if contents is None
+            else Collector(
+                store=store.artifacts,
+                contents=contents,
+                files=files,
+                hints=hints,
+                tasks=tasks,
+                clock=clock,
+                limits=limits,
+            )
+        )
         reconciler = Reconciler(
             board=board,
             lifecycle=lifecycle,
@@ -169,6 +193,7 @@ class Engine:
             clock=clock,
             limits=limits,
             observer=observer,
+            hints=hints,
         )
         self.terminals = Terminals(
             store=store.terminals,
@@ -207,6 +232,8 @@ class Engine:
             # Where the last use of a machine is not known, our own start counts, so that none falls asleep too soon.
             now = self._clock.steady()
             self._board.add(machine, min(max(ends.get(machine.id, now), machine.last_activity_at), now))
+        if self._collector is not None:
+            await self._collector.load()
         waiting = 0
         for execution in await self._store.executions.open():
             live = self._board.get(execution.machine_id)
@@ -230,6 +257,7 @@ class Engine:
             ("uses of keys", self.keys.turn),
             ("previews", self.previews.turn),
             ("health", self._check_health),
+            *([("artifacts", self._collector.turn)] if self._collector is not None else []),
         ):
             self._group.create_task(serve(name, turn, self.health.failing), name=name)
 

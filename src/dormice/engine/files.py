@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Sequence
 
 from dormice.domain.errors import DormiceError
 from dormice.domain.execution import Stream
@@ -43,6 +43,14 @@ class Files:
         """Return at most `limit` entries of a directory, in the order of the bytes of their names, behind the name `after`."""
         begin = escaped(after) if after is not None else "/"
         answer = await self._answer(caller, machine_id, path, "list", self._at(path), begin, str(limit))
+        return [entry(line) for line in answer.splitlines()]
+
+    async def glob(
+        self, caller: Caller, machine_id: str, cwd: str, patterns: Sequence[str], *, limit: int
+    ) -> list[FileEntry]:
+        """Return at most `limit` regular files whose paths match, named by their paths: absolute, or from `cwd` on."""
+        wanted = map(escaped, patterns)
+        answer = await self._answer(caller, machine_id, cwd, "glob", self._at(cwd), str(limit), *wanted)
         return [entry(line) for line in answer.splitlines()]
 
     async def mkdir(self, caller: Caller, machine_id: str, path: str, *, mode: int, parents: bool) -> FileEntry:
