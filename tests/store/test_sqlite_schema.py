@@ -8,6 +8,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from dormice.domain.artifact import CollectionState
 from dormice.domain.execution import ErrorCode, ExecutionState, StdinMode, Stream
 from dormice.domain.machine import DesiredState, Phase, ResizeState
 from dormice.domain.run import RunState, WaitKind
@@ -27,6 +28,7 @@ CHECKED: dict[str, Iterable[Enum]] = {
     "log_output": Stream,
     "secret_kind": SecretKind,
     "resize_state": ResizeState,
+    "artifact_collection_state": CollectionState,
     "run_state": RunState,
     "wait_kind": WaitKind,
     "webhook_delivery_type": EventType,

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         StorageUsageRow,
         Webhook,
         WebhookDelivery,
+        StoredArtifact,
     )
     from dormice.client.transport import Timeout
 
@@ -102,6 +103,7 @@ __all__ = [
     "StdinPosition",
     "StorageUsage",
     "StorageUsageRow",
+    "StoredArtifact",
     "Timeout",
     "UnprocessableEntityError",
     "WaitTimeoutError",
@@ -136,6 +138,7 @@ _HOMES = {
     "StdinPosition": "records",
     "StorageUsage": "records",
     "StorageUsageRow": "records",
+    "StoredArtifact": "records",
     "Timeout": "transport",
     "Webhook": "records",
     "WebhookDelivery": "records",

@@ -118,6 +118,25 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     name: str
 
 
+class StoredArtifact(Artifact, frozen=True, kw_only=True):
+    """All that is known of such a file."""
+
+    machine_id: str
+    size_bytes: int
+    created_at: datetime
+    execution_id: str | None = None
+    mime_type: str | None = None
+    sha256: str | None = None
+    download_url: str | None = None
+    """Good for some minutes, without a key."""
+    expires_at: datetime | None = None
+    """When it is deleted."""
+
+    def __repr__(self) -> str:
+        """Without the URL, which is as good as a key."""
+        return f"StoredArtifact({self.artifact_id!r}, {self.name!r}, {self.size_bytes} bytes)"
+
+
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
     """A command on a machine: asked for, running or ended."""
 
@@ -144,6 +163,10 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     error_code: str | None = None
     error_message: str | None = None
     artifacts: list[Artifact] | None = None
+    artifacts_status: str | None = None
+    """pending, collected or failed; None if none were asked for."""
+    artifacts_message: str | None = None
+    """What was left out of them, or why there are none."""
 
     @property
     def finished(self) -> bool:

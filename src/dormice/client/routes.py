@@ -65,6 +65,12 @@ def previews(machine_id: str) -> str:
 
 def preview(machine_id: str, preview_id: str) -> str:
     return _below(previews(machine_id), preview_id, "preview_id")
+def artifacts(machine_id: str) -> str:
+    return f"{machine(machine_id)}/artifacts"
+
+
+def artifact(machine_id: str, artifact_id: str) -> str:
+    return _below(artifacts(machine_id), artifact_id, "artifact_id")
 
 
 def key(key_id: str) -> str:

@@ -29,11 +29,12 @@ from dormice.store.artifacts import ArtifactStore, Contents, TooMuch
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_SECONDS = 30.0
+LEAST_PAUSE_SECONDS = 0.05
 AT_ONCE = 4
 """Collections under way."""
 _PIECE_RECORDS = 50
 _HOUR_US = 3_600_000_000
-_AGAIN_US = 20_000_000
+_FIRST_PAUSE_US, _LAST_PAUSE_US = 500_000, 60_000_000
 _GONE = (NotFound, Conflict, Invalid)
 _types = MimeTypes()  # by its own tables: what this host has besides changes nothing
 
@@ -77,8 +78,8 @@ class Collector:
         self._clock = clock
         self._limits = limits
         self._busy: set[str] = set()
-        self._later: dict[str, Micros] = {}
-        """What could not be collected, and when it is tried again."""
+        self._later: dict[str, tuple[int, Micros]] = {}
+        """What could not be collected, how long it was put off, and when it is tried again."""
 
     async def load(self) -> None:
         """Learn what there is, and delete files that a crash has left. Raises OSError, StoreUnavailable."""
@@ -89,16 +90,24 @@ class Collector:
     async def turn(self) -> None:
         """Begin what is due, once there may be something. Raises StoreUnavailable, OSError."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_EVERY_SECONDS):
+            async with asyncio.timeout(self._patience()):
                 await self._hints.due.wait()
         self._hints.due.clear()
         await self._expire()
         now = self._clock.steady()
         for collection in await self._store.due(limit=AT_ONCE + len(self._busy) + len(self._later)):
             execution_id = collection.execution_id
-            if len(self._busy) < AT_ONCE and execution_id not in self._busy and self._later.get(execution_id, 0) <= now:
+            _, again = self._later.get(execution_id, (0, 0))
+            if len(self._busy) < AT_ONCE and execution_id not in self._busy and again <= now:
                 self._busy.add(execution_id)
                 self._tasks.start(f"artifacts of {execution_id}", partial(self._collect, collection))
+
+    def _patience(self) -> float:
+        """Seconds until there is something to look at for sure."""
+        next_again = min((again for _, again in self._later.values()), default=None)
+        if next_again is None:
+            return LOOK_EVERY_SECONDS
+        return min(max(next_again - self._clock.steady(), 0) / 1_000_000 + LEAST_PAUSE_SECONDS, LOOK_EVERY_SECONDS)
 
     async def _expire(self) -> None:
         for artifact_id in await self._store.expired(self._clock.now(), limit=_PIECE_RECORDS):
@@ -114,9 +123,15 @@ class Collector:
         except (DormiceError, OSError) as error:
             log.warning("the artifacts of %s are not collected yet: %s", collection.execution_id, error)
             self._busy.discard(collection.execution_id)
-            self._later[collection.execution_id] = self._clock.steady() + _AGAIN_US
+            self._postpone(collection.execution_id)
         else:
             await self._end(collection, CollectionEvent.COPIED, artifacts, message)
+
+    def _postpone(self, execution_id: str) -> None:
+        pause, _ = self._later.get(execution_id, (_FIRST_PAUSE_US // 2, 0))
+        pause = min(pause * 2, _LAST_PAUSE_US)
+        self._later[execution_id] = pause, self._clock.steady() + pause
+        self._hints.due.set()
 
     async def _end(
         self, collection: Collection, event: CollectionEvent, artifacts: list[Artifact], message: str

@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 from dormice.client import routes
 from dormice.client._async.autoresizing import AsyncAutoresizing
+from dormice.client._async.artifacts import AsyncArtifacts
 from dormice.client._async.connection import AsyncConnection
 from dormice.client._async.executions import AsyncExecutions
 from dormice.client._async.files import AsyncFiles
@@ -35,6 +36,7 @@ class AsyncMachines:
         self.autoresizing = AsyncAutoresizing(connection)
         self.previews = AsyncPreviews(connection)
         self.files = AsyncFiles(connection)
+        self.artifacts = AsyncArtifacts(connection)
 
     async def create(
         self,

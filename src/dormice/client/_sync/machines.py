@@ -8,6 +8,7 @@ from contextlib import closing
 
 from dormice.client import routes
 from dormice.client._sync.autoresizing import Autoresizing
+from dormice.client._sync.artifacts import Artifacts
 from dormice.client._sync.connection import Connection
 from dormice.client._sync.executions import Executions
 from dormice.client._sync.files import Files
@@ -35,6 +36,7 @@ class Machines:
         self.autoresizing = Autoresizing(connection)
         self.previews = Previews(connection)
         self.files = Files(connection)
+        self.artifacts = Artifacts(connection)
 
     def create(
         self,

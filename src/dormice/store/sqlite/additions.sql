@@ -211,8 +211,9 @@ CREATE TABLE IF NOT EXISTS artifact_collections (
     machine_id TEXT NOT NULL,
     cwd TEXT NOT NULL,
     patterns BLOB NOT NULL, -- a JSON array of text
-    state TEXT NOT NULL CHECK (state IN ('pending', 'collected', 'failed')),
-    message TEXT NOT NULL
+    state TEXT NOT NULL,
+    message TEXT NOT NULL,
+    CONSTRAINT artifact_collection_state CHECK (state IN ('pending', 'collected', 'failed'))
 ) STRICT;
 CREATE INDEX IF NOT EXISTS artifact_collections_pending ON artifact_collections (number) WHERE state = 'pending';
 CREATE TABLE IF NOT EXISTS artifacts (
