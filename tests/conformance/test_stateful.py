@@ -37,6 +37,8 @@ LINKED = {
     "getMachineExecutionLogs",
     "reauthorizeMachineExecutionLogs",
 }
+IDS = {"machine_id", "execution_id", "key_id"}
+LINKED = {"createMachine", "createMachineExecution", "createKey", "getMachineArtifact", "deleteMachineArtifact"}
 
 
 def test_the_document_links_what_is_made_to_all_that_can_be_done_with_it() -> None:
