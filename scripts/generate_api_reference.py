@@ -47,18 +47,6 @@ def pages() -> dict[Path, str]:
     others = dict.fromkeys((field.name for field in dataclasses.fields(Services)), nothing)
     services = Services(**{**others, "limits": Limits(), "defaults": MachineDefaults(), "previews": previews})
     services = Services(**{**others, "limits": Limits(), "defaults": MachineDefaults()})
-    services = Services(
-        executions=nothing,
-        machines=nothing,
-        files=nothing,
-        artifacts=nothing,
-        keys=nothing,
-        health=nothing,
-        metrics=nothing,
-        requests=nothing,
-        limits=Limits(),
-        defaults=MachineDefaults(),
-    )
     limits = services.limits
     workflows = workflow_operations(WorkflowServices(**fields), limits, nothing)
     return {

@@ -46,6 +46,7 @@ IDS = {
     "execution_id": "exec-1",
     "terminal_id": "term-1",
     "snapshot_id": "snap-1",
+    "artifact_id": "art-1",
     "key_id": "key-1",
     "org_id": ORGANIZATION,
     "stream_id": "exec-1",

@@ -59,7 +59,6 @@ def _fuzzed() -> Any:
 
 
 schema = schemathesis.openapi.from_asgi("/openapi.json", _fuzzed())
-KNOWN = {"machine_id": MACHINE_ID, "execution_id": "exec-1", "artifact_id": "art-1", "key_id": "key-1"}
 
 
 def _without_integral_floats(value: Any) -> Any:

@@ -15,11 +15,11 @@ from dormice.api.http.direct import Direct
 from dormice.api.http.errors import respond
 from dormice.api.http.operation import Operation, options_route, route
 from dormice.api.http.replies import Reply
-from dormice.api.machines.autoresizing import AutoresizingRoutes
 from dormice.api.machines.artifacts import ArtifactRoutes
+from dormice.api.machines.autoresizing import AutoresizingRoutes
 from dormice.api.machines.executions import ExecutionRoutes
-from dormice.api.machines.logs import LogRoutes
 from dormice.api.machines.files import FileRoutes
+from dormice.api.machines.logs import LogRoutes
 from dormice.api.machines.machines import MachineRoutes
 from dormice.api.machines.snapshots import SnapshotRoutes
 from dormice.api.machines.terminal_stream import TerminalStream

@@ -281,6 +281,8 @@ def _tighten_execution(properties: Document, limits: Limits) -> None:
     properties["command"]["prefixItems"] = [{"type": "string", "minLength": 1, "pattern": _NO_NUL}]
     properties["command"]["items"] = {"type": "string", "maxLength": limits.argv_bytes, "pattern": _NO_NUL}
     _tighten_surroundings(properties, limits)
+    pattern = {"type": "string", "minLength": 1, "maxLength": limits.path_bytes, "pattern": _NO_NUL}
+    _only(properties["artifacts"], maxItems=limits.artifact_patterns, items=pattern)
     _only(properties["timeout_ms"], minimum=0, maximum=limits.timeout_ms)
     _only(properties["start_timeout_ms"], minimum=0, maximum=limits.start_timeout_ms)
 
@@ -295,10 +297,6 @@ def _tighten_surroundings(properties: Document, limits: Limits) -> None:
     value = {"type": "string", "maxLength": limits.env_value_bytes, "pattern": _NO_NUL}
     name = {"minLength": 1, "maxLength": limits.env_name_bytes, "pattern": "^[^=\\u0000]+$"}
     _only(properties["env"], additionalProperties=value, propertyNames=name, maxProperties=limits.env_count)
-    pattern = {"type": "string", "minLength": 1, "maxLength": limits.path_bytes, "pattern": _NO_NUL}
-    _only(properties["artifacts"], maxItems=limits.artifact_patterns, items=pattern)
-    _only(properties["timeout_ms"], minimum=0, maximum=limits.timeout_ms)
-    _only(properties["start_timeout_ms"], minimum=0, maximum=limits.start_timeout_ms)
 
 
 def _tighten_machine(properties: Document, limits: Limits) -> None:

@@ -318,6 +318,9 @@ class Usage(Protocol):
 
     def now(self) -> Micros:
         """Return the present moment."""
+        ...
+
+
 class Reading(Protocol):
     """Bytes out of a machine, piece by piece. It is closed whatever happens."""
 

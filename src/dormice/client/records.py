@@ -333,6 +333,8 @@ class StorageUsage(msgspec.Struct, frozen=True, kw_only=True):
     period_start: datetime
     period_end: datetime
     rows: list[StorageUsageRow]
+
+
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A file, a directory, or something else that has a name in a machine."""
 

@@ -55,6 +55,8 @@ def autoresizing(machine_id: str | None) -> str:
 
 def logs(machine_id: str, execution_id: str) -> str:
     return f"{execution(machine_id, execution_id)}/logs"
+
+
 def files(machine_id: str) -> str:
     return f"{machine(machine_id)}/files"
 

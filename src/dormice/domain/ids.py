@@ -43,6 +43,8 @@ def execution_id(unix_ms: int, random: bytes) -> str:
 def terminal_id(random: bytes) -> str:
     """Mint a terminal's id from at least 20 random bytes: who knows it need not prove more, where a setting says so."""
     return f"{TERMINAL_PREFIX}{random[:20].hex()}"
+
+
 def artifact_id(unix_ms: int, random: bytes) -> str:
     """Mint an artifact id."""
     return f"{ARTIFACT_PREFIX}{uuid7(unix_ms, random)}"

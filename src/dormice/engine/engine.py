@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from dormice.crash_points import CrashPoint, reached
 from dormice.domain.limits import Limits, MachineDefaults
-from dormice.engine.autoresizing import Autoresizing
 from dormice.engine.artifacts import Artifacts
+from dormice.engine.autoresizing import Autoresizing
 from dormice.engine.board import Board
 from dormice.engine.census import Census, take_census
 from dormice.engine.channels import Channels
@@ -124,7 +124,6 @@ class Engine:
         self.autoresizing = autoresizing = Autoresizing(
             store=store.autoresizing, lifecycle=lifecycle, tasks=tasks, limits=limits
         )
-        self.files = Files(channels=channels, home=defaults.cwd)
         self.files = files = Files(channels=channels, home=defaults.cwd)
         self.artifacts = Artifacts(
             store=store.artifacts, contents=contents, hints=hints, sign=fingerprint, clock=clock, limits=limits

@@ -411,6 +411,9 @@ class Store(Protocol):
     @property
     def terminals(self) -> TerminalStore:
         """Executions that are terminals."""
+        ...
+
+    @property
     def artifacts(self) -> ArtifactStore:
         """What executions leave behind."""
         ...

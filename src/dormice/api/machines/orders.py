@@ -226,6 +226,12 @@ def environment_faults(env: Mapping[str, str], limits: Limits) -> Iterator[Fault
 
 def text_faults(text: str, name: str, limit: int, limit_name: str, location: str | None = None) -> Iterator[Fault]:
     """Yield what is wrong with a text that goes to the kernel."""
+    if "\0" in text:
+        yield Fault(f"{name} must have no NUL character: the kernel would cut it there", location or f"body.{name}")
+    if len(text) > limit // 4 and _size(text) > limit:
+        yield Fault(f"{name} must have at most {limit} bytes ({limit_name})", location or f"body.{name}")
+
+
 def _pattern_faults(patterns: Sequence[str], limits: Limits) -> Iterator[Fault]:
     if len(patterns) > limits.artifact_patterns:
         message = f"artifacts must have at most {limits.artifact_patterns} patterns (artifact_patterns)"
@@ -234,14 +240,7 @@ def _pattern_faults(patterns: Sequence[str], limits: Limits) -> Iterator[Fault]:
     for index, pattern in enumerate(patterns):
         if not pattern:
             yield Fault("a pattern in artifacts must not be empty", f"body.artifacts[{index}]")
-        yield from _text_faults(pattern, f"artifacts[{index}]", limits.path_bytes, "path_bytes")
-
-
-def _text_faults(text: str, name: str, limit: int, limit_name: str, location: str | None = None) -> Iterator[Fault]:
-    if "\0" in text:
-        yield Fault(f"{name} must have no NUL character: the kernel would cut it there", location or f"body.{name}")
-    if len(text) > limit // 4 and _size(text) > limit:
-        yield Fault(f"{name} must have at most {limit} bytes ({limit_name})", location or f"body.{name}")
+        yield from text_faults(pattern, f"artifacts[{index}]", limits.path_bytes, "path_bytes")
 
 
 def _time_faults(value: int | None, name: str, maximum: int) -> Iterator[Fault]:

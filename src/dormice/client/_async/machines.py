@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 
 from dormice.client import routes
-from dormice.client._async.autoresizing import AsyncAutoresizing
 from dormice.client._async.artifacts import AsyncArtifacts
+from dormice.client._async.autoresizing import AsyncAutoresizing
 from dormice.client._async.connection import AsyncConnection
 from dormice.client._async.executions import AsyncExecutions
 from dormice.client._async.files import AsyncFiles

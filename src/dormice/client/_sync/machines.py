@@ -7,8 +7,8 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 
 from dormice.client import routes
-from dormice.client._sync.autoresizing import Autoresizing
 from dormice.client._sync.artifacts import Artifacts
+from dormice.client._sync.autoresizing import Autoresizing
 from dormice.client._sync.connection import Connection
 from dormice.client._sync.executions import Executions
 from dormice.client._sync.files import Files
