@@ -69,7 +69,9 @@ class FakeFiles:
     ) -> list[FileEntry]:
         del caller, path
         found = [self._entry(machine_id, known) for known in sorted(self.contents)]
-        return [entry for entry in found if after is None or entry.name > after.encode()][:limit]
+        return [entry for entry in found if after is None or entry.name > after.encode("utf-8", "surrogateescape")][
+            :limit
+        ]
 
     async def mkdir(self, caller: Caller, machine_id: str, path: str, *, mode: int, parents: bool) -> FileEntry:
         del caller, parents

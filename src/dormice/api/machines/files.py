@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 
 from litestar.types import ASGIApp
 
+from dormice.api.file_services import Reading
 from dormice.api.http.bodies import BodyStream
 from dormice.api.http.call import Call
 from dormice.api.http.errors import Fault, InvalidRequest
@@ -17,7 +18,7 @@ from dormice.api.http.ranges import byte_range
 from dormice.api.http.replies import Stream, json_reply
 from dormice.api.machines import file_wire
 from dormice.api.machines.parameters import paging
-from dormice.api.services import Reading, Services
+from dormice.api.services import Services
 from dormice.domain.errors import DormiceError
 from dormice.domain.files import FileEntry
 from dormice.domain.limits import Limits
