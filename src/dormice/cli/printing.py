@@ -41,7 +41,7 @@ def pages(
 
 
 def answers(
-    connection: Connection, path: str, arguments: argparse.Namespace, *, name: str, **query: str | bool | None
+    connection: Connection, path: str, arguments: argparse.Namespace, /, *, name: str, **query: str | bool | None
 ) -> Iterator[dict[str, Any]]:
     """The same with all that an answer holds. The walk ends at a page without a cursor."""
     left = arguments.max_items
