@@ -110,8 +110,6 @@ def _house(start_live: StartLive) -> Iterator[House]:
         hook = api.post("/v1/webhooks", json={"url": "https://hook.invalid"}).raise_for_status().json()["webhook_id"]
         event = api.post(f"/v1/webhooks/{hook}/test").raise_for_status().json()["event_id"]
         ids |= {"webhook_id": hook, "event_id": event}
-        ids = {"machine_id": machine, "execution_id": record["execution_id"], "key_id": own["key_id"]}
-        ids["artifact_id"] = artifact_id
         yield House(live, ids, made["strangers"]["key"], made["admins"]["key"], made["dismissed"]["key"])
 
 

@@ -15,8 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from schemathesis import Case
 
 from dormice.domain.limits import Limits
-from tests.conformance.test_openapi import CHECKS, DOCUMENT, LONGEST_WAIT_MS, NOWHERE
-from tests.conformance.test_openapi import CHECKS, DOCUMENT, LONGEST_WAIT_MS, keep_to_one_place
+from tests.conformance.test_openapi import CHECKS, DOCUMENT, LONGEST_WAIT_MS, NOWHERE, keep_to_one_place
 from tests.conftest import StartLive
 from tests.fuzz.budget import chosen, replayable, rounds
 from tests.live import Live
@@ -33,12 +32,12 @@ LINKED = {
     "createWebhook",
     "testWebhook",
     "redeliverWebhookEvent",
+    "getMachineArtifact",
+    "deleteMachineArtifact",
     "createMachineExecutionLogToken",
     "getMachineExecutionLogs",
     "reauthorizeMachineExecutionLogs",
 }
-IDS = {"machine_id", "execution_id", "key_id"}
-LINKED = {"createMachine", "createMachineExecution", "createKey", "getMachineArtifact", "deleteMachineArtifact"}
 
 
 def test_the_document_links_what_is_made_to_all_that_can_be_done_with_it() -> None:
@@ -53,6 +52,9 @@ def test_the_document_links_what_is_made_to_all_that_can_be_done_with_it() -> No
                 "terminal_id",
                 "preview_id",
                 "port_id",
+                "artifact_id",
+                "execution_id",
+                "terminal_id",
                 "stream_id",
                 "machine_id",
                 "key_id",

@@ -29,7 +29,6 @@ def test_every_promise_says_what_it_does_not_promise_and_what_shows_it() -> None
     promises = re.split(r"^## \d+\. ", TEXT, flags=re.MULTILINE)[1:]
     assert re.findall(r"^## (\d+)\. ", TEXT, flags=re.MULTILINE) == [str(n + 1) for n in range(len(promises))]
     assert promises
-    assert len(promises) == 13
     for promise in promises:
         title = promise.splitlines()[0]
         assert "**Promise.**" in promise, title

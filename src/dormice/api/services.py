@@ -6,8 +6,6 @@ Every method raises the errors of `dormice.domain.errors` and no others; ids are
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 

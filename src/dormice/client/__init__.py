@@ -56,9 +56,9 @@ if TYPE_CHECKING:
         StdinPosition,
         StorageUsage,
         StorageUsageRow,
+        StoredArtifact,
         Webhook,
         WebhookDelivery,
-        StoredArtifact,
     )
     from dormice.client.transport import Timeout
 

@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from dormice.domain.egress import Egress
 from dormice.domain.artifact import Artifact, Collection, CollectionState
+from dormice.domain.egress import Egress
 from dormice.domain.execution import ErrorCode, Execution, ExecutionState, LogEntry, Micros, Stream
 from dormice.domain.limits import Limits
 from dormice.domain.machine import DesiredState, Machine, Phase, ResizeState
