@@ -53,15 +53,11 @@ def test_the_document_links_what_is_made_to_all_that_can_be_done_with_it() -> No
                 "preview_id",
                 "port_id",
                 "artifact_id",
-                "execution_id",
-                "terminal_id",
                 "stream_id",
                 "machine_id",
                 "key_id",
                 "webhook_id",
             ):
-            for name in ("execution_id", "terminal_id", "stream_id", "machine_id", "key_id", "webhook_id"):
-            for name in ("artifact_id", "execution_id", "machine_id", "key_id"):
                 if f"{{{name}}}" in path:
                     reachable.setdefault(name, set()).add(operation["operationId"])
                     break

@@ -8,8 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from dormice.domain import execution, machine, preview
-from dormice.domain import artifact, execution, machine
+from dormice.domain import artifact, execution, machine, preview
 from dormice.domain.artifact import CollectionEvent, CollectionState
 from dormice.domain.execution import Execution, ExecutionEvent, ExecutionState, StdinMode
 from dormice.domain.machine import DesiredState, Machine, MachineEvent, Phase

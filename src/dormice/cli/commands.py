@@ -28,7 +28,6 @@ COMMANDS = {
     ),
     "snapshots": Command("snapshots", "Keep copies of machines' disks, list and delete them"),
     "preview": Command("preview", "Serve a port of a machine, and print the link that opens it"),
-    "machines": Command("machines", "Create, list, change, put to sleep, wake and delete machines; their executions"),
     "cp": Command("cp", "Copy files and directories into machines and out of them"),
     "files": Command("files", "List, look at, delete and rename files in a machine; make directories"),
     "worker": Command("worker", "Run the workflows of a Python module"),

@@ -67,6 +67,8 @@ def previews(machine_id: str) -> str:
 
 def preview(machine_id: str, preview_id: str) -> str:
     return _below(previews(machine_id), preview_id, "preview_id")
+
+
 def artifacts(machine_id: str) -> str:
     return f"{machine(machine_id)}/artifacts"
 

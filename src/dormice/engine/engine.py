@@ -26,11 +26,10 @@ from dormice.engine.keys import Keys
 from dormice.engine.lifecycle import Lifecycle
 from dormice.engine.log_tokens import LogTokens
 from dormice.engine.machines import Machines
-from dormice.engine.observer import Observer
+from dormice.engine.observer import Observer, Observers
 from dormice.engine.port_connections import PortConnections
 from dormice.engine.preview_links import PreviewLinks
 from dormice.engine.previews import Previews
-from dormice.engine.observer import Observer, Observers
 from dormice.engine.reaper import Reaper
 from dormice.engine.reconciler import Reconciler
 from dormice.engine.retention import Retention
