@@ -46,6 +46,7 @@ def pages() -> dict[Path, str]:
     previews = PreviewServices(previews=nothing, addresses=nothing, now=nothing)
     others = dict.fromkeys((field.name for field in dataclasses.fields(Services)), nothing)
     services = Services(**{**others, "limits": Limits(), "defaults": MachineDefaults(), "previews": previews})
+    services = Services(**{**others, "limits": Limits(), "defaults": MachineDefaults()})
     limits = services.limits
     workflows = workflow_operations(WorkflowServices(**fields), limits, nothing)
     return {

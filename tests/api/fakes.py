@@ -35,6 +35,8 @@ from dormice.outbound.targets import URL_CHARACTERS
 from dormice.store.interface import Key
 from dormice.store.usage import ComputeUse
 from dormice.store.webhooks import WebhookChange
+from tests.api.fake_artifacts import FakeArtifacts
+from tests.api.fake_files import FakeFiles
 
 KEY = "k" * 32
 OTHER_KEY = "o" * 32
@@ -47,6 +49,7 @@ IDS = {
     "terminal_id": "term-1",
     "snapshot_id": "snap-1",
     "session_id": "ssh-1",
+    "artifact_id": "art-1",
     "key_id": "key-1",
     "org_id": ORGANIZATION,
     "stream_id": "exec-1",
@@ -660,6 +663,8 @@ class World:
     log_tokens: FakeLogTokens = field(default_factory=FakeLogTokens)
     usage: FakeUsage = field(default_factory=FakeUsage)
     ssh_sessions: FakeSshSessions = field(default_factory=FakeSshSessions)
+    artifacts: FakeArtifacts = field(default_factory=lambda: FakeArtifacts(MACHINE_ID, NOW))
+    files: FakeFiles = field(default_factory=lambda: FakeFiles(MACHINE_ID, NOW))
     keys: FakeKeys = field(default_factory=FakeKeys)
     webhooks: FakeWebhooks = field(default_factory=FakeWebhooks)
     health: FakeHealth = field(default_factory=FakeHealth)
@@ -680,6 +685,8 @@ class World:
             log_tokens=self.log_tokens,
             usage=self.usage,
             ssh_sessions=self.ssh_sessions,
+            files=self.files,
+            artifacts=self.artifacts,
             keys=self.keys,
             webhooks=self.webhooks,
             health=self.health,

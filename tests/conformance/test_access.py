@@ -42,6 +42,7 @@ UNKNOWN = {
     "terminal_id": "term-0123456789abcdef0123456789abcdef01234567",
     "preview_id": "pv-abcdefghijklmnopqrstuvwxyz",
     "port_id": "pv-abcdefghijklmnopqrstuvwxyz",
+    "artifact_id": "art-01234567-89ab-7cde-8f01-23456789abcd",
     "key_id": "key-01234567-89ab-4cde-8f01-23456789abcd",
     "org_id": "01234567-89ab-4cde-8f01-23456789abcd",
     "stream_id": "exec-01234567-89ab-7cde-8f01-23456789abcd",
@@ -65,6 +66,8 @@ class House:
         arguments: dict[str, Any] = {"headers": {"Idempotency-Key": key or new_key()["Idempotency-Key"], **headers}}
         if operation.id in BODIES:
             arguments["json"] = BODIES[operation.id]
+        if operation.tag == "files":
+            arguments["params"] = {"path": "/tmp/dormice-stranger", "to": "/tmp/dormice-stranger-too"}
         if operation.id == "putMachineExecutionStdin":
             arguments |= {"params": {"offset": "0"}, "content": b"x"}
         return httpx.request(
@@ -99,6 +102,7 @@ def _house(start_live: StartLive) -> Iterator[House]:
             "port_id": preview,
             "execution_id": record["execution_id"],
             "terminal_id": terminal["terminal_id"],
+            "artifact_id": _artifact(api, machine),
             "key_id": own["key_id"],
             "org_id": own["organization_id"],
             "stream_id": record["execution_id"],
@@ -107,6 +111,13 @@ def _house(start_live: StartLive) -> Iterator[House]:
         event = api.post(f"/v1/webhooks/{hook}/test").raise_for_status().json()["event_id"]
         ids |= {"webhook_id": hook, "event_id": event}
         yield House(live, ids, made["strangers"]["key"], made["admins"]["key"], made["dismissed"]["key"])
+
+
+def _artifact(api: Api, machine: str) -> str:
+    api.shell(machine, "true", artifacts=["/etc/hostname"])
+    path = f"/v1/machines/{machine}/artifacts"
+    found = wait_until(lambda: api.get(path).json()["items"], 10, "the artifact is collected")
+    return str(found[0]["artifact_id"])
 
 
 def _new_key(api: Api, organization: str, *, admin: bool) -> dict[str, Any]:
@@ -127,6 +138,7 @@ def test_the_document_has_these_routes_and_no_others(house: House) -> None:
         "health",
         "healthz",
         "readyz",
+        "downloadArtifact",
     }
 
 

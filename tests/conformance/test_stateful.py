@@ -15,7 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from schemathesis import Case
 
 from dormice.domain.limits import Limits
-from tests.conformance.test_openapi import CHECKS, DOCUMENT, LONGEST_WAIT_MS, NOWHERE
+from tests.conformance.test_openapi import CHECKS, DOCUMENT, LONGEST_WAIT_MS, NOWHERE, keep_to_one_place
 from tests.conftest import StartLive
 from tests.fuzz.budget import chosen, replayable, rounds
 from tests.live import Live
@@ -32,6 +32,8 @@ LINKED = {
     "createWebhook",
     "testWebhook",
     "redeliverWebhookEvent",
+    "getMachineArtifact",
+    "deleteMachineArtifact",
     "createMachineExecutionLogToken",
     "getMachineExecutionLogs",
     "reauthorizeMachineExecutionLogs",
@@ -50,6 +52,7 @@ def test_the_document_links_what_is_made_to_all_that_can_be_done_with_it() -> No
                 "terminal_id",
                 "preview_id",
                 "port_id",
+                "artifact_id",
                 "stream_id",
                 "machine_id",
                 "key_id",
@@ -109,6 +112,7 @@ class Client(schema.as_state_machine()):  # type: ignore[misc] # made at run tim
                 name: value if value.startswith(("dm-", "exec-", "key-", "wh-", "evt-")) else self.made.get(name, value)
                 for name, value in (case.path_parameters or {}).items()
             }
+        keep_to_one_place(case)
         if isinstance(case.query, dict) and isinstance(case.query.get("wait_ms"), int):
             case.query["wait_ms"] = min(case.query["wait_ms"], LONGEST_WAIT_MS)
         if not isinstance(case.body, dict):

@@ -8,7 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from dormice.domain import execution, machine, preview, ssh
+from dormice.domain import artifact, execution, machine, preview, ssh
+from dormice.domain.artifact import CollectionEvent, CollectionState
 from dormice.domain.execution import Execution, ExecutionEvent, ExecutionState, StdinMode
 from dormice.domain.machine import DesiredState, Machine, MachineEvent, Phase
 from dormice.domain.preview import Preview, PreviewEvent, PreviewProtocol, PreviewState, Visibility
@@ -20,6 +21,7 @@ TABLES: list[tuple[Mapping[Any, Mapping[Any, Any]], type[StrEnum], type[StrEnum]
     (machine.TRANSITIONS, Phase, MachineEvent),
     (preview.TRANSITIONS, PreviewState, PreviewEvent),
     (ssh.TRANSITIONS, SshState, SshEvent),
+    (artifact.TRANSITIONS, CollectionState, CollectionEvent),
 ]
 
 
@@ -94,6 +96,9 @@ def test_every_state_can_be_reached_and_every_open_one_can_end(
 ) -> None:
     beginnings = {ExecutionState.WAKE_IN_PROGRESS, ExecutionState.QUEUED, Phase.ACCEPTED, PreviewState.WAKE_IN_PROGRESS}
     first = {state for state in states if state in beginnings}
+    first = {ExecutionState.WAKE_IN_PROGRESS, ExecutionState.QUEUED, Phase.ACCEPTED, CollectionState.PENDING} & set(
+        table
+    )
     reached = set(first)
     while more := {after for state in reached for after in table[state].values()} - reached:
         reached |= more

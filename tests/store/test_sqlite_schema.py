@@ -8,6 +8,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from dormice.domain.artifact import CollectionState
 from dormice.domain.execution import ErrorCode, ExecutionState, StdinMode, Stream
 from dormice.domain.machine import DesiredState, Phase, ResizeState
 from dormice.domain.run import RunState, WaitKind
@@ -28,6 +29,7 @@ CHECKED: dict[str, Iterable[Enum]] = {
     "log_output": Stream,
     "secret_kind": SecretKind,
     "resize_state": ResizeState,
+    "artifact_collection_state": CollectionState,
     "run_state": RunState,
     "wait_kind": WaitKind,
     "webhook_delivery_type": EventType,
@@ -37,6 +39,12 @@ CHECKED: dict[str, Iterable[Enum]] = {
 }
 
 WALKS = {
+    (
+        "artifacts.sql",
+        "known",
+    ): "SCAN artifact_collections USING COVERING INDEX sqlite_autoindex_artifact_collections_1",
+    ("artifacts.sql", "ids"): "SCAN artifacts USING COVERING INDEX sqlite_autoindex_artifacts_1",
+    ("artifacts.sql", "due"): "SCAN c USING INDEX artifact_collections_pending",
     ("executions.sql", "open"): "SCAN e USING INDEX executions_open",
     ("machines.sql", "live"): "SCAN m USING INDEX machines_live",
     ("snapshots.sql", "unsettled"): "SCAN snapshots USING INDEX snapshots_unsettled",

@@ -1,6 +1,7 @@
 /* Which tools there are. */
 #define _GNU_SOURCE
 #include "tools.h"
+#include "files.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -11,6 +12,16 @@ static const struct tool tools[] = {
     {"tty", tool_tty},
     {"dial", tool_dial},
     {"sftp", tool_sftp},
+    {"stat", tool_stat},
+    {"list", tool_list},
+    {"read", tool_read},
+    {"write", tool_write},
+    {"delete", tool_delete},
+    {"mkdir", tool_mkdir},
+    {"rename", tool_rename},
+    {"pack", tool_pack},
+    {"unpack", tool_unpack},
+    {"glob", tool_glob},
 };
 
 const struct tool *tool_find(const char *name)

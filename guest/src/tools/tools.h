@@ -5,6 +5,7 @@
    tty.c     a command on a pseudo terminal
    dial.c    a TCP connection to a port of the machine
    sftp.c    its files, by the SSH file transfer protocol
+   files.h   work on files, and which files have its tools
 
    A tool is an ordinary process of the machine, with a command's rights and limits: it shares nothing with process 1. */
 #ifndef DORMICE_TOOLS_H

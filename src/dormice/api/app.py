@@ -15,8 +15,10 @@ from dormice.api.http.direct import Direct
 from dormice.api.http.errors import respond
 from dormice.api.http.operation import Operation, options_route, route
 from dormice.api.http.replies import Reply
+from dormice.api.machines.artifacts import ArtifactRoutes
 from dormice.api.machines.autoresizing import AutoresizingRoutes
 from dormice.api.machines.executions import ExecutionRoutes
+from dormice.api.machines.files import FileRoutes
 from dormice.api.machines.logs import LogRoutes
 from dormice.api.machines.machines import MachineRoutes
 from dormice.api.machines.snapshots import SnapshotRoutes
@@ -89,6 +91,8 @@ def all_operations(services: Services, admission: Admission) -> list[Operation]:
         *UsageRoutes(services).operations(),
         *(PreviewRoutes(services, services.previews).operations() if services.previews is not None else ()),
         *SshRoutes(services).operations(),
+        *FileRoutes(services).operations(),
+        *ArtifactRoutes(services).operations(),
         *KeyRoutes(services).operations(),
         *WebhookRoutes(services).operations(),
         *LimitRoutes(services).operations(),

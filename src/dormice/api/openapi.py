@@ -29,6 +29,7 @@ _MEDIA: dict[str, Document] = {
         "properties": {"event": {"type": "string"}, "id": {"type": "string"}, "data": {"type": "string"}},
     },
     "application/octet-stream": {"type": "string", "format": "binary"},
+    "application/x-tar": {"type": "string", "format": "binary"},
 }
 
 
@@ -66,6 +67,8 @@ MACHINES = Surface(
         "usage": "What machines have used.",
         "previews": "Ports of machines that are served under an address.",
         "ssh": "Who may log in to a machine by SSH.",
+        "files": "Files inside machines.",
+        "artifacts": "Files that executions leave behind, copied out of their machines.",
         "keys": "API keys of organizations.",
         "webhooks": "URLs that are told of what happens to executions and machines.",
         "service": "The server itself.",
@@ -79,6 +82,7 @@ MACHINES = Surface(
         "preview_id": "As it was returned: `pv-` and 26 letters and digits.",
         "port_id": "As it was returned: the id of a preview.",
         "session_id": "As it was returned: `ssh-` and a UUID.",
+        "artifact_id": "As it was returned: `art-` and a UUID.",
         "key_id": "As it was returned.",
         "webhook_id": "As it was returned.",
         "event_id": "As it was returned.",
@@ -176,6 +180,9 @@ def _operation(operation: Operation, limits: Limits, surface: Surface) -> Docume
     if operation.raw_body:
         octets = {"schema": {"type": "string", "format": "binary", "maxLength": limits.stdin_segment_bytes}}
         found["requestBody"] = {"required": False, "content": {"application/octet-stream": octets}}
+    if operation.streamed_body:
+        binary = {"schema": {"type": "string", "format": "binary"}}
+        found["requestBody"] = {"required": False, "content": {"application/octet-stream": binary}}
     return found
 
 
@@ -273,6 +280,8 @@ def _only(schema: Document, **rules: Any) -> None:
 
 def _tighten_execution(properties: Document, limits: Limits) -> None:
     _tighten_program(properties, limits)
+    pattern = {"type": "string", "minLength": 1, "maxLength": limits.path_bytes, "pattern": _NO_NUL}
+    _only(properties["artifacts"], maxItems=limits.artifact_patterns, items=pattern)
     _only(properties["timeout_ms"], minimum=0, maximum=limits.timeout_ms)
     _only(properties["start_timeout_ms"], minimum=0, maximum=limits.start_timeout_ms)
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from dormice.api.file_services import Artifacts, Files
 from dormice.api.machine_services import (
     Autoresizing,
     Executions,
@@ -206,6 +207,8 @@ class Services:
     log_tokens: LogTokens
     usage: Usage
     ssh_sessions: SshSessions
+    files: Files
+    artifacts: Artifacts
     keys: Keys
     webhooks: Webhooks
     health: Health

@@ -42,6 +42,7 @@ from dormice.engine.webhooks.delivering import Delivering, WebhookNews
 from dormice.engine.webhooks.webhooks import Webhooks
 from dormice.locks import HANDOVER_SECONDS, locked
 from dormice.outbound.webhooks import WebhookPolicy, WebhookSender, check_webhook_url
+from dormice.store.artifact_files import ArtifactFiles
 from dormice.store.interface import StoreUnavailable
 from dormice.store.sealing import Sealer
 from dormice.store.sqlite import SqliteStore
@@ -183,6 +184,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 group=group,
                 observer=observer,
                 ssh_authority=ssh.authority if ssh is not None else None,
+                contents=ArtifactFiles(prepared.directory / "artifacts"),
             )
             await engine.keys.admit(prepared.secret)
             webhooks = Webhooks(
@@ -232,6 +234,8 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 log_tokens=engine.log_tokens,
                 usage=engine.usage,
                 ssh_sessions=engine.ssh_sessions,
+                files=engine.files,
+                artifacts=engine.artifacts,
                 keys=engine.keys,
                 webhooks=webhooks,
                 health=engine.health,

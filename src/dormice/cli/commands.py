@@ -31,6 +31,8 @@ COMMANDS = {
     "preview": Command("preview", "Serve a port of a machine, and print the link that opens it"),
     "terminal": Command("terminal", "Use a shell on a machine from this terminal; leave it and come back"),
     "terminals": Command("terminals", "List, show and hang up terminals, and read what they have shown"),
+    "cp": Command("cp", "Copy files and directories into machines and out of them"),
+    "files": Command("files", "List, look at, delete and rename files in a machine; make directories"),
     "worker": Command("worker", "Run the workflows of a Python module"),
     "workers": Command("workers", "List the workers of workflows"),
     "workflows": Command("workflows", "List the workflows that workers offer"),

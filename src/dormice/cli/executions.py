@@ -26,6 +26,7 @@ def declare(parser: Parser) -> None:
     create.add_argument("--stdin", metavar="TEXT", help="text for the process to read")
     create.add_argument("--timeout-ms", type=int, metavar="N", help="kill it after so many milliseconds")
     create.add_argument("--start-timeout-ms", type=int, metavar="N", help="give up if it has not started by then")
+    create.add_argument("--artifacts", action="append", metavar="PATTERN", help="keep these files: out/*.json, logs/**")
     create.add_argument("--wait-ms", type=int, metavar="N", help="answer when it has ended, or after so long")
     create.add_argument("--idempotency-key", metavar="KEY")
     listing = _command(commands, "list", "List a machine's executions, newest first", _list)
@@ -103,7 +104,7 @@ EVENTS: Columns = {
 
 
 def _create(arguments: argparse.Namespace) -> int:
-    fields = ("command", "cwd", "env", "stdin", "timeout_ms", "start_timeout_ms")
+    fields = ("command", "cwd", "env", "stdin", "timeout_ms", "start_timeout_ms", "artifacts")
     reply = connect(arguments).call(
         "POST",
         routes.executions(arguments.machine_id),

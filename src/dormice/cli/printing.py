@@ -28,14 +28,20 @@ def list_options(parser: argparse.ArgumentParser) -> None:
 
 
 def pages(
-    connection: Connection, path: str, arguments: argparse.Namespace, *, name: str = "items", **query: str | bool | None
+    connection: Connection,
+    path: str,
+    arguments: argparse.Namespace,
+    /,
+    *,
+    name: str = "items",
+    **query: str | bool | None,
 ) -> Iterator[list[Record]]:
     """The pages of a list up to `--max-items`; `name` is its field in the answer."""
     return (page[name] for page in answers(connection, path, arguments, name=name, **query))
 
 
 def answers(
-    connection: Connection, path: str, arguments: argparse.Namespace, *, name: str, **query: str | bool | None
+    connection: Connection, path: str, arguments: argparse.Namespace, /, *, name: str, **query: str | bool | None
 ) -> Iterator[dict[str, Any]]:
     """The same with all that an answer holds. The walk ends at a page without a cursor."""
     left = arguments.max_items

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from typing import cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -37,9 +38,11 @@ class AiohttpTransport:
         with _our_errors(request.url):
             async with asyncio.timeout(None) as deadline:
                 body: bytes | _Upload | None = content or None
-                if len(content) > _PIECE:
+                if request.pieces is not None:
+                    body = _Upload(cast("AsyncIterable[bytes]", request.pieces), read, deadline)
+                elif len(content) > _PIECE:
                     headers = {**headers, "content-length": str(len(content))}
-                    body = _Upload(content, read, deadline)
+                    body = _Upload(_cut(content), read, deadline)
                 response = await session.request(
                     request.method,
                     URL(request.url, encoded=True),
@@ -74,21 +77,26 @@ class AiohttpTransport:
 class _Upload:
     """A large body, of which each piece must be taken within so many seconds: aiohttp itself would wait for ever."""
 
-    def __init__(self, content: bytes, seconds: float, deadline: asyncio.Timeout) -> None:
-        self._content = content
+    def __init__(self, pieces: AsyncIterable[bytes], seconds: float, deadline: asyncio.Timeout) -> None:
+        self._pieces = pieces
         self._seconds = seconds
         self._deadline = deadline
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
-        for start in range(0, len(self._content), _PIECE):
+        async for piece in self._pieces:
             self._wait_until(loop.time() + self._seconds)
-            yield self._content[start : start + _PIECE]
-        self._wait_until(None)
+            yield piece
+            self._wait_until(None)
 
     def _wait_until(self, moment: float | None) -> None:
         with suppress(RuntimeError):  # nobody waits: the answer came before all was sent
             self._deadline.reschedule(moment)
+
+
+async def _cut(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), _PIECE):
+        yield content[start : start + _PIECE]
 
 
 class AiohttpResponse:

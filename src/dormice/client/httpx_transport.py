@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from typing import cast
 
 import httpx
 
@@ -61,7 +62,7 @@ class HttpxTransport:
                     request.method,
                     request.url,
                     headers=dict(request.headers),
-                    content=request.content,
+                    content=request.content if request.pieces is None else cast("Iterable[bytes]", request.pieces),
                     timeout=httpx.Timeout(connect=connect, pool=connect, read=read, write=read),
                 )
                 response = pool.client.send(outgoing, stream=True)

@@ -118,6 +118,25 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     name: str
 
 
+class StoredArtifact(Artifact, frozen=True, kw_only=True):
+    """All that is known of such a file."""
+
+    machine_id: str
+    size_bytes: int
+    created_at: datetime
+    execution_id: str | None = None
+    mime_type: str | None = None
+    sha256: str | None = None
+    download_url: str | None = None
+    """Good for some minutes, without a key."""
+    expires_at: datetime | None = None
+    """When it is deleted."""
+
+    def __repr__(self) -> str:
+        """Without the URL, which is as good as a key."""
+        return f"StoredArtifact({self.artifact_id!r}, {self.name!r}, {self.size_bytes} bytes)"
+
+
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
     """A command on a machine: asked for, running or ended."""
 
@@ -144,6 +163,10 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     error_code: str | None = None
     error_message: str | None = None
     artifacts: list[Artifact] | None = None
+    artifacts_status: str | None = None
+    """pending, collected or failed; None if none were asked for."""
+    artifacts_message: str | None = None
+    """What was left out of them, or why there are none."""
 
     @property
     def finished(self) -> bool:
@@ -274,64 +297,29 @@ class LogToken(msgspec.Struct, frozen=True, kw_only=True):
         return f"LogToken(execution_id={self.execution_id!r}, expires_at={self.expires_at!r})"
 
 
-class OrganizationUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """What all machines of the organization have used. Nothing is billed: the names are those of other clients."""
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A file, a directory, or something else that has a name in a machine."""
 
-    plan_slug: str
-    billed_awake_seconds: int
-    billed_cpu_millicore_seconds: int
-    """Processor time: 1,000 is a second of one core."""
-    billed_memory_mib_seconds: int
-    """Memory assigned, while awake."""
-    billed_logical_storage_mib_seconds: int
-    """Size of disks, awake or asleep."""
-    provisioned_storage_gib: int
-    """Size of the disks that there are now."""
-    included_storage_gib: int
+    name: str
+    """The last part of its path; bytes that are no UTF-8 are U+FFFD."""
+    type: str
+    """file, directory, symlink or other."""
+    size: int
+    mode: str
+    """Octal permissions, such as 0644."""
+    uid: int
+    gid: int
+    modified_at: datetime
+    name_base64: str | None = None
+    """The exact bytes of a name that is no UTF-8."""
+    target: str | None = None
+    """What a symbolic link says."""
+    target_base64: str | None = None
 
-
-class ComputeUsageRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What a machine has used in one hour or day, while it had this size."""
-
-    machine_id: str
-    spec_fingerprint: str
-    requested_vcpu: float
-    requested_memory_mib: int
-    requested_storage_gib: int
-    bucket_start: datetime
-    bucket_end: datetime
-    awake_seconds: int
-    cpu_millicore_seconds: int
-    memory_mib_seconds: int
-    window_count: int
-    last_window_end: datetime
-
-
-class ComputeUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """What machines have used, ascending by time."""
-
-    granularity: str
-    period_start: datetime
-    period_end: datetime
-    rows: list[ComputeUsageRow]
-
-
-class StorageUsageRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What a machine's disk has taken up on one day."""
-
-    machine_id: str
-    bucket_start: datetime
-    bucket_end: datetime
-    logical_storage_bytes: int
-    storage_mib_seconds: int
-
-
-class StorageUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """What disks have taken up, by machine and day."""
-
-    period_start: datetime
-    period_end: datetime
-    rows: list[StorageUsageRow]
+    @property
+    def exact_name(self) -> str:
+        """The name with bytes that are no UTF-8 as surrogates, as Python's own functions have it: good to build paths of."""
+        return self.name if self.name_base64 is None else b64decode(self.name_base64).decode("utf-8", "surrogateescape")
 
 
 class SSHHostTrust(msgspec.Struct, frozen=True, kw_only=True):

@@ -65,6 +65,10 @@ def terminal(machine_id: str, terminal_id: str) -> str:
     return _below(terminals(machine_id), terminal_id, "terminal_id")
 
 
+def files(machine_id: str) -> str:
+    return f"{machine(machine_id)}/files"
+
+
 def previews(machine_id: str) -> str:
     return f"{machine(machine_id)}/previews"
 
@@ -79,6 +83,14 @@ def ssh_sessions(machine_id: str) -> str:
 
 def ssh_session(machine_id: str, session_id: str) -> str:
     return _below(ssh_sessions(machine_id), session_id, "session_id")
+
+
+def artifacts(machine_id: str) -> str:
+    return f"{machine(machine_id)}/artifacts"
+
+
+def artifact(machine_id: str, artifact_id: str) -> str:
+    return _below(artifacts(machine_id), artifact_id, "artifact_id")
 
 
 def key(key_id: str) -> str:
@@ -108,7 +120,7 @@ def schedule(schedule_id: str) -> str:
 def with_query(path: str, query: Mapping[str, str | int | bool | None]) -> str:
     """`path` with what is not None of `query`; booleans are written `true` and `false`."""
     given = {name: _plain(value) for name, value in query.items() if value is not None}
-    return f"{path}?{urlencode(given)}" if given else path
+    return f"{path}?{urlencode(given, errors='surrogateescape')}" if given else path
 
 
 def _plain(value: str | int | bool) -> str:  # noqa: FBT001 - a value of a query, not a switch

@@ -8,9 +8,9 @@ several threads at once.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, cast
 from urllib.parse import SplitResult, urlsplit
 
 import httptools
@@ -35,6 +35,8 @@ class SocketTransport:
             try:
                 connection.settimeout(request.timeout.read)
                 connection.sendall(_head(request, url) + request.content)
+                if request.pieces is not None:
+                    _send_pieces(connection, request)
                 return SocketResponse(self, origin, connection)
             except BaseException:
                 connection.close()
@@ -133,10 +135,25 @@ def _connect(url: SplitResult, timeout: float) -> socket.socket:
 def _head(request: Request, url: SplitResult) -> bytes:
     target = f"{url.path or '/'}?{url.query}" if url.query else url.path or "/"
     headers = {"host": url.netloc.rpartition("@")[2], **request.headers}
-    if request.content or request.method != "GET":
+    if request.pieces is not None:
+        if "content-length" not in headers:
+            headers["transfer-encoding"] = "chunked"
+    elif request.content or request.method != "GET":
         headers["content-length"] = str(len(request.content))
     lines = [f"{request.method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode("ascii")
+
+
+def _send_pieces(connection: socket.socket, request: Request) -> None:
+    chunked = "content-length" not in request.headers
+    try:
+        for piece in cast("Iterable[bytes]", request.pieces):
+            if piece:
+                connection.sendall(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+        if chunked:
+            connection.sendall(b"0\r\n\r\n")
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # a server that wants no more of it says why: the answer is there to be read
 
 
 @contextmanager

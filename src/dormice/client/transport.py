@@ -8,7 +8,7 @@ it neither retries nor follows redirects, and it closes what it opened when the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 
@@ -27,6 +27,8 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
     content: bytes
     timeout: Timeout
+    pieces: Iterable[bytes] | AsyncIterable[bytes] | None = None
+    """The body in place of `content`, sent as it comes; an asynchronous transport takes the asynchronous kind only, and the others the other."""
 
     def __repr__(self) -> str:
         """Without headers and content: they hold secrets."""

@@ -18,6 +18,7 @@ TERMINAL_PREFIX = "term-"
 SNAPSHOT_PREFIX = "snap-"
 PREVIEW_PREFIX = "pv-"
 SSH_PREFIX = "ssh-"
+ARTIFACT_PREFIX = "art-"
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -43,6 +44,11 @@ def execution_id(unix_ms: int, random: bytes) -> str:
 def terminal_id(random: bytes) -> str:
     """Mint a terminal's id from at least 20 random bytes: who knows it need not prove more, where a setting says so."""
     return f"{TERMINAL_PREFIX}{random[:20].hex()}"
+
+
+def artifact_id(unix_ms: int, random: bytes) -> str:
+    """Mint an artifact id."""
+    return f"{ARTIFACT_PREFIX}{uuid7(unix_ms, random)}"
 
 
 def snapshot_id(unix_ms: int, random: bytes) -> str:

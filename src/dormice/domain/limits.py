@@ -49,6 +49,19 @@ class Limits:
     env_total_bytes: int = 1 << 20
     cwd_bytes: int = 4_095
     """The kernel's PATH_MAX less the final NUL."""
+    path_bytes: int = 4_095
+    """Of a path in a machine: the kernel's PATH_MAX less the final NUL."""
+    artifact_patterns: int = 64
+    """Of one execution."""
+    artifacts_per_execution: int = 1_000
+    artifact_bytes: int = 4 << 30
+    """One artifact; a larger file is left out, and that is told."""
+    artifacts_total_bytes: int = 16 << 30
+    """All artifacts of one execution."""
+    keep_artifacts_hours: int = 720
+    """How long an artifact is kept; 0 is for ever."""
+    artifact_url_seconds: int = 900
+    """How long the download URL of an artifact is good."""
     stdin_segment_bytes: int = 1 << 20
     terminal_unread_bytes: int = 1 << 20
     """What was typed into a terminal and is kept until its shell has been given it. Who types more waits, and is then refused."""

@@ -127,6 +127,11 @@ class Channel:
             await self._change()
         return self._end
 
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended: what is written to it from now on is dropped."""
+        return self._end is not None
+
     def close(self) -> None:
         """Kill whatever is left of the process and its children; nothing more can be read. May be repeated."""
         if not self._closed:

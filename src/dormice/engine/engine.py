@@ -8,14 +8,17 @@ from collections.abc import Callable
 
 from dormice.crash_points import CrashPoint, reached
 from dormice.domain.limits import Limits, MachineDefaults
+from dormice.engine.artifacts import Artifacts
 from dormice.engine.autoresizing import Autoresizing
 from dormice.engine.board import Board
 from dormice.engine.census import Census, take_census
 from dormice.engine.channels import Channels
 from dormice.engine.clock import Clock
+from dormice.engine.collector import CollectionHints, Collector
 from dormice.engine.dispatcher import Dispatcher
 from dormice.engine.executions import Executions
 from dormice.engine.feed import Feed
+from dormice.engine.files import Files
 from dormice.engine.gateway import Gateway
 from dormice.engine.health import CHECK_EVERY_SECONDS, Health
 from dormice.engine.idempotency import InFlight
@@ -23,7 +26,7 @@ from dormice.engine.keys import Keys
 from dormice.engine.lifecycle import Lifecycle
 from dormice.engine.log_tokens import LogTokens
 from dormice.engine.machines import Machines
-from dormice.engine.observer import Observer
+from dormice.engine.observer import Observer, Observers
 from dormice.engine.port_connections import PortConnections
 from dormice.engine.preview_links import PreviewLinks
 from dormice.engine.previews import Previews
@@ -39,6 +42,7 @@ from dormice.engine.tasks import Tasks
 from dormice.engine.terminals import Terminals
 from dormice.engine.tokens import Tokens
 from dormice.engine.usage import Usage
+from dormice.store.artifacts import Contents
 from dormice.store.interface import Store
 
 log = logging.getLogger(__name__)
@@ -61,7 +65,9 @@ class Engine:
         group: asyncio.TaskGroup,
         observer: Observer | None = None,
         ssh_authority: SshAuthority | None = None,
+        contents: Contents | None = None,
     ) -> None:
+        """`contents` None: artifacts are not collected."""
         self._store = store
         self._clock = clock
         self._group = group
@@ -69,7 +75,8 @@ class Engine:
         self._board = board = Board()
         self.feed = feed = Feed()
         self.tasks = tasks = Tasks(group)
-        observer = observer or Observer()
+        hints = CollectionHints()
+        observer = Observers([hints, observer]) if observer else hints
         self.in_flight = in_flight = InFlight(store, clock, limits, fingerprint)
         self._feeder = feeder = StdinFeeder(store=store.executions, gateway=gateway, feed=feed)
         self._dispatcher = dispatcher = Dispatcher(
@@ -117,6 +124,23 @@ class Engine:
         self.usage = usage = Usage(store=store.usage, board=board, clock=clock, limits=limits)
         self.autoresizing = autoresizing = Autoresizing(
             store=store.autoresizing, lifecycle=lifecycle, tasks=tasks, limits=limits
+        )
+        self.files = files = Files(channels=channels, home=defaults.cwd)
+        self.artifacts = Artifacts(
+            store=store.artifacts, contents=contents, hints=hints, sign=fingerprint, clock=clock, limits=limits
+        )
+        self._collector = (
+            None
+            if contents is None
+            else Collector(
+                store=store.artifacts,
+                contents=contents,
+                files=files,
+                hints=hints,
+                tasks=tasks,
+                clock=clock,
+                limits=limits,
+            )
         )
         reconciler = Reconciler(
             board=board,
@@ -169,6 +193,7 @@ class Engine:
             clock=clock,
             limits=limits,
             observer=observer,
+            hints=hints,
         )
         self.terminals = Terminals(
             store=store.terminals,
@@ -219,6 +244,8 @@ class Engine:
             # Where the last use of a machine is not known, our own start counts, so that none falls asleep too soon.
             now = self._clock.steady()
             self._board.add(machine, min(max(ends.get(machine.id, now), machine.last_activity_at), now))
+        if self._collector is not None:
+            await self._collector.load()
         waiting = 0
         for execution in await self._store.executions.open():
             live = self._board.get(execution.machine_id)
@@ -242,6 +269,7 @@ class Engine:
             ("uses of keys", self.keys.turn),
             ("previews", self.previews.turn),
             ("health", self._check_health),
+            *([("artifacts", self._collector.turn)] if self._collector is not None else []),
         ):
             self._group.create_task(serve(name, turn, self.health.failing), name=name)
 

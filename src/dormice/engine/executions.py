@@ -14,6 +14,7 @@ from dormice.domain.limits import Limits
 from dormice.domain.machine import Phase
 from dormice.engine.board import Board, LiveMachine
 from dormice.engine.clock import Clock, new_execution_id
+from dormice.engine.collector import CollectionHints
 from dormice.engine.dispatcher import Dispatcher
 from dormice.engine.feed import Feed
 from dormice.engine.idempotency import InFlight, reused
@@ -54,6 +55,7 @@ class Executions:
         clock: Clock,
         limits: Limits,
         observer: Observer,
+        hints: CollectionHints,
     ) -> None:
         self._store = store
         self._board = board
@@ -66,6 +68,7 @@ class Executions:
         self._tasks = tasks
         self._clock = clock
         self._observer = observer
+        self._hints = hints
         self._limits = limits
 
     async def create(
@@ -159,11 +162,14 @@ class Executions:
             start_by=self._clock.steady() + start_timeout_ms * 1000,
             awake=awake,
             boot_id=live.machine.boot_id if direct else None,
+            artifacts=order.artifacts,
         )
         return new, direct
 
     def _placed(self, live: LiveMachine, made: Execution, order: ExecutionOrder) -> None:
         reached(CrashPoint.EXECUTION_COMMITTED)
+        if order.artifacts:
+            self._hints.expect(made.id)
         live.place(made)
         self._set_going(live, made, order)
         self._observer.created(made)

@@ -41,6 +41,8 @@ class ExecutionOrder:
     stdin: bytes = field(default=b"", repr=False)
     timeout_ms: int | None = None
     start_timeout_ms: int | None = None
+    artifacts: tuple[str, ...] = ()
+    """Patterns of files to be kept once it has ended, absolute or from `cwd` on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dormice.store.snapshots import SnapshotStore
     from dormice.store.ssh import SshSessionStore
     from dormice.store.terminals import TerminalStore
+from dormice.store.artifacts import ArtifactStore
 
 RETRY_AFTER_MS = 1_000
 """A disk that is full or a file that is locked stays so for a while."""
@@ -196,6 +197,8 @@ class NewExecution:
     """True: enters `queued`; False: `wake_in_progress`."""
     boot_id: UUID | None
     """Set: claimed in the same transaction (fence 1) for this boot."""
+    artifacts: tuple[str, ...] = ()
+    """Patterns of files that it leaves behind; if there are any, a collection of them is recorded with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -413,6 +416,11 @@ class Store(Protocol):
     @property
     def terminals(self) -> TerminalStore:
         """Executions that are terminals."""
+        ...
+
+    @property
+    def artifacts(self) -> ArtifactStore:
+        """What executions leave behind."""
         ...
 
     @property

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from dormice.domain.errors import Invalid
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from litestar.types import Receive, Scope
 
 READ_SECONDS = 30.0
+DRAIN_BYTES = 16 << 20
+DRAIN_SECONDS = 5.0
 WHOLE = "body_is_whole"
 """Set in the scope's state by the connection once the whole body has come: nobody then needs to watch the time."""
 
@@ -67,3 +70,36 @@ async def _collect(receive: Receive, limit: int, end_bytes: int) -> bytes:
     if size > limit:
         raise TooLarge(limit, pieces[0])
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class BodyStream:
+    """A request's body of any size, piece by piece, read no faster than it is asked for."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._whole = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the pieces. Raises Incomplete when the client goes away, or (408) sends nothing for READ_SECONDS."""
+        while not self._whole:
+            try:
+                async with asyncio.timeout(READ_SECONDS):
+                    message = await self._receive()
+            except TimeoutError:
+                late = f"nothing of the body came for {READ_SECONDS:.0f} s"
+                raise Incomplete(late, location="body", status=408) from None
+            if message["type"] != "http.request":
+                raise Incomplete("the client went away before the body was whole", location="body", status=400)
+            self._whole = not message.get("more_body", False)
+            if piece := message.get("body", b""):
+                yield piece
+
+    async def drain(self) -> None:
+        """Read a rest that nobody wants, within bounds: a client that still sends would not see the answer."""
+        left = DRAIN_BYTES
+        with suppress(TimeoutError, Incomplete):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                async for piece in self:
+                    left -= len(piece)
+                    if left < 0:
+                        return

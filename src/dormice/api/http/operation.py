@@ -65,6 +65,8 @@ class Operation:
     body: type[msgspec.Struct] | None = None
     body_required: bool = True
     raw_body: bool = False
+    streamed_body: bool = False
+    """The body is bytes, of any size."""
     errors: frozenset[int] = field(default_factory=frozenset)
     """Coded errors besides 401, 403, 429 and 503."""
     public: bool = False

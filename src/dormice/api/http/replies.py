@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
+
+from dormice.domain.errors import DormiceError
 
 if TYPE_CHECKING:
     from litestar.types import Receive, Scope, Send
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 JSON = b"application/json"
 CUT = "cut"
 """Under this name the scope's state has what ends the connection in the midst of an answer, so that nobody takes half of it for the whole."""
+_log = logging.getLogger("dormice.api")
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -46,8 +50,20 @@ def list_reply(records: Sequence[msgspec.Struct]) -> Reply:
     return Reply(_ENCODER.encode(records))
 
 
+@runtime_checkable
+class Closed(Protocol):
+    """What is to be closed once it is read no more."""
+
+    async def aclose(self) -> None:
+        """Let go of what it holds."""
+        ...
+
+
 class Stream:
-    """An answer in pieces, produced no faster than the client reads; it stops as soon as the client is gone."""
+    """An answer in pieces, produced no faster than the client reads; it stops as soon as the client is gone.
+
+    Pieces that end with an error of ours cut the answer off: its status line is long gone, and no client takes it for whole.
+    """
 
     __slots__ = ("headers", "pieces", "status")
 
@@ -71,8 +87,10 @@ class Stream:
                 writer = group.create_task(self._write(send))
                 watcher = group.create_task(_cancel_when_gone(receive, writer))
                 writer.add_done_callback(lambda _: watcher.cancel())
+        except* DormiceError as errors:
+            _log.warning("an answer was cut off: %s", errors.exceptions[0])
         finally:
-            if isinstance(self.pieces, AsyncGenerator):
+            if isinstance(self.pieces, Closed):
                 await self.pieces.aclose()
 
     async def _write(self, send: Send) -> None:

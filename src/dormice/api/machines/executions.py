@@ -15,6 +15,7 @@ from dormice.api.machines.orders import CreateExecutionRequest, execution_order
 from dormice.api.machines.output import output, raw_output
 from dormice.api.machines.parameters import ENCODING, event_parameters, idempotency_key, paging, wait_ms
 from dormice.api.services import Services
+from dormice.domain.artifact import Artifact, Collection
 from dormice.domain.execution import Execution, Stream
 
 _CREATE = BodyDecoder(CreateExecutionRequest)
@@ -42,16 +43,23 @@ class ExecutionRoutes:
         idempotency = call.idempotency(body, required=True)
         made = await self._executions.create(call.caller, call.path["machine_id"], order, idempotency, wait_ms=wait)
         call.note(execution_id=made.id)
-        return json_reply(wire.execution(made, services.limits))
+        return await self._reply(made)
 
     async def page(self, call: Call) -> ASGIApp:
         """GET …/executions."""
         limits, machine_id = self._services.limits, call.path["machine_id"]
+        collected: dict[str, tuple[Collection, list[Artifact]] | None] = {}
 
         async def read(before: int | None, limit: int) -> list[Execution]:
-            return await self._executions.page(call.caller, machine_id, before=before, limit=limit)
+            found = await self._executions.page(call.caller, machine_id, before=before, limit=limit)
+            for execution in found:
+                collected[execution.id] = await self._services.artifacts.of(execution)
+            return found
 
-        records, cursor = await list_page(call, limits.page_default, read, lambda found: wire.execution(found, limits))
+        def record(execution: Execution) -> wire.ExecutionRecord:
+            return wire.execution(execution, limits, collected[execution.id])
+
+        records, cursor = await list_page(call, limits.page_default, read, record)
         return json_reply(wire.ExecutionPage(items=records, next_cursor=cursor))
 
     async def get(self, call: Call) -> ASGIApp:
@@ -60,13 +68,13 @@ class ExecutionRoutes:
         found = await self._executions.get(
             call.caller, path["machine_id"], path["execution_id"], wait_ms=call.wait_ms()
         )
-        return json_reply(wire.execution(found, self._services.limits))
+        return await self._reply(found)
 
     async def cancel(self, call: Call) -> ASGIApp:
         """DELETE …/executions/{execution_id}. Idempotent by itself: its key is only looked at."""
         call.idempotency(None)
         asked = await self._executions.cancel(call.caller, call.path["machine_id"], call.path["execution_id"])
-        return json_reply(wire.execution(asked, self._services.limits))
+        return await self._reply(asked)
 
     async def events(self, call: Call) -> ASGIApp:
         """GET …/events."""
@@ -93,6 +101,10 @@ class ExecutionRoutes:
             call.caller, path["machine_id"], path["execution_id"], offset=offset, data=data, eof=eof
         )
         return json_reply(wire.StdinRecord(execution_id=written.id, offset=written.stdin_offset, eof=written.stdin_eof))
+
+    async def _reply(self, execution: Execution) -> ASGIApp:
+        collected = await self._services.artifacts.of(execution)
+        return json_reply(wire.execution(execution, self._services.limits, collected))
 
     def operations(self) -> list[Operation]:
         """Return the routes."""

@@ -42,6 +42,15 @@ class CreateExecutionRequest(Struct, forbid_unknown_fields=True, omit_defaults=T
     start_timeout_ms: Annotated[
         int | None, Meta(description="Expires when it has not started this long after its creation. 0: the default.")
     ] = None
+    artifacts: Annotated[
+        list[str] | None,
+        Meta(
+            description=(
+                "Patterns of files to keep once it has ended, however it ended: absolute, or from `cwd` on; `*`, `?`, `[...]`, and "
+                "`**` for any number of directories."
+            )
+        ),
+    ] = None
 
 
 class AllowList(Struct, forbid_unknown_fields=True):
@@ -110,6 +119,7 @@ def execution_order(body: CreateExecutionRequest, limits: Limits, defaults: Mach
         *environment_faults(body.env or {}, limits),
         *_time_faults(body.timeout_ms, "timeout_ms", limits.timeout_ms),
         *_time_faults(body.start_timeout_ms, "start_timeout_ms", limits.start_timeout_ms),
+        *_pattern_faults(body.artifacts or [], limits),
     ]
     if body.stdin_open and body.stdin is not None:
         faults.append(Fault("stdin and stdin_open exclude each other: send one of them", "body.stdin_open"))
@@ -124,6 +134,7 @@ def execution_order(body: CreateExecutionRequest, limits: Limits, defaults: Mach
         stdin=(body.stdin or "").encode(),
         timeout_ms=body.timeout_ms or None,
         start_timeout_ms=body.start_timeout_ms or None,
+        artifacts=tuple(body.artifacts or ()),
     )
 
 
@@ -220,6 +231,17 @@ def text_faults(text: str, name: str, limit: int, limit_name: str, location: str
         yield Fault(f"{name} must have no NUL character: the kernel would cut it there", location or f"body.{name}")
     if len(text) > limit // 4 and _size(text) > limit:
         yield Fault(f"{name} must have at most {limit} bytes ({limit_name})", location or f"body.{name}")
+
+
+def _pattern_faults(patterns: Sequence[str], limits: Limits) -> Iterator[Fault]:
+    if len(patterns) > limits.artifact_patterns:
+        message = f"artifacts must have at most {limits.artifact_patterns} patterns (artifact_patterns)"
+        yield Fault(message, "body.artifacts")
+        return
+    for index, pattern in enumerate(patterns):
+        if not pattern:
+            yield Fault("a pattern in artifacts must not be empty", f"body.artifacts[{index}]")
+        yield from text_faults(pattern, f"artifacts[{index}]", limits.path_bytes, "path_bytes")
 
 
 def _time_faults(value: int | None, name: str, maximum: int) -> Iterator[Fault]:

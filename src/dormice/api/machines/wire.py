@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from dormice.domain.artifact import Artifact, Collection, CollectionState
 from dormice.domain.egress import Egress
 from dormice.domain.execution import ErrorCode, Execution, ExecutionState, LogEntry, Micros, Stream
 from dormice.domain.limits import Limits
@@ -123,7 +124,7 @@ class LogCapture(Struct, omit_defaults=True, kw_only=True):
     """What is amiss with the publication of an execution's log; empty: nothing."""
 
 
-class Artifact(Struct, kw_only=True):
+class ArtifactName(Struct, kw_only=True):
     """A file that an execution left behind."""
 
     artifact_id: str
@@ -144,7 +145,7 @@ class ExecutionRecord(Struct, omit_defaults=True, kw_only=True):
     stderr_bytes: int
     stdout_truncated: bool
     stderr_truncated: bool
-    artifacts: Sequence[Artifact]
+    artifacts: Sequence[ArtifactName]
     log_capture: LogCapture
     started_at: Time | None = None
     completed_at: Time | None = None
@@ -154,6 +155,10 @@ class ExecutionRecord(Struct, omit_defaults=True, kw_only=True):
     error_code: ErrorCode | None = None
     error_message: str | None = None
     retry_after_ms: int | None = None
+    artifacts_status: CollectionState | None = None
+    """How far they are collected; absent if none were asked for."""
+    artifacts_message: str | None = None
+    """What was left out of them, or why there are none."""
 
 
 class ExecutionPage(Struct, omit_defaults=True, kw_only=True):
@@ -166,7 +171,9 @@ class ExecutionPage(Struct, omit_defaults=True, kw_only=True):
 _NO_CAPTURE = LogCapture()
 
 
-def execution(e: Execution, limits: Limits) -> ExecutionRecord:
+def execution(
+    e: Execution, limits: Limits, collected: tuple[Collection, Sequence[Artifact]] | None = None
+) -> ExecutionRecord:
     """Return an execution's record. `expires_at` stands while it may still expire, `retry_after_ms` during the wake."""
     waits = e.state is ExecutionState.WAKE_IN_PROGRESS
     return ExecutionRecord(
@@ -181,7 +188,11 @@ def execution(e: Execution, limits: Limits) -> ExecutionRecord:
         stderr_bytes=e.stderr_bytes,
         stdout_truncated=truncated(e, Stream.STDOUT, limits),
         stderr_truncated=truncated(e, Stream.STDERR, limits),
-        artifacts=(),
+        artifacts=[ArtifactName(artifact_id=one.id, name=artifact_name(one)) for one in collected[1]]
+        if collected
+        else (),
+        artifacts_status=collected[0].state if collected else None,
+        artifacts_message=(collected[0].message or None) if collected else None,
         log_capture=_NO_CAPTURE,
         started_at=None if e.started_at is None else time(e.started_at),
         completed_at=None if e.completed_at is None else time(e.completed_at),
@@ -192,6 +203,11 @@ def execution(e: Execution, limits: Limits) -> ExecutionRecord:
         error_message=e.error_message,
         retry_after_ms=limits.retry_after_ms if waits else None,
     )
+
+
+def artifact_name(artifact: Artifact) -> str:
+    """Return an artifact's name as text; bytes that are no UTF-8 become U+FFFD."""
+    return artifact.name.decode("utf-8", "replace")
 
 
 def written(e: Execution, stream: Stream) -> int:

@@ -39,6 +39,7 @@ class AsyncExecutions:
         timeout_ms: int | None = None,
         stdin_open: bool | None = None,
         start_timeout_ms: int | None = None,
+        artifacts: Sequence[str] | None = None,
         wait_ms: int | None = None,
         idempotency_key: str | None = None,
         timeout: float | Timeout | None = None,
@@ -54,6 +55,8 @@ class AsyncExecutions:
             timeout_ms: Milliseconds of running after which the whole tree of processes is killed.
             stdin_open: Keep stdin open for `write_stdin`.
             start_timeout_ms: Milliseconds from now within which it must start, or else it becomes `expired`.
+            artifacts: Patterns of files to keep once it has ended, however it ended: absolute, or from `cwd` on; `*`, `?`,
+                `[...]`, and `**` for any number of directories. `artifacts_status` of the record says how far that is.
             wait_ms: Milliseconds to wait for its end before answering.
             idempotency_key: The same key with the same arguments gives the same execution. Made up if left out.
             timeout: Seconds to wait for the server.
@@ -70,6 +73,7 @@ class AsyncExecutions:
             "timeout_ms": timeout_ms,
             "stdin_open": stdin_open,
             "start_timeout_ms": start_timeout_ms,
+            "artifacts": list(artifacts) if artifacts is not None else None,
         }
         reply = await self._connection.call(
             "POST",

@@ -7,9 +7,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 
 from dormice.client import routes
+from dormice.client._async.artifacts import AsyncArtifacts
 from dormice.client._async.autoresizing import AsyncAutoresizing
 from dormice.client._async.connection import AsyncConnection
 from dormice.client._async.executions import AsyncExecutions
+from dormice.client._async.files import AsyncFiles
 from dormice.client._async.pagination import AsyncPaginator, paginate
 from dormice.client._async.previews import AsyncPreviews
 from dormice.client._async.runs import run
@@ -37,6 +39,8 @@ class AsyncMachines:
         self.previews = AsyncPreviews(connection)
         self.ssh = AsyncSSH(connection)
         self.terminals = AsyncTerminals(connection)
+        self.files = AsyncFiles(connection)
+        self.artifacts = AsyncArtifacts(connection)
 
     async def create(
         self,

@@ -7,9 +7,11 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 
 from dormice.client import routes
+from dormice.client._sync.artifacts import Artifacts
 from dormice.client._sync.autoresizing import Autoresizing
 from dormice.client._sync.connection import Connection
 from dormice.client._sync.executions import Executions
+from dormice.client._sync.files import Files
 from dormice.client._sync.pagination import Page, paginate
 from dormice.client._sync.previews import Previews
 from dormice.client._sync.runs import run
@@ -37,6 +39,8 @@ class Machines:
         self.previews = Previews(connection)
         self.ssh = SSH(connection)
         self.terminals = Terminals(connection)
+        self.files = Files(connection)
+        self.artifacts = Artifacts(connection)
 
     def create(
         self,

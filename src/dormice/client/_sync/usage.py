@@ -7,8 +7,9 @@ from datetime import date
 
 from dormice.client import routes
 from dormice.client._sync.connection import Connection
-from dormice.client.records import ComputeUsage, OrganizationUsage, StorageUsage, decode
+from dormice.client.records import decode
 from dormice.client.transport import Timeout
+from dormice.client.usage_records import ComputeUsage, OrganizationUsage, StorageUsage
 
 
 class Usage:

@@ -230,3 +230,32 @@ CREATE INDEX IF NOT EXISTS ssh_sessions_of ON ssh_sessions (machine, number);
 CREATE INDEX IF NOT EXISTS ssh_sessions_open ON ssh_sessions (machine, expires_at)
 WHERE state = 'ready' OR state = 'wake_in_progress';
 CREATE INDEX IF NOT EXISTS ssh_sessions_over ON ssh_sessions (expires_at);
+-- What executions leave behind: what is to be collected of each, and what was.
+CREATE TABLE IF NOT EXISTS artifact_collections (
+    number INTEGER PRIMARY KEY,
+    execution_id TEXT NOT NULL UNIQUE,
+    organization_id TEXT NOT NULL,
+    machine_id TEXT NOT NULL,
+    cwd TEXT NOT NULL,
+    patterns BLOB NOT NULL, -- a JSON array of text
+    state TEXT NOT NULL,
+    message TEXT NOT NULL,
+    CONSTRAINT artifact_collection_state CHECK (state IN ('pending', 'collected', 'failed'))
+) STRICT;
+CREATE INDEX IF NOT EXISTS artifact_collections_pending ON artifact_collections (number) WHERE state = 'pending';
+CREATE TABLE IF NOT EXISTS artifacts (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    execution_id TEXT NOT NULL,
+    organization_id TEXT NOT NULL,
+    machine_id TEXT NOT NULL,
+    name BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    mime_type TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER
+) STRICT;
+CREATE INDEX IF NOT EXISTS artifacts_of_execution ON artifacts (execution_id);
+CREATE INDEX IF NOT EXISTS artifacts_of_machine ON artifacts (machine_id, number);
+CREATE INDEX IF NOT EXISTS artifacts_expiry ON artifacts (expires_at) WHERE expires_at IS NOT NULL;

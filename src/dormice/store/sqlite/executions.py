@@ -32,7 +32,7 @@ from dormice.store.interface import (
     StdinSegment,
 )
 from dormice.store.sealing import Sealer
-from dormice.store.sqlite import idempotency, log, rows, secrets, statements
+from dormice.store.sqlite import artifacts, idempotency, log, rows, secrets, statements
 from dormice.store.sqlite.draft import Draft, cancelled
 from dormice.store.sqlite.reader import SHORT_BYTES, SHORT_ROWS, Reader
 from dormice.store.sqlite.writer import Writer
@@ -170,6 +170,8 @@ def create(
     db.execute(log.APPEND, (number, 1, new.now, state.value, None, None, None, None, None, None, None))
     secrets.keep_env(db, sealer, number, new.id, new.env)
     secrets.keep_stdin(db, sealer, number, new.id, new.stdin, offset=0)
+    if new.artifacts:
+        artifacts.expect(db, new)
     idempotency.remember(db, claim, new.id)
     return Execution(
         number=number,

@@ -50,6 +50,7 @@ def delete_finished(db: apsw.Connection, before: Micros) -> int:
             db.execute(_SQL["delete_entries"], (number, taken[-1][0]))
         if len(taken) < len(entries):
             return piece.rows
+        db.execute(_SQL["delete_collection"], (number,))
         db.execute(_SQL["delete_execution"], (number,))
         piece.rows += 1
     if piece.rows:

@@ -18,6 +18,10 @@ SELECT sequence, coalesce(length(data), 0) FROM log WHERE execution = ? ORDER BY
 -- Entries up to a sequence.
 DELETE FROM log WHERE execution = ? AND sequence <= ?;
 
+-- name: delete_collection
+-- What was collected of it; artifacts have a time of their own.
+DELETE FROM artifact_collections WHERE execution_id = (SELECT id FROM executions WHERE number = ?);
+
 -- name: delete_execution
 -- The row that all others refer to.
 DELETE FROM executions WHERE number = ?;

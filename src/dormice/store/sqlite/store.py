@@ -10,6 +10,7 @@ from typing import Self
 import apsw
 
 from dormice.domain.execution import Micros
+from dormice.store.artifacts import ArtifactStore
 from dormice.store.automation import ScheduleStore, TriggerStore
 from dormice.store.interface import (
     ExecutionStore,
@@ -27,6 +28,7 @@ from dormice.store.sealing import Sealer
 from dormice.store.sessions import SessionStore
 from dormice.store.snapshots import SnapshotStore
 from dormice.store.sqlite import idempotency, retention, run_retention, statements
+from dormice.store.sqlite.artifacts import SqliteArtifacts
 from dormice.store.sqlite.connection import exclusive, open_writer
 from dormice.store.sqlite.driver import driver_errors
 from dormice.store.sqlite.events import SqliteEvents
@@ -69,6 +71,7 @@ class SqliteStore:
         self.commits = writer.commits
         self.machines: MachineStore = SqliteMachines(writer, reader)
         self.executions: ExecutionStore = SqliteExecutions(writer, reader, sealer)
+        self.artifacts: ArtifactStore = SqliteArtifacts(writer, reader)
         self.keys: KeyStore = SqliteKeys(writer, reader)
         usage = SqliteUsage(writer, reader)
         self.usage: UsageStore = usage

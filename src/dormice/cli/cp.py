@@ -1,0 +1,185 @@
+"""`dormice cp`: files and directories between this host and a machine."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from dormice.cli.archives import BadArchive, pack, unpack
+from dormice.cli.commands import Parser
+from dormice.cli.connect import connect, server_options
+from dormice.cli.files import remote
+from dormice.client import routes
+from dormice.client._sync.connection import Connection
+from dormice.client._sync.files import Files
+from dormice.client.errors import NotFoundError
+
+_PIECE = 1 << 20
+_EVERY_SECONDS = 0.2
+
+
+def declare(parser: Parser) -> None:
+    parser.epilog = (
+        "Examples: dormice cp report.pdf dm-…:/srv/ ; dormice cp dm-…:out results ; tar c . | dormice cp - dm-…:/tmp/a.tar ; "
+        "dormice cp dm-…:log.txt - . A directory is copied with all that is in it: into the target if that is a directory "
+        "already, else as the target. A file is replaced at once, at the end. A path of this host that has a colon is written with ./."
+    )
+    parser.add_argument("source", metavar="SOURCE", help="PATH, MACHINE:PATH, or - for stdin")
+    parser.add_argument("target", metavar="TARGET", help="PATH, MACHINE:PATH, or - for stdout")
+    parser.add_argument("--quiet", "-q", action="store_true", help="show no progress")
+    server_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Copy."""
+    source, target = remote(arguments.source), remote(arguments.target)
+    if (source is None) == (target is None):
+        print("dormice cp: one of source and target must be MACHINE:PATH, and the other not", file=sys.stderr)
+        return 2
+    connection = connect(arguments)
+    progress = _Progress(shown=not arguments.quiet and sys.stderr.isatty())
+    try:
+        if target is not None:
+            _upload(connection, arguments.source, *target, progress)
+        elif source is not None:
+            _download(connection, *source, arguments.target, progress)
+    except OSError as error:
+        print(f"dormice cp: {error.filename or arguments.target}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except BadArchive as error:
+        print(f"dormice cp: {error}", file=sys.stderr)
+        return 1
+    finally:
+        progress.end()
+    return 0
+
+
+def _upload(connection: Connection, source: str, machine_id: str, path: str, progress: _Progress) -> None:
+    files = Files(connection)
+    if source == "-":
+        progress.begin(path)
+        files.write(machine_id, path, progress.over(_pieces(sys.stdin.buffer)))
+        return
+    local = Path(source)
+    inside = _is_directory(files, machine_id, path)
+    target = f"{path.rstrip('/')}/{local.resolve().name}" if inside or path.endswith("/") else path
+    progress.begin(target)
+    if local.is_dir():
+        files.write_archive(machine_id, target, progress.over(pack(local)))
+        return
+    with local.open("rb") as file:
+        status = os.fstat(file.fileno())
+        pieces = progress.over(_pieces(file))
+        files.write(machine_id, target, pieces, mode=status.st_mode & 0o777, size=status.st_size)
+
+
+def _download(connection: Connection, machine_id: str, path: str, target: str, progress: _Progress) -> None:
+    files = Files(connection)
+    name = path.rstrip("/").rpartition("/")[2] or machine_id
+    local = Path(target)
+    if target != "-" and local.is_dir() and name not in {".", ".."}:
+        local /= name
+    progress.begin(name)
+    if target != "-" and _is_directory(files, machine_id, path):
+        with closing(files.read_archive(machine_id, path)) as archive:
+            unpack(io.BufferedReader(_Readable(progress.over(archive)), _PIECE), local)
+        return
+    response = connection.open(routes.files(machine_id), query={"path": path}, headers={})
+    with closing(response):
+        pieces = progress.over(response.chunks())
+        if target == "-":
+            for piece in pieces:
+                sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+        else:
+            _write(local, pieces, int(response.headers.get("x-dormice-mode", "644"), 8) & 0o777)
+
+
+def _write(local: Path, pieces: Iterable[bytes], mode: int) -> None:
+    """Write a file, which is there as a whole or not at all."""
+    if local.exists() and not local.is_file():  # a device, a pipe: there is nothing to replace
+        with local.open("wb") as file:
+            file.writelines(pieces)
+        return
+    fresh = local.with_name(f".{local.name[:200]}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.writelines(pieces)
+        fresh.replace(local)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            fresh.unlink()
+        raise
+
+
+def _is_directory(files: Files, machine_id: str, path: str) -> bool:
+    try:
+        entry = files.stat(machine_id, path)
+        if entry.type == "symlink":
+            entry = files.stat(machine_id, f"{path}/.")
+    except NotFoundError:
+        return False
+    return entry.type == "directory"
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    while piece := file.read(_PIECE):
+        yield piece
+
+
+class _Readable(io.RawIOBase):
+    """Pieces as a file."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._held = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override] # its own type is any buffer
+        while not self._held:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._held = piece
+        size = min(len(buffer), len(self._held))
+        buffer[:size], self._held = self._held[:size], self._held[size:]
+        return size
+
+
+class _Progress:
+    """One line on stderr: what, how much, how fast."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._shown = shown
+        self._name = ""
+        self._began = self._told = 0.0
+
+    def begin(self, name: str) -> None:
+        self._name = "".join(char if char.isprintable() else "?" for char in name)
+        self._began = time.monotonic()
+
+    def over(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass the pieces on and count them."""
+        size = 0
+        for piece in pieces:
+            yield piece
+            size += len(piece)
+            now = time.monotonic()
+            if self._shown and now - self._told >= _EVERY_SECONDS:
+                self._told = now
+                rate = size / max(now - self._began, 0.001)
+                print(f"\r\x1b[K{self._name}  {size / 1e6:.1f} MB  {rate / 1e6:.1f} MB/s", end="", file=sys.stderr)
+
+    def end(self) -> None:
+        if self._told:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,227 @@
+"""Files inside machines: every path is walked by the guest's own tools, inside, and bytes go through channels."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import AsyncIterable, Sequence
+
+from dormice.domain.errors import DormiceError
+from dormice.domain.execution import Stream
+from dormice.domain.files import FileEntry
+from dormice.engine import file_tools
+from dormice.engine.channel import Channel, ChannelOrder
+from dormice.engine.channels import Channels
+from dormice.engine.file_tools import entry, escaped
+from dormice.engine.orders import Caller
+
+SHORT_MS = 50_000
+"""How long a tool that moves no bytes may take: below the read timeout of clients."""
+_ANSWER_BYTES = 32 << 20
+"""A page of the longest names and targets of links, escaped."""
+_COMPLAINT_BYTES = 4_096
+
+
+class Files:
+    """Files of the machines of every organization. Relative paths begin at `home`.
+
+    All raise, besides what `Channels.open` raises, NotFound, Conflict (the state of the path does not allow it; with code
+    STORAGE_EXHAUSTED, the disk is full), Invalid (a path that cannot be one, an archive that is none), and Unavailable
+    (the machine stopped meanwhile).
+    """
+
+    def __init__(self, *, channels: Channels, home: str) -> None:
+        self._channels = channels
+        self._home = home
+
+    async def stat(self, caller: Caller, machine_id: str, path: str) -> FileEntry:
+        """Return what a path names; of a symbolic link, the link itself."""
+        return await self._entry(caller, machine_id, path, "stat", self._at(path))
+
+    async def page(
+        self, caller: Caller, machine_id: str, path: str, *, after: str | None, limit: int
+    ) -> list[FileEntry]:
+        """Return at most `limit` entries of a directory, in the order of the bytes of their names, behind the name `after`."""
+        begin = escaped(after) if after is not None else "/"
+        answer = await self._answer(caller, machine_id, path, "list", self._at(path), begin, str(limit))
+        return [entry(line) for line in answer.splitlines()]
+
+    async def glob(
+        self, caller: Caller, machine_id: str, cwd: str, patterns: Sequence[str], *, limit: int
+    ) -> list[FileEntry]:
+        """Return at most `limit` regular files whose paths match, named by their paths: absolute, or from `cwd` on."""
+        wanted = map(escaped, patterns)
+        answer = await self._answer(caller, machine_id, cwd, "glob", self._at(cwd), str(limit), *wanted)
+        return [entry(line) for line in answer.splitlines()]
+
+    async def mkdir(self, caller: Caller, machine_id: str, path: str, *, mode: int, parents: bool) -> FileEntry:
+        """Make a directory; with `parents`, also those above it, and it may be there already."""
+        return await self._entry(caller, machine_id, path, "mkdir", self._at(path), f"{mode:o}", _flag(parents))
+
+    async def rename(self, caller: Caller, machine_id: str, path: str, to: str, *, replace: bool) -> FileEntry:
+        """Give a path another name; with `replace`, what has that name already goes."""
+        target = self._at(to)
+        return await self._entry(caller, machine_id, path, "rename", self._at(path), target, _flag(replace))
+
+    async def delete(self, caller: Caller, machine_id: str, path: str, *, recursive: bool) -> FileEntry:
+        """Delete a path, a directory that is not empty with `recursive` only. Return what it was."""
+        return await self._entry(caller, machine_id, path, "delete", self._at(path), _flag(recursive))
+
+    async def write(
+        self,
+        caller: Caller,
+        machine_id: str,
+        path: str,
+        pieces: AsyncIterable[bytes],
+        *,
+        size: int | None,
+        mode: int | None,
+        parents: bool,
+    ) -> FileEntry:
+        """Write a file, which is there as a whole and on disk when this returns, and otherwise not at all.
+
+        `size`: how many bytes come, if that is known. `mode` None: as it was, else 644. What `pieces` raises is raised.
+        """
+        octal, count = "-" if mode is None else f"{mode:o}", "-" if size is None else str(size)
+        channel = await self._open(caller, machine_id, "write", self._at(path), octal, _flag(parents), count)
+        return await _taken(channel, pieces, path)
+
+    async def unpack(self, caller: Caller, machine_id: str, path: str, pieces: AsyncIterable[bytes]) -> FileEntry:
+        """Unpack a tar archive into a directory, which is made if it is missing. Files written before a failure stay."""
+        return await _taken(await self._open(caller, machine_id, "unpack", self._at(path)), pieces, path)
+
+    async def open(self, caller: Caller, machine_id: str, path: str) -> FileReading:
+        """Open a file; a symbolic link is followed. Whatever happens, the reading has to be closed."""
+        reading = FileReading(await self._open(caller, machine_id, "read", self._at(path)), path)
+        await reading.begin()
+        return reading
+
+    async def pack(self, caller: Caller, machine_id: str, path: str) -> ToolReading:
+        """Return a directory as a tar archive. Whatever happens, the reading has to be closed."""
+        reading = ToolReading(await self._open(caller, machine_id, "pack", self._at(path)), path)
+        await reading.begin()
+        return reading
+
+    def _at(self, path: str) -> str:
+        return escaped(posixpath.join(self._home, path))
+
+    async def _open(self, caller: Caller, machine_id: str, *argv: str, timeout_ms: int = 0) -> Channel:
+        order = ChannelOrder(argv=argv, tool=True, cwd="/", timeout_ms=timeout_ms)
+        return await self._channels.open(caller, machine_id, order)
+
+    async def _entry(self, caller: Caller, machine_id: str, path: str, *argv: str) -> FileEntry:
+        return entry((await self._answer(caller, machine_id, path, *argv)).removesuffix(b"\n"))
+
+    async def _answer(self, caller: Caller, machine_id: str, path: str, *argv: str) -> bytes:
+        channel = await self._open(caller, machine_id, *argv, timeout_ms=SHORT_MS)
+        try:
+            channel.write_eof()
+            return await _result(channel, path)
+        finally:
+            channel.close()
+
+
+class ToolReading:
+    """What a tool puts out, piece by piece, no faster than it is read."""
+
+    def __init__(self, channel: Channel, path: str) -> None:
+        self._channel = channel
+        self._path = path
+        self._held = b""
+
+    async def begin(self) -> None:
+        """Wait for the first piece, so that what cannot even begin raises here."""
+        try:
+            self._held = await self._channel.read()
+            if not self._held:
+                raise await _complaint(self._channel, self._path)
+        except BaseException:
+            self._channel.close()
+            raise
+
+    def __aiter__(self) -> ToolReading:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece, self._held = self._held or await self._channel.read(), b""
+        if piece:
+            return piece
+        if (await self._channel.wait()).exit_code != 0:
+            raise await _complaint(self._channel, self._path)
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """End the tool, if it still runs."""
+        self._channel.close()
+
+
+class FileReading(ToolReading):
+    """A file that is open: its entry, and then, once `want` has said which, its bytes."""
+
+    entry: FileEntry
+    """As it was when it was opened."""
+    _left = 0
+
+    async def begin(self) -> None:
+        """Wait for the file's entry."""
+        await super().begin()
+        try:
+            while b"\n" not in self._held and len(self._held) < _COMPLAINT_BYTES:
+                piece = await self._channel.read()
+                if not piece:
+                    break
+                self._held += piece
+            line, _, self._held = self._held.partition(b"\n")
+            self.entry = entry(line)
+        except BaseException:
+            self._channel.close()
+            raise
+
+    async def want(self, start: int, end: int) -> None:
+        """Ask for the bytes start <= offset < end. Once."""
+        self._left = end - start
+        await self._channel.write(b"%d %d\n" % (start, self._left))
+        self._channel.write_eof()
+
+    async def __anext__(self) -> bytes:
+        piece = (await super().__anext__())[: self._left]
+        self._left -= len(piece)
+        if not piece:
+            raise StopAsyncIteration  # a machine that sends more than it was asked for is not listened to
+        return piece
+
+
+async def _taken(channel: Channel, pieces: AsyncIterable[bytes], path: str) -> FileEntry:
+    try:
+        async for piece in pieces:
+            await channel.write(piece)
+            if channel.ended:
+                break  # it has failed; nobody would read the rest
+        else:
+            channel.write_eof()
+        return entry((await _result(channel, path)).removesuffix(b"\n"))
+    finally:
+        channel.close()
+
+
+async def _result(channel: Channel, path: str) -> bytes:
+    parts, size = [], 0
+    while piece := await channel.read():
+        parts.append(piece)
+        size += len(piece)
+        if size > _ANSWER_BYTES:
+            raise file_tools.nonsense()
+    if (await channel.wait()).exit_code != 0:
+        raise await _complaint(channel, path)
+    return b"".join(parts)
+
+
+async def _complaint(channel: Channel, path: str) -> DormiceError:
+    """Return what a tool that ends without a result has to say."""
+    said = b""
+    while len(said) < _COMPLAINT_BYTES and (piece := await channel.read(Stream.STDERR)):
+        said += piece
+    return file_tools.failure(await channel.wait(), said, path)
+
+
+def _flag(value: bool) -> str:  # noqa: FBT001 - its only argument
+    return "1" if value else "0"
