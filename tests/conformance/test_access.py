@@ -21,8 +21,9 @@ PRIVATE = [operation for operation in OPERATIONS if operation.guarded or not ope
 OWNED = [
     operation
     for operation in PRIVATE
-    if any(name in operation.path for name in ("{machine_id}", "{org_id}", "{webhook_id}"))
+    if any(name in operation.path for name in ("{machine_id}", "{org_id}", "{webhook_id}", "{snapshot_id}"))
 ]
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDNWOBOElBh+cRB8WubH7UF9WSpWIjx8+btUbc09dGcZ"
 BODIES: dict[str, Any] = {
     "createMachine": {},
     "patchMachine": {"vcpu": 0.5},
@@ -32,6 +33,7 @@ BODIES: dict[str, Any] = {
     "putOrganizationAutoresizing": {"enabled": False},
     "createPreview": {"port": 80, "visibility": "public"},
     "createPort": {"port": 80},
+    "createMachineSSHSession": {"public_key": PUBLIC_KEY},
     "createKey": {"organization": "stolen", "admin": True},
     "createWebhook": {"url": "https://example.com"},
     "patchWebhook": {"enabled": False},
@@ -42,6 +44,8 @@ UNKNOWN = {
     "terminal_id": "term-0123456789abcdef0123456789abcdef01234567",
     "preview_id": "pv-abcdefghijklmnopqrstuvwxyz",
     "port_id": "pv-abcdefghijklmnopqrstuvwxyz",
+    "snapshot_id": "snap-01234567-89ab-7cde-8f01-23456789abcd",
+    "session_id": "ssh-01234567-89ab-7cde-8f01-23456789abcd",
     "artifact_id": "art-01234567-89ab-7cde-8f01-23456789abcd",
     "key_id": "key-01234567-89ab-4cde-8f01-23456789abcd",
     "org_id": "01234567-89ab-4cde-8f01-23456789abcd",
@@ -85,7 +89,7 @@ def _bearer(secret: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module", name="house")
 def _house(start_live: StartLive) -> Iterator[House]:
-    with start_live(DORMICE_LOG_LEVEL="debug") as live, live.client() as api:
+    with start_live(DORMICE_LOG_LEVEL="debug", DORMICE_SSH_LISTEN="127.0.0.1:0") as live, live.client() as api:
         machine = api.create_machine(autosleep="never")
         record = api.execute(machine, "/bin/bash", "-c", "echo the-secret-output; cat", stdin_open=True, wait_ms=0)
         wait_until(lambda: b"output" in api.output(record), 10, "it runs")
@@ -96,8 +100,12 @@ def _house(start_live: StartLive) -> Iterator[House]:
         terminal = api.post(f"/v1/machines/{machine}/terminals", json=size, headers=new_key()).json()
         previews = f"/v1/machines/{machine}/previews"
         preview = api.post(previews, json={"port": 80}, headers=new_key()).raise_for_status().json()["preview_id"]
+        login = api.post(f"/v1/machines/{machine}/ssh", json={"public_key": PUBLIC_KEY}, headers=new_key())
+        copy = api.post(f"/v1/machines/{machine}/snapshots", json={}, headers=new_key())
         ids = {
             "machine_id": machine,
+            "session_id": login.raise_for_status().json()["session_id"],
+            "snapshot_id": copy.raise_for_status().json()["snapshot_id"],
             "preview_id": preview,
             "port_id": preview,
             "execution_id": record["execution_id"],

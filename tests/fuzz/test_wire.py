@@ -25,6 +25,7 @@ FIELDS = {
     float: st.floats(allow_nan=False),
     bool: st.booleans(),
     list[str]: st.lists(texts, max_size=3),
+    tuple[str, ...] | None: st.none() | st.lists(texts, max_size=3).map(tuple),
     list[bytes]: st.lists(st.binary(max_size=16), max_size=3),
     dict[str, str]: st.dictionaries(texts, texts, max_size=3),
     list[wire.MachineSeen]: st.lists(st.builds(wire.MachineSeen, texts, st.binary(max_size=16)), max_size=3),
