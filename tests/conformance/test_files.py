@@ -10,6 +10,7 @@ from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -58,8 +59,8 @@ class Place:
 
 
 @pytest.fixture(name="place")
-def _place(container_api: Api, container_machine: str, request: pytest.FixtureRequest) -> Place:
-    place = Place(container_api, container_machine, f"/srv/{request.node.name[:60].partition('[')[0]}")
+def _place(container_api: Api, container_machine: str) -> Place:
+    place = Place(container_api, container_machine, f"/srv/{uuid4()}")
     place.ask("POST", "", "/mkdir", parents="true").raise_for_status()
     return place
 

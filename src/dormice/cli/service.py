@@ -12,6 +12,8 @@ from dormice.cli.commands import Parser
 OPTIONS = {
     "data_dir": ("DIR", "where everything that must last is kept"),
     "listen": ("HOST:PORT", "where the HTTP API listens; port 0 takes a free one"),
+    "ssh_listen": ("HOST:PORT", "where SSH listens; port 0 takes a free one, off: nowhere"),
+    "ssh_endpoint": ("HOST[:PORT]", "how clients reach it, where that is not as it is written there"),
     "image_dir": ("DIR", "where images of machines are kept; default: images in the data directory"),
     "run_dir": ("DIR", "sockets and mount points; default: /run/INSTANCE as root, else run in the data directory"),
     "driver": ("NAME", "container, or process: no isolation at all, to try it out without root"),
