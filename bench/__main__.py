@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import (
+    asleep,
     command_line,
     execution_latency,
     execution_rate,
@@ -55,6 +56,7 @@ BENCHMARKS: dict[str, Callable[[Workbench], Result]] = {
     "foreign-worker": foreign_worker.run,
     "fork": fork.run,
     "preview-rate": preview_rate.run,
+    "asleep": asleep.run,
 }
 
 

@@ -14,7 +14,7 @@ from bench.workbench import Workbench
 from dormice import Dormice
 from dormice.client.socket_transport import SocketTransport
 
-TITLE = "(15) files into a machine and out of it"
+TITLE = "(18) files into a machine and out of it"
 MIB = 1 << 20
 PIECE = bytes(range(256)) * 4096
 SMALL = b"x" * 4096

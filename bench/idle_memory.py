@@ -29,7 +29,7 @@ def run(bench: Workbench) -> Result:
             before = _available()
             machines = [_make(idle, connection) for _ in range(count)]
             falls.append((before - _available()) / count)
-            shares += [sum(map(_pss_kib, _processes(pid))) for pid in idle.guests()]
+            shares += [sum(map(pss_kib, _processes(pid))) for pid in idle.guests()]
             for machine in machines:
                 idle.delete_machine(connection, machine)
     pss = result.add("PSS of all that is inside: process 1 and its spare", "KiB", shares)
@@ -58,7 +58,8 @@ def _processes(guest: int) -> list[int]:
     return [guest, *map(int, children)]
 
 
-def _pss_kib(pid: int) -> int:
+def pss_kib(pid: int) -> int:
+    """Return the proportional share of memory of a process."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1])

@@ -15,7 +15,7 @@ from bench.stack import WAIT_MS
 from bench.wire import BadAnswer
 from bench.workbench import Workbench
 
-TITLE = "from a key to its echo in a terminal"
+TITLE = "(17) from a key to its echo in a terminal"
 KEYS = b"abcdefghijklmnopqrstuvwxyz"
 
 
