@@ -72,6 +72,7 @@ class AiohttpTransport:
         session = self._sessions.get(asyncio.get_running_loop())
         if session is not None:
             await session.close()
+            await asyncio.sleep(0)  # connections that were closed end in the loop's next turn
 
 
 class _Upload:
