@@ -87,7 +87,7 @@ def test_the_live_document_is_the_one_that_is_tested(api: Api) -> None:
 
 
 @schema.parametrize()
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 def test_the_live_server_keeps_to_its_document(case: Case[Any], live: Live, known: dict[str, str]) -> None:
     _tame(case, known)
     headers = {"Authorization": f"Bearer {live.api_key}"}

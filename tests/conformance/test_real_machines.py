@@ -68,7 +68,7 @@ def test_a_full_disk_is_told_inside(container_api: Api) -> None:
     assert b"No space left" in container_api.output(record, "stderr")
 
 
-@pytest.mark.parametrize("version", ["0.1.0", "0.4.0", "0.6.0"])
+@pytest.mark.parametrize("version", ["0.1.0", "0.6.0"])
 def test_the_sdk_is_served_on_real_machines(container_live: Live, version: str) -> None:
     report: Report = run_scenarios(container_live, version, "sync")
     assert {name: failure for name, failure in report.items() if failure} == {}

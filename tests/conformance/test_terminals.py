@@ -161,7 +161,8 @@ def test_what_nobody_reads_is_bounded_and_refused_in_words(start_live: StartLive
 
 
 def test_a_slow_reader_gets_all_that_is_pasted(start_live: StartLive) -> None:
-    with start_live(DORMICE_LIMIT_TERMINAL_UNREAD_BYTES="70000") as live, live.client() as api:
+    limits = {"DORMICE_LIMIT_TERMINAL_UNREAD_BYTES": "70000", "DORMICE_LIMIT_TERMINAL_UNREAD_MS": "60000"}
+    with start_live(**limits) as live, live.client() as api:
         machine = api.create_machine(autosleep="never")
         script = "stty raw -echo; echo raw; head -c 1000000 | sha256sum"
         record = create(api, machine, "sh", "-c", script)

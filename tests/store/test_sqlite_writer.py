@@ -145,6 +145,7 @@ async def test_those_of_the_turns_that_follow_share_one_too_as_long_as_each_brin
 
     for before, commits in ((1, 4), (2, 2)):  # after one that came alone each turn's is committed for itself
         first = counted.commits
+        counted.writer._quick = True
         await asyncio.gather(*(counted.insert(10 * before + number, short=True) for number in range(before)))
         numbers = [10 * before + 5 + turns for turns in range(3)]
         assert await asyncio.gather(*map(later, numbers, range(3))) == numbers

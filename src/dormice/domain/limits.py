@@ -65,6 +65,8 @@ class Limits:
     stdin_segment_bytes: int = 1 << 20
     terminal_unread_bytes: int = 1 << 20
     """What was typed into a terminal and is kept until its shell has been given it. Who types more waits, and is then refused."""
+    terminal_unread_ms: int = 10_000
+    """How long he waits."""
     terminal_scrollback_bytes: int = 1 << 20
     """What is kept of what a terminal has shown: the end of it."""
     timeout_ms: int = 30 * 24 * 3600 * 1000

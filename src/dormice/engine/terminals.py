@@ -29,8 +29,6 @@ from dormice.store.terminals import NewTerminal, TerminalStore
 
 PIECE_BYTES = 64 << 10
 _KEEP_ALIVE_SECONDS = 15.0
-_UNREAD_SECONDS = 10.0
-"""How long typing waits for a shell that reads nothing, before it is refused."""
 _INPUT, _SIZE = 0, 1
 _NO_SUCH_TERMINAL = "no such terminal on this machine"
 _LOCKS = 10_000
@@ -171,7 +169,7 @@ class Terminals:
     async def _send(self, terminal: Terminal, kind: int, body: bytes) -> None:
         message = struct.pack("<BI", kind, len(body)) + body
         most = self._limits.terminal_unread_bytes
-        deadline = self._clock.steady() + int(_UNREAD_SECONDS * 1_000_000)
+        deadline = self._clock.steady() + self._limits.terminal_unread_ms * 1_000
         while True:
             with self._feed.listen(unread(terminal.execution.id)) as hint:
                 if await self._executions.append_stdin(terminal.execution, message, most_kept=most):
