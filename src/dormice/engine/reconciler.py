@@ -144,7 +144,7 @@ class Reconciler:
                 known = {execution_of(execution) for execution in message.executions}
                 self._channels.attached(live, UUID(bytes=message.boot_id), known)
                 connection, claimed = self._connection, dict(live.claimed)
-                self._post(live, lambda live: self._attached(live, message, connection, claimed))
+                self._post(live, lambda live: self._attached(live, message, known, connection, claimed))
             case wire.MachineFailed():
                 self._post(live, lambda live: self._failed(live, message))
             case wire.MachineEnded():
@@ -205,7 +205,12 @@ class Reconciler:
                     await self._lifecycle.start_failed(live, code, why, retryable=machine.retryable)
 
     async def _attached(
-        self, live: LiveMachine, message: wire.Attached, connection: int, claimed: Mapping[str, Execution]
+        self,
+        live: LiveMachine,
+        message: wire.Attached,
+        known: set[str],
+        connection: int,
+        claimed: Mapping[str, Execution],
     ) -> None:
         if connection != self._connection:
             return
@@ -218,7 +223,6 @@ class Reconciler:
             await self._lifecycle.up(live, claim=True)
             if connection == self._connection:
                 live.attached = True
-                known = {execution_of(execution) for execution in message.executions}
                 self._dispatcher.resume(live, known - live.channels.keys(), claimed)
                 self._channels.ready(live)
         elif machine.phase is Phase.STOPPING and boot_id == machine.boot_id:

@@ -40,18 +40,22 @@ async def _owner(headers: Mapping[bytes, bytes], keys: Keys, key_max_chars: int)
 
 def bearer(headers: Mapping[bytes, bytes]) -> str:
     """Return the bearer token. Raises Unauthenticated when there is none."""
-    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-    if scheme.lower() != b"bearer" or not token.strip():
+    token = _bearer(headers)
+    if not token:
         raise Unauthenticated("missing token: send Authorization: Bearer TOKEN", code="AUTH_REQUIRED")
-    return token.strip().decode("latin-1")
+    return token
+
+
+def _bearer(headers: Mapping[bytes, bytes]) -> str:
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    return token.strip().decode("latin-1") if scheme.lower() == SCHEME else ""
 
 
 def _secrets(headers: Mapping[bytes, bytes]) -> list[str]:
     """Return the keys that came, the bearer token first."""
     found = []
-    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-    if scheme.lower() == SCHEME and token.strip():
-        found.append(token.strip().decode("latin-1"))
+    if token := _bearer(headers):
+        found.append(token)
     if plain := headers.get(b"x-api-key", b"").strip():
         found.append(plain.decode("latin-1"))
     return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
 from urllib.parse import quote
 
 from litestar.types import ASGIApp
@@ -127,7 +125,7 @@ class ArtifactRoutes:
             execution_id=artifact.execution_id,
             mime_type=artifact.mime_type,
             sha256=artifact.sha256,
-            download_url=f"{_origin(call)}/v1/artifacts/{artifact.id}/content?token={self._artifacts.token(artifact)}",
+            download_url=f"{call.origin()}/v1/artifacts/{artifact.id}/content?token={self._artifacts.token(artifact)}",
             expires_at=None if artifact.expires_at is None else time(artifact.expires_at),
         )
 
@@ -202,12 +200,3 @@ class ArtifactRoutes:
                 public=True,
             ),
         )
-
-
-def _origin(call: Call) -> str:
-    """Where the client reaches this server, as it says itself."""
-    raw: Mapping[str, Any] = call.scope
-    host = call.header("Host") or "{}:{}".format(*raw["server"])
-    forwarded = call.header("X-Forwarded-Proto")
-    scheme = forwarded if forwarded in ("http", "https") else raw["scheme"]
-    return f"{scheme}://{host}"
