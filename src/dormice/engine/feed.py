@@ -14,6 +14,7 @@ from dormice.engine.clock import Clock
 News = Execution | Run
 """A committed record, which spares those who hear of it reading it."""
 _Record = TypeVar("_Record", Execution, Run)
+_T = TypeVar("_T")
 
 
 class Listener:
@@ -77,6 +78,26 @@ class Feed:
     def listen(self, *keys: str) -> Listener:
         """Return a listener to any of these keys, to be used as a context manager."""
         return Listener(self._listeners, keys)
+
+    async def until(
+        self,
+        key: str,
+        record: _T,
+        wait_ms: int,
+        *,
+        clock: Clock,
+        reread: Callable[[_T], Awaitable[_T]],
+        enough: Callable[[_T], bool],
+    ) -> _T:
+        """Return what the key tells of once it is `enough`; as it is when that time is over, or the server stops."""
+        deadline = clock.steady() + wait_ms * 1000
+        while not (enough(record) or self.closing) and (left := deadline - clock.steady()) > 0:
+            with self.listen(key) as hint:
+                record = await reread(record)
+                if not enough(record):
+                    await hint.wait(left / 1_000_000)
+                    record = await reread(record)
+        return record
 
     async def ended(
         self,

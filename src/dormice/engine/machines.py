@@ -215,14 +215,9 @@ class Machines:
         return await self._until(settled, machine, wait_ms)
 
     async def _until(self, enough: Callable[[Machine], bool], machine: Machine, wait_ms: int) -> Machine:
-        deadline = self._clock.steady() + wait_ms * 1000
-        while not (enough(machine) or self._feed.closing) and (left := deadline - self._clock.steady()) > 0:
-            with self._feed.listen(machine.id) as hint:
-                machine = await self._reread(machine)
-                if not enough(machine):
-                    await hint.wait(left / 1_000_000)
-                    machine = await self._reread(machine)
-        return machine
+        return await self._feed.until(
+            machine.id, machine, wait_ms, clock=self._clock, reread=self._reread, enough=enough
+        )
 
     async def _reread(self, machine: Machine) -> Machine:
         live = self._board.get(machine.id)

@@ -269,18 +269,14 @@ class Previews:
         return preview
 
     async def _wait(self, preview: Preview, wait_ms: int) -> Preview:
-        deadline = self._clock.steady() + wait_ms * 1000
-        while (
-            preview.state is PreviewState.WAKE_IN_PROGRESS
-            and not self._feed.closing
-            and (left := deadline - self._clock.steady()) > 0
-        ):
-            with self._feed.listen(preview.id) as hint:
-                preview = await self._reread(preview)
-                if preview.state is PreviewState.WAKE_IN_PROGRESS:
-                    await hint.wait(left / 1_000_000)
-                    preview = await self._reread(preview)
-        return preview
+        return await self._feed.until(
+            preview.id,
+            preview,
+            wait_ms,
+            clock=self._clock,
+            reread=self._reread,
+            enough=lambda one: one.state is not PreviewState.WAKE_IN_PROGRESS,
+        )
 
     async def _reread(self, preview: Preview) -> Preview:
         return self._as_of_now(await self._store.find(preview.id) or preview)

@@ -160,17 +160,14 @@ class Snapshots:
         return snapshot
 
     async def _wait(self, snapshot: Snapshot, wait_ms: int) -> Snapshot:
-        deadline = self._clock.steady() + wait_ms * 1000
-        while snapshot.state in _UNDER_WAY and not self._feed.closing:
-            left = deadline - self._clock.steady()
-            if left <= 0:
-                break
-            with self._feed.listen(snapshot.id) as hint:
-                snapshot = await self._reread(snapshot)
-                if snapshot.state in _UNDER_WAY:
-                    await hint.wait(left / 1_000_000)
-                    snapshot = await self._reread(snapshot)
-        return snapshot
+        return await self._feed.until(
+            snapshot.id,
+            snapshot,
+            wait_ms,
+            clock=self._clock,
+            reread=self._reread,
+            enough=lambda one: one.state not in _UNDER_WAY,
+        )
 
     async def _reread(self, snapshot: Snapshot) -> Snapshot:
         newer = await self._store.get(snapshot.organization_id, snapshot.id)

@@ -131,14 +131,15 @@ class Terminals:
         return self._feed.closing
 
     async def _wait(self, terminal: Terminal, wait_ms: int) -> Terminal:
-        deadline = self._clock.steady() + wait_ms * 1000
-        while not _settled(terminal) and not self._feed.closing and (left := deadline - self._clock.steady()) > 0:
-            with self._feed.listen(terminal.execution.id) as hint:
-                terminal = await self._of(terminal.execution.id)
-                if not _settled(terminal):
-                    await hint.wait(left / 1_000_000)
-                    terminal = await self._of(terminal.execution.id)
-        return terminal
+        execution_id = terminal.execution.id
+        return await self._feed.until(
+            execution_id,
+            terminal,
+            wait_ms,
+            clock=self._clock,
+            reread=lambda _: self._of(execution_id),
+            enough=_settled,
+        )
 
     async def page(self, caller: Caller, machine_id: str, *, before: int | None, limit: int) -> list[Terminal]:
         """Return terminals newest first, below the number `before`. Raises NotFound."""
