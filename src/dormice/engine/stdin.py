@@ -101,10 +101,10 @@ class StdinFeeder:
         course = self._courses.get(execution_id)
         if course is None or course.written is None:
             return
-        if course.written > course.trimmed:
-            await self._store.trim_stdin(execution_id, course.written)
+        if (written := course.written) > course.trimmed:  # more may be written while this is committed
+            await self._store.trim_stdin(execution_id, written)
             reached(CrashPoint.STDIN_TRIMMED)
-            course.trimmed = course.written
+            course.trimmed = written
             self._feed.notify(unread(execution_id))
         execution = course.live.claimed.get(execution_id)
         if execution is None or not course.live.attached or course.closed:
