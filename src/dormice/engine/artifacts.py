@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from dormice.domain.artifact import Artifact, Collection
@@ -14,8 +13,10 @@ from dormice.domain.limits import Limits
 from dormice.engine.clock import Clock
 from dormice.engine.collector import CollectionHints
 from dormice.engine.orders import Caller
+from dormice.engine.tokens import Tokens
 from dormice.store.artifacts import ArtifactStore, Contents
 
+_PURPOSE = "artifact"
 _NO_SUCH_ARTIFACT = "no such artifact on this machine"
 
 
@@ -28,15 +29,14 @@ class Artifacts:
         store: ArtifactStore,
         contents: Contents | None,
         hints: CollectionHints,
-        sign: Callable[[bytes], str],
+        tokens: Tokens,
         clock: Clock,
         limits: Limits,
     ) -> None:
-        """`sign` returns a hash that nobody else can make."""
         self._store = store
         self._contents = contents
         self._hints = hints
-        self._sign = sign
+        self._tokens = tokens
         self._clock = clock
         self._limits = limits
 
@@ -79,16 +79,13 @@ class Artifacts:
 
     def token(self, artifact: Artifact) -> str:
         """Return what lets whoever has it read this artifact, for `artifact_url_seconds`."""
-        until = self._clock.now() // 1_000_000 + self._limits.artifact_url_seconds
-        return f"{until}.{self._signature(artifact.id, until)}"
+        return self._tokens.issue(_PURPOSE, artifact.id, seconds=self._limits.artifact_url_seconds)
 
     async def opened(self, artifact_id: str, token: str) -> Artifact:
         """Return the artifact that a token was made for. Raises NotFound."""
-        until, _, signature = token.partition(".")
-        good = until.isascii() and until.isdigit() and len(until) < len(token) <= _LONGEST_TOKEN
-        if not good or not hmac.compare_digest(signature.encode(), self._signature(artifact_id, int(until)).encode()):
+        if not self._tokens.issued(_PURPOSE, artifact_id, token):
             raise NotFound("no such artifact, or the token is none for it")
-        if int(until) * 1_000_000 < self._clock.now():
+        if self._tokens.over(token):
             raise NotFound("the download URL is no longer good: ask for the artifact again, which has a new one")
         found = await self._store.find(artifact_id)
         if found is None or self._expired(found):
@@ -97,12 +94,6 @@ class Artifacts:
 
     def _expired(self, artifact: Artifact) -> bool:
         return artifact.expires_at is not None and artifact.expires_at < self._clock.now()
-
-    def _signature(self, artifact_id: str, until: int) -> str:
-        return self._sign(b"artifact-download:%b:%d" % (artifact_id.encode("utf-8", "replace"), until))
-
-
-_LONGEST_TOKEN = 100
 
 
 async def _readable(pieces: AsyncIterator[bytes], left: int) -> AsyncIterator[bytes]:

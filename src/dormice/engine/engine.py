@@ -126,8 +126,9 @@ class Engine:
             store=store.autoresizing, lifecycle=lifecycle, tasks=tasks, limits=limits
         )
         self.files = files = Files(channels=channels, home=defaults.cwd)
+        self.tokens = Tokens(sign=fingerprint, clock=clock)
         self.artifacts = Artifacts(
-            store=store.artifacts, contents=contents, hints=hints, sign=fingerprint, clock=clock, limits=limits
+            store=store.artifacts, contents=contents, hints=hints, tokens=self.tokens, clock=clock, limits=limits
         )
         self._collector = (
             None
@@ -206,7 +207,6 @@ class Engine:
             clock=clock,
             limits=limits,
         )
-        self.tokens = Tokens(sign=fingerprint, clock=clock)
         self.log_tokens = LogTokens(tokens=self.tokens, keys=store.keys, clock=clock, limits=limits)
         self.ssh_sessions = SshSessions(
             store=store.ssh_sessions,
