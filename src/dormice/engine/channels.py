@@ -74,7 +74,7 @@ class Channels:
                 if not (live.awake and live.attached):
                     await hint.wait(left / 1_000_000)
 
-    def admit(self, caller: Caller, machine_id: str) -> LiveMachine:
+    def admit(self, caller: Caller, machine_id: str, refusal: str = "nothing can be opened in it") -> LiveMachine:
         """Return the machine, awake or not. Raises NotFound, Conflict."""
         live = self._board.owned(caller.organization_id, canonical_machine_id(machine_id) or "")
         if live is None:
@@ -83,7 +83,7 @@ class Channels:
         if phase in (Phase.FAILED, Phase.DESTROYING):
             observed = "error" if phase is Phase.FAILED else phase.value
             raise Conflict(
-                f"the machine is {phase.value}: nothing can be opened in it",
+                f"the machine is {phase.value}: {refusal}",
                 details={"current_observed_state": observed},
             )
         return live

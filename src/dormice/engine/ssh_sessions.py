@@ -124,7 +124,7 @@ class SshSessions:
 
     async def _create(self, caller: Caller, new: NewSshSession, claim: IdempotencyClaim | None) -> SshSession:
         try:
-            live = self._admit(caller, new.machine_id)
+            live = self._channels.admit(caller, new.machine_id, "nobody can log in to it")
             if (earlier := await self._in_flight.recall(claim)) is not None:
                 return await self.get(caller, new.machine_id, earlier)
             up = live.awake and live.attached
@@ -254,14 +254,3 @@ class SshSessions:
                     return session
                 await hint.wait(left / 1_000_000)
         return session
-
-    def _admit(self, caller: Caller, machine_id: str) -> LiveMachine:
-        live = self._board.owned(caller.organization_id, machine_id)
-        if live is None:
-            raise NotFound("no such machine")
-        phase = live.machine.phase
-        if phase in (Phase.FAILED, Phase.DESTROYING):
-            observed = "error" if phase is Phase.FAILED else phase.value
-            text = f"the machine is {phase.value}: nobody can log in to it"
-            raise Conflict(text, details={"current_observed_state": observed})
-        return live
