@@ -11,7 +11,7 @@ from dormice.api.http.call import Call
 from dormice.api.http.errors import Fault, InvalidRequest
 from dormice.api.http.operation import Answer, Operation, Parameter
 from dormice.api.http.pagination import list_page
-from dormice.api.http.ranges import byte_range
+from dormice.api.http.ranges import ranged
 from dormice.api.http.replies import Stream, json_reply
 from dormice.api.machines.parameters import paging
 from dormice.api.machines.wire import Time, artifact_name, time
@@ -94,23 +94,16 @@ class ArtifactRoutes:
 
     def _stream(self, call: Call, artifact: Artifact) -> ASGIApp:
         tag = f'"{artifact.sha256}"'
-        unchanged = call.header("If-Range") in (None, tag)
-        wanted = byte_range(call.header("Range"), artifact.size) if unchanged else None
-        start, end = wanted or (0, artifact.size)
+        part = ranged(call.header("Range"), call.header("If-Range"), artifact.size, tag)
         name = quote(artifact.name.rpartition(b"/")[2])
         headers = {
-            "accept-ranges": "bytes",
-            "content-length": str(end - start),
+            **part.headers,
             "content-disposition": f"attachment; filename*=UTF-8''{name}",
             "content-security-policy": "sandbox",
-            "etag": tag,
-            "x-content-type-options": "nosniff",
         }
-        if wanted is not None:
-            headers["content-range"] = f"bytes {start}-{end - 1}/{artifact.size}"
         return Stream(
-            self._artifacts.read(artifact, start, end),
-            status=200 if wanted is None else 206,
+            self._artifacts.read(artifact, part.start, part.end),
+            status=part.status,
             media_type=_OCTETS[0].encode(),
             headers=headers,
         )

@@ -14,7 +14,7 @@ from dormice.api.http.call import Call
 from dormice.api.http.errors import Fault, InvalidRequest
 from dormice.api.http.operation import Answer, Operation, Parameter
 from dormice.api.http.pagination import page_limit
-from dormice.api.http.ranges import byte_range
+from dormice.api.http.ranges import ranged
 from dormice.api.http.replies import Stream, json_reply
 from dormice.api.machines import file_wire
 from dormice.api.machines.parameters import paging
@@ -46,24 +46,17 @@ class FileRoutes:
         try:
             entry = reading.entry
             tag = f'"{entry.modified_at:x}-{entry.size:x}"'
-            unchanged = call.header("If-Range") in (None, tag)
-            wanted = byte_range(call.header("Range"), entry.size) if unchanged else None
-            start, end = wanted or (0, entry.size)
-            await reading.want(start, end)
+            part = ranged(call.header("Range"), call.header("If-Range"), entry.size, tag)
+            await reading.want(part.start, part.end)
         except BaseException:
             await reading.aclose()
             raise
         headers = {
-            "accept-ranges": "bytes",
-            "content-length": str(end - start),
-            "etag": tag,
+            **part.headers,
             "last-modified": formatdate(max(entry.modified_at, 0) / 1_000_000, usegmt=True),
-            "x-content-type-options": "nosniff",
             "x-dormice-mode": f"{entry.mode:04o}",
         }
-        if wanted is not None:
-            headers["content-range"] = f"bytes {start}-{end - 1}/{entry.size}"
-        return _stream(reading, _OCTETS, headers, status=200 if wanted is None else 206)
+        return _stream(reading, _OCTETS, headers, status=part.status)
 
     async def write(self, call: Call) -> ASGIApp:
         """PUT …/files."""

@@ -12,7 +12,7 @@ import msgspec
 from litestar.types import ASGIApp
 
 from dormice.api.http.call import Call
-from dormice.api.http.ranges import byte_range
+from dormice.api.http.ranges import ranged
 from dormice.api.http.replies import Reply
 from dormice.api.http.replies import Stream as StreamedReply
 from dormice.api.machines import wire
@@ -82,21 +82,15 @@ async def raw_output(call: Call, services: Services, stream: Stream) -> ASGIApp:
     """Answer with the kept bytes of one stream, or a range of them."""
     execution = await services.executions.get(call.caller, call.path["machine_id"], call.path["execution_id"])
     size = wire.kept(execution, stream)
-    # Without validators of our own, If-Range can never match: the whole is sent.
-    wanted = None if call.header("If-Range") else byte_range(call.header("Range"), size)
-    start, end = wanted or (0, size)
+    part = ranged(call.header("Range"), call.header("If-Range"), size)
     headers = {
-        "accept-ranges": "bytes",
-        "content-length": str(end - start),
-        "x-content-type-options": "nosniff",
+        **part.headers,
         "x-dormice-total-bytes": str(wire.written(execution, stream)),
         "x-dormice-truncated": "true" if wire.truncated(execution, stream, services.limits) else "false",
     }
-    if wanted is not None:
-        headers["content-range"] = f"bytes {start}-{end - 1}/{size}"
     return StreamedReply(
-        _pieces(services, execution, stream, start, end),
-        status=200 if wanted is None else 206,
+        _pieces(services, execution, stream, part.start, part.end),
+        status=part.status,
         media_type=b"application/octet-stream",
         headers=headers,
     )
