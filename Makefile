@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGE_DIR ?= /var/lib/dormice/images
 MINUTES ?= 2
-WORKERS ?= 2
+WORKERS ?= 3
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help install system guest image demo test lint types unit soak fuzz verify-long bench sdks clean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -18,6 +19,12 @@ DRIVER = os.environ.get("DORMICE_TEST_DRIVER", "process")
 """`container` runs on real machines what otherwise is run on bare processes."""
 GUEST = Path(__file__).resolve().parents[1] / "guest" / "build" / "dormice-guest"
 StartLive = Callable[..., AbstractContextManager[Live]]
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C again where a shell has this run in the background: the programs that tests start would ignore it, too."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
