@@ -24,13 +24,14 @@ def test_each_stream_goes_to_its_own_byte_for_byte(dormice: Dormice, server: Fak
 
 def test_all_options_reach_the_server(dormice: Dormice, server: FakeServer) -> None:
     machine_id = server.machine()
-    options = ["--cwd", "/tmp", "--env", "A=1=2", "--env", "B", "--timeout", "1.5s"]
+    options = ["--cwd", "/tmp", "--env", "A=1=2", "--env", "B", "--timeout", "1.5s", "--artifacts", "out/*"]
     assert dormice("exec", *options, machine_id, "--", "echo", "--", "-x", B="from here").stdout == b"--\n-x\n"
     assert server.sent("POST")[0].body == {
         "command": ["echo", "--", "-x"],
         "cwd": "/tmp",
         "env": {"A": "1=2", "B": "from here"},
         "timeout_ms": 1500,
+        "artifacts": ["out/*"],
     }
 
 

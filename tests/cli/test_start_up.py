@@ -38,6 +38,11 @@ def test_commands_about_runs_load_neither_httpx_nor_msgspec(environment: dict[st
     assert not loaded_by(environment, "runs", "start", "hello", "--payload", "1") & SLOW
 
 
+def test_commands_about_artifacts_load_neither_httpx_nor_msgspec(environment: dict[str, str]) -> None:
+    words = ("machines", "artifacts", "list", "--machine-id", "dm-1")
+    assert not loaded_by(environment, *words) & {*SLOW, "pathlib"}
+
+
 def test_the_websocket_library_is_loaded_only_by_who_attaches(environment: dict[str, str]) -> None:
     for words in (("terminal", "dm-1"), ("terminals", "list", "dm-1"), ("exec", "--no-stdin", "dm-1", "--", "true")):
         assert not loaded_by(environment, *words) & {*SLOW, "websockets"}
@@ -72,6 +77,8 @@ def test_the_page_of_the_documents_is_what_help_says() -> None:
         (["mach"], ["machines"]),
         (["machines", "w"], ["wake", "watch"]),
         (["machines", "executions", "ev"], ["events"]),
+        (["machines", "artifacts", "d"], ["download", "delete"]),
+        (["machines", "artifacts", "download", "--o"], ["--output"]),
         (["machines", "create", "--m"], ["--memory-mib"]),
         (["completion", ""], ["bash", "fish", "zsh", "--help"]),
         (["demo", "--driver", ""], ["container", "process"]),

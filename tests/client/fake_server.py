@@ -9,6 +9,7 @@ It records every request, and does with the next ones what a test plans: answer 
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from base64 import b64encode
 from collections import deque
@@ -185,10 +186,12 @@ class FakeServer:
 
 
 @contextmanager
-def running() -> Iterator[FakeServer]:
+def running(tls: ssl.SSLContext | None = None) -> Iterator[FakeServer]:
     fake = FakeServer()
     server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"fake": fake}))
-    fake.url = f"http://127.0.0.1:{server.server_address[1]}"
+    fake.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -422,7 +425,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
-        for name, value in {**headers, "content-length": str(len(content))}.items():
+        for name, value in {"content-length": str(len(content)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)

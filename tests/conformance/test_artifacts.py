@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -201,6 +204,31 @@ async def test_the_clients_know_them(container_live: Live, container_machine: st
         stored = await artifacts.retrieve(artifact_id, machine_id=container_machine)
         assert "token" not in repr(stored)
         assert (await artifacts.delete(artifact_id, machine_id=container_machine)).name == "/srv/kept"
+
+
+def test_the_command_line_keeps_lists_fetches_and_deletes_them(
+    container_live: Live, container_api: Api, tmp_path: Path
+) -> None:
+    machine = container_api.create_machine()
+    environment = {**os.environ, "DORMICE_BASE_URL": container_live.base_url, "DORMICE_API_KEY": container_live.api_key}
+
+    def dormice(*words: str) -> bytes:
+        command = [sys.executable, "-m", "dormice.cli", *words]
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, check=True).stdout
+
+    def listed() -> list[Record]:
+        lines = dormice("machines", "artifacts", "list", "--machine-id", machine, "--json").splitlines()
+        return [json.loads(line) for line in lines]
+
+    script = "mkdir out; head -c 3000000 /dev/urandom > out/data; sha256sum < out/data"
+    told = dormice("exec", "--no-stdin", "--artifacts", "out/*", machine, "--", "sh", "-c", script).split()[0]
+    wait_until(lambda: bool(listed()), 30, "the artifact is there")
+    (record,) = listed()
+    which = ("--machine-id", machine, "--artifact-id", record["artifact_id"])
+    assert dormice("machines", "artifacts", "download", *which) == b"data\n"
+    assert hashlib.sha256((tmp_path / "data").read_bytes()).hexdigest() == told.decode() == record["sha256"]
+    dormice("machines", "artifacts", "delete", *which)
+    assert listed() == []
 
 
 _FOREIGN = """

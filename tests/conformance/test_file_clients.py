@@ -81,6 +81,12 @@ def test_the_client_reads_and_writes_files(container_live: Live, container_machi
             b"text",
             b"ex",
         )
+        for start, content in ((1, b"ext"), (4, b""), (1 << 53, b"")):
+            part = files.read_part(machine, "/srv/sync/text", start=start)
+            assert (part.content, part.size) == (content, 4)
+        for start, end in ((2, 2), (3, 2), (-1, None)):
+            with pytest.raises(ValueError, match="start"):
+                files.read(machine, "/srv/sync/text", start=start, end=end)
         assert files.write(machine, "/srv/sync/large", iter([PIECE] * 8), size=8 * len(PIECE)).size == 8 * len(PIECE)
         assert b"".join(files.stream(machine, "/srv/sync/large")) == PIECE * 8
         assert files.write_archive(machine, "/srv/again", files.read_archive(machine, "/srv/sync")).type == "directory"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from pathlib import Path
 
 import httpx
 import pytest
 
+from dormice.mcp.tools import MOST_ENTRIES
 from tests.live import Live
 from tests.mcp.conftest import Connect, call, over_stdio, refused
 
@@ -118,7 +119,7 @@ async def test_much_output_shows_its_end_and_is_read_in_pieces(connect: Connect,
 
 
 @pytest.mark.parametrize("name", ["plain.txt", "-n", "with blank", "ünï/deep/er", "quote'\"$(x)"])
-async def test_files_are_written_listed_and_read(connect: Connect, machine: str, name: str, tmp_path: Any) -> None:
+async def test_files_are_written_listed_and_read(connect: Connect, machine: str, name: str, tmp_path: Path) -> None:
     path = f"{tmp_path}/{name}"
     async with connect() as client:
         written = await call(client, "write_file", machine_id=machine, path=path, content="hällo\n")
@@ -131,7 +132,7 @@ async def test_files_are_written_listed_and_read(connect: Connect, machine: str,
         assert {"name": last, "kind": "file", "size": 11} in listed["entries"]
 
 
-async def test_bytes_survive(connect: Connect, machine: str, tmp_path: Any) -> None:
+async def test_bytes_survive(connect: Connect, machine: str, tmp_path: Path) -> None:
     data = bytes(range(256)) * 2_000
     content = base64.b64encode(data).decode()
     where = {"machine_id": machine, "path": f"{tmp_path}/data"}
@@ -144,16 +145,87 @@ async def test_bytes_survive(connect: Connect, machine: str, tmp_path: Any) -> N
         assert back == data
 
 
-async def test_what_goes_wrong_is_told_in_words(connect: Connect, machine: str, tmp_path: Any) -> None:
+async def test_a_file_ends_where_it_ends(connect: Connect, machine: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "file").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("file")
+    async with connect() as client:
+        for name, offset, content, size in (
+            ("empty", 0, "", 0),
+            ("link", 3, "45", 5),
+            ("link", 5, "", 5),
+            ("file", 1 << 53, "", 5),
+        ):
+            found = await call(client, "read_file", machine_id=machine, path=f"{tmp_path}/{name}", offset=offset)
+            assert (found["content"], found["bytes"], found["size"]) == (content, len(content), size)
+        kinds = (await call(client, "list_files", machine_id=machine, path=str(tmp_path)))["entries"]
+        assert [(one["name"], one["kind"]) for one in kinds] == [
+            ("empty", "file"),
+            ("file", "file"),
+            ("link", "symlink"),
+        ]
+
+
+async def test_a_file_is_replaced_as_a_whole_and_added_to_where_it_is(
+    connect: Connect, machine: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    async with connect() as client:
+        where = {"machine_id": machine, "path": str(file)}
+        await call(client, "write_file", content="first", append=True, **where)
+        with file.open("rb") as before:
+            await call(client, "write_file", content="second\n", **where)
+            assert before.read() == b"first"
+        with file.open("rb") as before:
+            await call(
+                client,
+                "write_file",
+                content=base64.b64encode(b"\xff").decode(),
+                encoding="base64",
+                append=True,
+                **where,
+            )
+            assert before.read() == b"second\n\xff"
+
+
+async def test_files_are_read_written_and_listed_without_commands(
+    connect: Connect, machine: str, tmp_path: Path
+) -> None:
+    async with connect() as client:
+        before = await call(client, "list_commands", machine_id=machine, limit=1)
+        await call(client, "write_file", machine_id=machine, path=f"{tmp_path}/a/b", content="x")
+        await call(client, "read_file", machine_id=machine, path=f"{tmp_path}/a/b")
+        await call(client, "list_files", machine_id=machine, path=f"{tmp_path}/a")
+        assert await call(client, "list_commands", machine_id=machine, limit=1) == before
+
+
+async def test_a_large_directory_says_that_there_is_more(connect: Connect, machine: str, tmp_path: Path) -> None:
+    for number in range(MOST_ENTRIES):
+        (tmp_path / f"{number:04}").touch()
+    async with connect() as client:
+        listed = await call(client, "list_files", machine_id=machine, path=str(tmp_path))
+        assert (len(listed["entries"]), listed["more"]) == (MOST_ENTRIES, False)
+        (tmp_path / "zz").touch()
+        listed = await call(client, "list_files", machine_id=machine, path=str(tmp_path))
+        assert ([one["name"] for one in listed["entries"][-1:]], listed["more"]) == ([f"{MOST_ENTRIES - 1:04}"], True)
+
+
+async def test_what_goes_wrong_is_told_in_words(connect: Connect, machine: str, tmp_path: Path) -> None:
     async with connect() as client:
         unknown = "dm-01234567-89ab-7cde-8f01-23456789abcd"
         assert "no such machine" in await refused(client, "get_machine", machine_id=unknown)
         assert "no such machine" in await refused(client, "run_command", machine_id=unknown, command=["true"])
         assert "memory_mib" in await refused(client, "create_machine", memory_mib=1)
         assert "command" in await refused(client, "run_command", machine_id=machine, command=[])
-        assert "No such file" in await refused(client, "read_file", machine_id=machine, path=f"{tmp_path}/none")
+        assert "no such file" in await refused(client, "read_file", machine_id=machine, path=f"{tmp_path}/none")
         assert "is a directory" in await refused(client, "read_file", machine_id=machine, path=str(tmp_path))
         assert "not a directory" in await refused(client, "list_files", machine_id=machine, path="/etc/passwd")
+        for append, below in ((False, "not a directory"), (True, "file exists")):
+            for path, words in ((str(tmp_path), "is a directory"), ("/etc/passwd/below", below)):
+                said = await refused(client, "write_file", machine_id=machine, path=path, content="x", append=append)
+                assert words in said.lower()
+        assert "path" in await refused(client, "read_file", machine_id=machine, path="a\0b")
+        assert "offset" in await refused(client, "read_file", machine_id=machine, path="/etc/passwd", offset=-1)
         assert "base64" in await refused(
             client, "write_file", machine_id=machine, path="/tmp/x", content="!", encoding="base64"
         )

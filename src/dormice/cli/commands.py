@@ -25,7 +25,7 @@ COMMANDS = {
     "exec": Command("exec", "Run a command on a machine, live, and exit as it does"),
     "ssh": Command("ssh", "Log in to a machine with OpenSSH, run a command there, or forward its ports"),
     "machines": Command(
-        "machines", "Create, fork, list, change, put to sleep, wake and delete machines; their executions"
+        "machines", "Create, fork, list, change, put to sleep, wake and delete machines; their executions and artifacts"
     ),
     "snapshots": Command("snapshots", "Keep copies of machines' disks, list and delete them"),
     "preview": Command("preview", "Serve a port of a machine, and print the link that opens it"),

@@ -6,9 +6,8 @@ import argparse
 import io
 import os
 import sys
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,13 +15,13 @@ from dormice.cli.archives import BadArchive, pack, unpack
 from dormice.cli.commands import Parser
 from dormice.cli.connect import connect, server_options
 from dormice.cli.files import remote
+from dormice.cli.transfers import Progress, save, to_stdout
 from dormice.client import routes
 from dormice.client._sync.connection import Connection
 from dormice.client._sync.files import Files
 from dormice.client.errors import NotFoundError
 
 _PIECE = 1 << 20
-_EVERY_SECONDS = 0.2
 
 
 def declare(parser: Parser) -> None:
@@ -45,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("dormice cp: one of source and target must be MACHINE:PATH, and the other not", file=sys.stderr)
         return 2
     connection = connect(arguments)
-    progress = _Progress(shown=not arguments.quiet and sys.stderr.isatty())
+    progress = Progress(quiet=arguments.quiet)
     try:
         if target is not None:
             _upload(connection, arguments.source, *target, progress)
@@ -62,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _upload(connection: Connection, source: str, machine_id: str, path: str, progress: _Progress) -> None:
+def _upload(connection: Connection, source: str, machine_id: str, path: str, progress: Progress) -> None:
     files = Files(connection)
     if source == "-":
         progress.begin(path)
@@ -81,7 +80,7 @@ def _upload(connection: Connection, source: str, machine_id: str, path: str, pro
         files.write(machine_id, target, pieces, mode=status.st_mode & 0o777, size=status.st_size)
 
 
-def _download(connection: Connection, machine_id: str, path: str, target: str, progress: _Progress) -> None:
+def _download(connection: Connection, machine_id: str, path: str, target: str, progress: Progress) -> None:
     files = Files(connection)
     name = path.rstrip("/").rpartition("/")[2] or machine_id
     local = Path(target)
@@ -96,28 +95,9 @@ def _download(connection: Connection, machine_id: str, path: str, target: str, p
     with closing(response):
         pieces = progress.over(response.chunks())
         if target == "-":
-            for piece in pieces:
-                sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
+            to_stdout(pieces)
         else:
-            _write(local, pieces, int(response.headers.get("x-dormice-mode", "644"), 8) & 0o777)
-
-
-def _write(local: Path, pieces: Iterable[bytes], mode: int) -> None:
-    """Write a file, which is there as a whole or not at all."""
-    if local.exists() and not local.is_file():  # a device, a pipe: there is nothing to replace
-        with local.open("wb") as file:
-            file.writelines(pieces)
-        return
-    fresh = local.with_name(f".{local.name[:200]}.{os.getpid()}")
-    try:
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.writelines(pieces)
-        fresh.replace(local)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            fresh.unlink()
-        raise
+            save(local, pieces, int(response.headers.get("x-dormice-mode", "644"), 8) & 0o777)
 
 
 def _is_directory(files: Files, machine_id: str, path: str) -> bool:
@@ -154,32 +134,3 @@ class _Readable(io.RawIOBase):
         size = min(len(buffer), len(self._held))
         buffer[:size], self._held = self._held[:size], self._held[size:]
         return size
-
-
-class _Progress:
-    """One line on stderr: what, how much, how fast."""
-
-    def __init__(self, *, shown: bool) -> None:
-        self._shown = shown
-        self._name = ""
-        self._began = self._told = 0.0
-
-    def begin(self, name: str) -> None:
-        self._name = "".join(char if char.isprintable() else "?" for char in name)
-        self._began = time.monotonic()
-
-    def over(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """Pass the pieces on and count them."""
-        size = 0
-        for piece in pieces:
-            yield piece
-            size += len(piece)
-            now = time.monotonic()
-            if self._shown and now - self._told >= _EVERY_SECONDS:
-                self._told = now
-                rate = size / max(now - self._began, 0.001)
-                print(f"\r\x1b[K{self._name}  {size / 1e6:.1f} MB  {rate / 1e6:.1f} MB/s", end="", file=sys.stderr)
-
-    def end(self) -> None:
-        if self._told:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -59,6 +59,12 @@ def declare(parser: Parser) -> None:
         help="set a variable, or pass on one from here",
     )
     parser.add_argument("--timeout", type=_milliseconds, metavar="TIME", help="kill it after 500ms, 30s, 5m or 1h")
+    parser.add_argument(
+        "--artifacts",
+        action="append",
+        metavar="PATTERN",
+        help="keep these files when it has ended: out/*.json, logs/** (dormice machines artifacts)",
+    )
     parser.add_argument("--no-stdin", action="store_true", help="give it an empty stdin")
     server_options(parser)
     parser.set_defaults(run=run)
@@ -78,6 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         "cwd": arguments.cwd,
         "env": dict(arguments.env) if arguments.env else None,
         "timeout_ms": arguments.timeout,
+        "artifacts": arguments.artifacts,
         "stdin": stdin.inline,
         "stdin_open": stdin.open or None,
     }

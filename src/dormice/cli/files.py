@@ -59,8 +59,7 @@ def remote(text: str) -> tuple[str, str] | None:
 
 def _name(entry: Record) -> str:
     name = entry["name"] + _MARKS.get(entry["type"], "")
-    text = f"{name} -> {entry['target']}" if "target" in entry else name
-    return "".join(char if char.isprintable() else "?" for char in text)
+    return f"{name} -> {entry['target']}" if "target" in entry else name
 
 
 COLUMNS: Columns = {

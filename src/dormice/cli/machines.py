@@ -1,4 +1,4 @@
-"""`dormice machines`: machines, and with `dormice machines executions` what runs on them."""
+"""`dormice machines`: machines, and with `dormice machines executions` and `artifacts` what runs on them and what that leaves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from dormice.cli import executions, previews
+from dormice.cli import artifacts, executions, previews
 from dormice.cli.commands import Parser
 from dormice.cli.connect import connect, server_options
 from dormice.cli.printing import Columns, Record, json_option, list_options, pages, show, show_pages
@@ -80,6 +80,8 @@ def declare(parser: Parser) -> None:
     executions.declare(
         commands.add_parser("executions", help="Commands on a machine", description="Commands on a machine.")
     )
+    left = "Files that executions have left behind"
+    artifacts.declare(commands.add_parser("artifacts", help=left, description=left + "."))
     served = "Ports of a machine that are served"
     previews.declare(commands.add_parser("previews", help=served, description=served + "."))
 

@@ -1,7 +1,8 @@
 """Records on stdout: lines and tables for people, JSON for programs.
 
 `--json` prints one document for one record, and for a list one document a line, as the pages come.
-Tables are plain columns that are never cut, so that ids can be copied and piped.
+Tables are plain columns that are never cut, so that ids can be copied and piped. What no terminal shows is never sent to
+one: names of files come from machines.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def show(record: Record, *, as_json: bool) -> None:
     fields = {name: value for name, value in record.items() if value not in (None, {}, [])}
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
-        print(f"{name:{width}}  {value if isinstance(value, str) else json.dumps(value)}")
+        print(f"{name:{width}}  {value if isinstance(value, str) and value.isprintable() else json.dumps(value)}")
 
 
 def show_pages(pages: Iterable[list[Record]], columns: Columns, *, as_json: bool) -> None:
@@ -91,4 +92,9 @@ def _head(columns: Columns) -> list[str]:
 
 
 def _cell(value: object) -> str:
-    return "-" if value is None else " ".join(str(value).split())
+    return "-" if value is None else printable(" ".join(str(value).split()))
+
+
+def printable(text: str) -> str:
+    """Return the text with a question mark for each character that a terminal would not show, or would obey."""
+    return "".join(char if char.isprintable() else "?" for char in text)

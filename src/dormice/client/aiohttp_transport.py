@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from typing import cast
@@ -28,6 +29,9 @@ class AiohttpTransport:
 
     def __init__(self, base_url: str) -> None:
         self._proxy = _proxy_for(base_url)
+        self._tls: ssl.SSLContext | bool = (
+            ssl.create_default_context() if urlsplit(base_url).scheme == "https" else True
+        )
         self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
 
     async def send(self, request: Request) -> AiohttpResponse:
@@ -56,7 +60,7 @@ class AiohttpTransport:
     async def _begin(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
         await self._leave_ended_loops()
         session = self._sessions[loop] = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=_MOST_CONNECTIONS),
+            connector=aiohttp.TCPConnector(limit=_MOST_CONNECTIONS, ssl=self._tls),
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=self._proxy,
         )

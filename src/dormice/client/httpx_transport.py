@@ -31,7 +31,8 @@ class HttpxTransport:
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
-        return httpx.create_ssl_context(trust_env=self._trust_env)  # takes a while, so once for all pools
+        """Takes a while, so once for all pools. httpx of itself would trust certifi's authorities and not those of this host."""
+        return ssl.create_default_context()
 
     def _new_client(self) -> httpx.Client:
         limits = httpx.Limits(max_connections=_MOST_CONNECTIONS, max_keepalive_connections=_PER_POOL)

@@ -322,6 +322,14 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
         return self.name if self.name_base64 is None else b64decode(self.name_base64).decode("utf-8", "surrogateescape")
 
 
+class FilePart(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of a file."""
+
+    content: bytes
+    size: int
+    """Bytes of the whole file."""
+
+
 class SSHHostTrust(msgspec.Struct, frozen=True, kw_only=True):
     """How to know the SSH server: `@cert-authority HOST_PATTERN PUBLIC_KEY` in a known_hosts file."""
 

@@ -3,7 +3,8 @@
 Three adapters exist: `aiohttp_transport` and `httpx_transport`, which the asynchronous and the synchronous client use
 unless they are given another, and `socket_transport`, which the command line uses because it loads thirty times faster.
 An adapter raises `APIConnectionError` or `APITimeoutError` and nothing else for what happens on the way;
-it neither retries nor follows redirects, and it closes what it opened when the response is closed.
+it neither retries nor follows redirects, and it closes what it opened when the response is closed. Over HTTPS it trusts
+the authorities that this host does, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
+import posixpath
 import time
 from collections.abc import Awaitable, Callable
-from itertools import islice
 from typing import Annotated, Literal, ParamSpec, TypeVar
 
 from mcp.server.mcpserver import Context, MCPServer
@@ -16,7 +16,6 @@ from mcp.types import ToolAnnotations
 from pydantic import Field
 
 from dormice.client import AsyncDormice, DormiceError, Execution
-from dormice.mcp.files import MOST_ENTRIES, FileProblem, MachineFiles
 from dormice.mcp.records import (
     CommandList,
     CommandResult,
@@ -41,7 +40,10 @@ LONGEST_POLL_MS = 1_000
 MACHINE_WAIT_MS = 55_000
 TAIL_BYTES = 16_384
 PIECE_BYTES = 262_144
+LARGEST_OFFSET = 1 << 53
+"""Beyond it, numbers of JSON are not exact."""
 LISTED = 100
+MOST_ENTRIES = 1_000
 
 MachineId = Annotated[str, Field(description="As create_machine returned it.")]
 ExecutionId = Annotated[str, Field(description="As run_command returned it.")]
@@ -59,7 +61,7 @@ def told(tool: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
     async def telling(*arguments: P.args, **named: P.kwargs) -> R:
         try:
             return await tool(*arguments, **named)
-        except (DormiceError, FileProblem, ValueError) as problem:
+        except (DormiceError, ValueError) as problem:
             raise ToolError(str(problem)) from problem
 
     return telling
@@ -71,7 +73,7 @@ class Tools:
     def __init__(self, client: AsyncDormice) -> None:
         self._machines = client.machines
         self._executions = client.machines.executions
-        self._files = MachineFiles(client)
+        self._files = client.machines.files
 
     def add_to(self, server: MCPServer[None]) -> None:
         """Offer all of them."""
@@ -224,13 +226,13 @@ class Tools:
         self,
         machine_id: MachineId,
         path: Annotated[str, Field(min_length=1, description="A relative one is taken from /root on.")],
-        offset: Annotated[int, Field(ge=0, description="The first byte.")] = 0,
+        offset: Annotated[int, Field(ge=0, le=LARGEST_OFFSET, description="The first byte.")] = 0,
         max_bytes: Annotated[int, Field(ge=1, le=PIECE_BYTES, description="How many bytes at most.")] = 65_536,
         encoding: Annotated[Encoding, Field(description="base64 gives the exact bytes.")] = "text",
     ) -> FileResult:
-        """Read a file of a machine, or a piece of it."""
-        part = await self._files.read(machine_id, path, offset=offset, length=max_bytes)
-        return FileResult(path, _encoded(part.data, encoding), encoding, offset, len(part.data), part.size)
+        """Read a file of a machine, or a piece of it. Files in /proc, which tell no size, read as empty: run `cat` for them."""
+        part = await self._files.read_part(machine_id, path, start=offset, end=offset + max_bytes)
+        return FileResult(path, _encoded(part.content, encoding), encoding, offset, len(part.content), part.size)
 
     @told
     async def write_file(
@@ -243,9 +245,12 @@ class Tools:
         ] = "text",
         append: Annotated[bool, Field(description="Add to what is there, instead of replacing it.")] = False,  # noqa: FBT002 - tools have named arguments only
     ) -> WrittenResult:
-        """Write a file of a machine; directories above it are made."""
+        """Write a file of a machine; directories above it are made. It is replaced as a whole, once all of it is on disk."""
         data = _decoded(content, encoding)
-        await self._files.write(machine_id, path, data, append=append)
+        if append:
+            await self._append(machine_id, path, data)
+        else:
+            await self._files.write(machine_id, path, data, parents=True)
         return WrittenResult(path, len(data))
 
     @told
@@ -255,9 +260,17 @@ class Tools:
         path: Annotated[str, Field(min_length=1, description="A relative one is taken from /root on.")] = ".",
     ) -> DirectoryResult:
         """List what is in a directory of a machine."""
-        found = await self._files.list(machine_id, path)
-        entries = [EntryResult(entry.name, entry.kind, entry.size) for entry in islice(found, MOST_ENTRIES)]
-        return DirectoryResult(path, entries, len(found) > MOST_ENTRIES)
+        page = await self._files.list(machine_id, path, limit=MOST_ENTRIES)
+        entries = [EntryResult(entry.name, entry.type, entry.size) for entry in page.items]
+        return DirectoryResult(path, entries, page.has_next_page())
+
+    async def _append(self, machine_id: str, path: str, data: bytes) -> None:
+        """By a command: an execution is done once, however often it is asked for, and nobody else's additions are lost."""
+        if parent := posixpath.dirname(path):
+            await self._files.mkdir(machine_id, parent, parents=True)
+        done = await self._machines.run(machine_id, ["tee", "-a", "--", path], stdin=data, timeout_ms=MACHINE_WAIT_MS)
+        if done.exit_code != 0:
+            raise ToolError(done.stderr.decode(errors="replace").strip() or done.error_message or done.status)
 
     async def _followed(self, context: Context[None], execution: Execution, wait_seconds: float) -> CommandResult:
         """Wait for the end, telling the client the last line whenever there is more output."""

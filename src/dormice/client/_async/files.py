@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 
 from dormice.client import routes
 from dormice.client._async.connection import AsyncConnection
 from dormice.client._async.pagination import AsyncPaginator
-from dormice.client.records import FileEntry, decode
+from dormice.client.errors import APIResponseError, APIStatusError
+from dormice.client.records import FileEntry, FilePart, decode
 from dormice.client.transport import Timeout
+
+_NO_SUCH_RANGE = 416
 
 
 class AsyncFiles:
@@ -44,12 +47,36 @@ class AsyncFiles:
         end: int | None = None,
         timeout: float | Timeout | None = None,
     ) -> bytes:
-        """The bytes of a file from offset `start` up to `end`. Raises APIStatusError (416) if there is none."""
+        """The bytes of a file from offset `start` up to `end`. Raises APIStatusError (416) if there is none, and ValueError unless 0 <= start < end."""
         headers = {} if end is None and not start else {"range": _range(start, end)}
         reply = await self._connection.call(
             "GET", routes.files(machine_id), query={"path": path}, headers=headers, timeout=timeout
         )
         return reply.content
+
+    async def read_part(
+        self,
+        machine_id: str,
+        path: str,
+        *,
+        start: int = 0,
+        end: int | None = None,
+        timeout: float | Timeout | None = None,
+    ) -> FilePart:
+        """The bytes of a file from offset `start` up to `end`, and how many the whole file has. Behind its end there are none.
+
+        Raises ValueError unless 0 <= start < end.
+        """
+        headers = {"range": _range(start, end)}
+        try:
+            reply = await self._connection.call(
+                "GET", routes.files(machine_id), query={"path": path}, headers=headers, timeout=timeout
+            )
+        except APIStatusError as error:
+            if error.status_code != _NO_SUCH_RANGE:
+                raise
+            return FilePart(content=b"", size=_size(error.headers))
+        return FilePart(content=reply.content, size=_size(reply.headers))
 
     async def stream(self, machine_id: str, path: str, *, start: int = 0) -> AsyncGenerator[bytes, None]:
         """The bytes of a file from offset `start` on, piece by piece. Raises APIConnectionError if not all of them come."""
@@ -152,4 +179,14 @@ class AsyncFiles:
 
 
 def _range(start: int, end: int | None) -> str:
+    if start < 0 or (end is not None and end <= start):
+        raise ValueError("start and end must satisfy 0 <= start < end")
     return f"bytes={start}-{'' if end is None else end - 1}"
+
+
+def _size(headers: Mapping[str, str]) -> int:
+    """Of the whole that an answer has a part of."""
+    size = headers.get("content-range", "").rpartition("/")[2]
+    if not size.isdecimal():
+        raise APIResponseError("the server's answer is not the range that was asked for")
+    return int(size)

@@ -1,0 +1,67 @@
+"""Bytes on their way to or from a file of this host: shown to people, and there as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from dormice.cli.printing import printable
+
+_EVERY_SECONDS = 0.2
+
+
+def to_stdout(pieces: Iterable[bytes]) -> None:
+    """Write all of them."""
+    for piece in pieces:
+        sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
+
+
+def save(local: Path, pieces: Iterable[bytes], mode: int = 0o666) -> None:
+    """Write a file, which is there as a whole or not at all. `mode`: its permissions, less those that the umask takes."""
+    if local.exists() and not local.is_file():  # a device, a pipe: there is nothing to replace
+        with local.open("wb") as file:
+            file.writelines(pieces)
+        return
+    fresh = local.with_name(f".{local.name[:200]}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.writelines(pieces)
+        fresh.replace(local)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            fresh.unlink()
+        raise
+
+
+class Progress:
+    """One line on stderr: what, how much, how fast."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._shown = not quiet and sys.stderr.isatty()
+        self._name = ""
+        self._began = self._told = 0.0
+
+    def begin(self, name: str) -> None:
+        self._name = printable(name)
+        self._began = time.monotonic()
+
+    def over(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass the pieces on and count them."""
+        size = 0
+        for piece in pieces:
+            yield piece
+            size += len(piece)
+            now = time.monotonic()
+            if self._shown and now - self._told >= _EVERY_SECONDS:
+                self._told = now
+                rate = size / max(now - self._began, 0.001)
+                print(f"\r\x1b[K{self._name}  {size / 1e6:.1f} MB  {rate / 1e6:.1f} MB/s", end="", file=sys.stderr)
+
+    def end(self) -> None:
+        if self._told:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
