@@ -191,6 +191,8 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 store=store.webhooks,
                 news=news,
                 feed=engine.feed,
+                in_flight=engine.in_flight,
+                tasks=engine.tasks,
                 clock=clock,
                 limits=prepared.limits,
                 check_url=partial(check_webhook_url, policy=prepared.webhooks),
