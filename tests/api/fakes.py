@@ -529,7 +529,7 @@ class FakeHealth:
 
 
 class FakeMetrics:
-    def exposition(self) -> bytes:
+    async def exposition(self) -> bytes:
         return b"up 1\n"
 
 

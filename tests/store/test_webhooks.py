@@ -21,7 +21,7 @@ from dormice.domain.webhook import (
     event_id_of,
 )
 from dormice.store.interface import IdempotencyClaim, KeyReused, MachineChange, Replayed
-from dormice.store.webhooks import Attempt, Condition, NewWebhook, TooManyWebhooks, WebhookChange
+from dormice.store.webhooks import Attempt, Condition, NewWebhook, Pending, TooManyWebhooks, WebhookChange
 from dormice.store.workflows import WholeStore as Store
 from tests.store.conftest import open_sqlite
 from tests.store.test_machines import in_phase
@@ -173,6 +173,22 @@ async def test_a_failing_webhook_gets_one_at_a_time_and_a_pause(world: World) ->
     found = await world.store.webhooks.due_of(webhook.id, resume, limit=9)
     assert found is not None
     assert len(found.due) == 1
+
+
+async def test_what_is_to_be_sent_to_enabled_webhooks_is_counted_and_dated(world: World) -> None:
+    webhooks = world.store.webhooks
+    assert await webhooks.pending() == Pending(0, None)
+    first, second = await create(world, 1), await create(world, 2)
+    ended = await world.ended()
+    await world.ended()
+    assert await webhooks.pending() == Pending(4, ended.completed_at)
+    pauses = Condition(failures=1, failing_since=world.now, resume_at=world.now + MINUTE)
+    await attempt(world, first, DeliveryEvent.REFUSED, pauses)
+    assert await webhooks.pending() == Pending(4, ended.completed_at)
+    await webhooks.change(world.organization, second.id, WebhookChange(enabled=False))
+    assert await webhooks.pending() == Pending(2, pauses.resume_at)
+    await webhooks.delete(world.organization, first.id)
+    assert await webhooks.pending() == Pending(0, None)
 
 
 async def test_what_its_owner_changes_meanwhile_is_not_overwritten(world: World) -> None:

@@ -123,7 +123,7 @@ class Health(Protocol):
 class Metrics(Protocol):
     """Figures for an operator's monitoring."""
 
-    def exposition(self) -> bytes:
+    async def exposition(self) -> bytes:
         """Return all figures in the text format of Prometheus."""
         ...
 

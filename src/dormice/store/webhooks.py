@@ -63,6 +63,15 @@ class DueOfWebhook:
     due: Sequence[Due]
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What is to be sent to all enabled webhooks together."""
+
+    deliveries: int
+    due_at: Micros | None
+    """When the first of them is due; None when there is none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """What came of sending a delivery."""
@@ -137,6 +146,10 @@ class WebhookStore(Protocol):
 
     async def redeliver(self, organization_id: str, webhook_id: str, event_id: str, now: Micros) -> Delivery | None:
         """Make a delivery of a webhook of the organization due at once, whatever became of it."""
+        ...
+
+    async def pending(self) -> Pending:
+        """How much is to be sent to enabled webhooks, and since when."""
         ...
 
     async def due(self) -> Mapping[str, Micros]:

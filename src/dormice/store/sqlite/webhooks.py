@@ -18,7 +18,7 @@ from dormice.store.sealing import Sealer
 from dormice.store.sqlite import idempotency, statements, webhook_events
 from dormice.store.sqlite.reader import SHORT_ROWS, Reader
 from dormice.store.sqlite.writer import Writer
-from dormice.store.webhooks import Attempt, Condition, DueOfWebhook, NewWebhook, TooManyWebhooks, WebhookChange
+from dormice.store.webhooks import Attempt, Condition, DueOfWebhook, NewWebhook, Pending, TooManyWebhooks, WebhookChange
 
 _SQL = statements.load("webhooks.sql")
 _words = msgspec.json.Decoder(tuple[str, ...])
@@ -92,6 +92,10 @@ class SqliteWebhooks:
             _redeliver, organization_id=organization_id, webhook_id=webhook_id, event_id=event_id, now=now
         )
         return await self._writer.run(operation, short=True)
+
+    async def pending(self) -> Pending:
+        row: Any = await self._reader.scan(lambda db: db.execute(_SQL["pending"]).fetchone())
+        return Pending(*row)
 
     async def due(self) -> Mapping[str, Micros]:
         rows: list[Any] = await self._reader.scan(lambda db: db.execute(_SQL["due"]).fetchall())
