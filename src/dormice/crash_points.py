@@ -71,6 +71,7 @@ class CrashPoint(StrEnum):
     RUN_CANCEL_COMMITTED = "server.run-cancel-committed"
     RUN_CANCELLED = "server.run-cancelled"
 
+    WEBHOOK_CREATED = "server.webhook-created"
     WEBHOOK_ANSWERED = "server.webhook-answered"
     WEBHOOK_COMMITTED = "server.webhook-committed"
 

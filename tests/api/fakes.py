@@ -473,7 +473,7 @@ class FakeWebhooks:
         number=1, webhook_id="wh-1", event_id="evt-1", type=EventType.TEST, at=NOW, state=DeliveryState.PENDING
     )
 
-    async def create(self, caller: Caller, order: WebhookOrder) -> tuple[Webhook, str]:
+    async def create(self, caller: Caller, order: WebhookOrder, idempotency: Idempotency | None) -> tuple[Webhook, str]:
         _judge_url(order.url)
         return structs.replace(self.webhook, url=order.url, events=order.events, enabled=order.enabled), "whsec_cw=="
 
@@ -529,7 +529,7 @@ class FakeHealth:
 
 
 class FakeMetrics:
-    def exposition(self) -> bytes:
+    async def exposition(self) -> bytes:
         return b"up 1\n"
 
 

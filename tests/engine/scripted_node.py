@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
@@ -135,11 +135,18 @@ class Server:
         self.socket = socket
         self.nodes: list[ScriptedNode] = []
 
-    async def node(self, *alive: wire.StartMachine, names: tuple[str, ...] = ("default",)) -> ScriptedNode:
+    async def node(
+        self,
+        *alive: wire.StartMachine,
+        names: tuple[str, ...] = ("default",),
+        last: Sequence[wire.MachineUsed] = (),
+    ) -> ScriptedNode:
+        """A node that joins; `last`: what it has kept of boots that ended meanwhile."""
         node = ScriptedNode(*await asyncio.open_unix_connection(self.socket))
         self.nodes.append(node)
         seen = [wire.MachineSeen(start.machine_id, start.boot_id) for start in alive]
-        node.say(wire.NodeHello(wire.VERSION, "scripted", 8.0, 16_384, 500, isolated=True, machines=seen))
+        hello = wire.NodeHello(wire.VERSION, "scripted", 8.0, 16_384, 500, isolated=True, machines=seen)
+        node.say(hello, *last)
         await node.hear(wire.Welcome)
         node.say(wire.NodeImages(list(names)))
         return node

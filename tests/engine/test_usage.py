@@ -9,7 +9,8 @@ import pytest
 from dormice.domain.errors import Invalid
 from dormice.domain.limits import Limits
 from dormice.domain.machine import Machine
-from dormice.engine.usage import Period
+from dormice.engine.usage import COUNT_EVERY_SECONDS, Period
+from dormice.node.gauge import LOOK_EVERY_SECONDS, TELL_EVERY_SECONDS
 from dormice.protocol import node as wire
 from tests.engine.faulty_store import Faults
 from tests.engine.scripted_node import MovedClock, Server, asleep, serving
@@ -64,6 +65,22 @@ async def test_the_next_boot_is_counted_besides_and_the_last_one_no_more(server:
     await counted(server, 15, 6)
 
 
+async def test_the_end_of_a_boot_that_is_told_with_the_hello_is_counted_though_the_machine_starts_anew(
+    server: Server,
+) -> None:
+    node = await server.node()
+    machine, up = await server.machine(node)
+    node.say(told(up, 10, 1))
+    await counted(server, 10, 1)
+    await node.hang_up()
+    await server.without_node()
+    await server.execute(machine)
+    node = await server.node(last=[told(up, 30, 3)])
+    again = await node.start_machine()
+    node.say(told(again, 5, 5))
+    await counted(server, 35, 8)
+
+
 async def test_a_size_that_changes_between_two_commits_has_its_share(server: Server) -> None:
     node = await server.node()
     _, up = await server.machine(node)
@@ -112,3 +129,9 @@ async def test_a_disk_counts_while_its_machine_sleeps(server: Server, clock: Mov
     hours = sum(row.gib_us for row in rows) / machine.storage_gib / 3600 / SECOND
     assert 1 <= hours < 1.1
     assert (await server.engine.usage.totals(server.caller, 0)).provisioned_gib == machine.storage_gib
+
+
+def test_the_page_says_how_old_the_last_committed_sum_is_at_most() -> None:
+    seconds = TELL_EVERY_SECONDS + LOOK_EVERY_SECONDS + COUNT_EVERY_SECONDS
+    page = Path(__file__).resolve().parents[2] / "docs" / "usage.md"
+    assert f"at most about **{seconds:.0f} s** old" in page.read_text(encoding="utf-8")

@@ -32,7 +32,7 @@ OF_RUNS = (
     CrashPoint.RUN_CANCELLED,
 )
 """Reached under a load of runs only."""
-OF_WEBHOOKS = (CrashPoint.WEBHOOK_ANSWERED, CrashPoint.WEBHOOK_COMMITTED)
+OF_WEBHOOKS = (CrashPoint.WEBHOOK_CREATED, CrashPoint.WEBHOOK_ANSWERED, CrashPoint.WEBHOOK_COMMITTED)
 """Reached only where somebody is told (tests/webhooks/test_crashes.py)."""
 OF_SNAPSHOTS = (
     CrashPoint.SNAPSHOT_COMMITTED,

@@ -130,3 +130,15 @@ async def test_ended_previews_are_forgotten_after_a_time_and_all_go_with_their_m
         revision += 1
     assert await world.store.delete_finished(world.now + 1) == 1
     assert await world.store.previews.find(left.id) is None
+
+
+async def test_those_that_are_not_over_are_counted_by_state(world: World) -> None:
+    previews = world.store.previews
+    assert await previews.open(world.now) == {PreviewState.WAKE_IN_PROGRESS: 0, PreviewState.READY: 0}
+    first, *_ = [await _made(world, number) for number in range(1, 3)]
+    ready = await _made(world, 3, awake=True)
+    ended = await _made(world, 4, awake=True)
+    await previews.advance(ended, PreviewEvent.CLOSE, world.tick())
+    assert await previews.open(world.now) == {PreviewState.WAKE_IN_PROGRESS: 2, PreviewState.READY: 1}
+    assert await previews.open(first.expires_at) == {PreviewState.WAKE_IN_PROGRESS: 1, PreviewState.READY: 1}
+    assert await previews.open(ready.expires_at) == {PreviewState.WAKE_IN_PROGRESS: 0, PreviewState.READY: 0}

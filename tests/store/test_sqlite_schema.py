@@ -64,6 +64,7 @@ WALKS = {
     ("triggers.sql", "all"): "SCAN event_triggers",
     ("waits.sql", "open"): "SCAN w",
     ("webhooks.sql", "due"): "SCAN w",
+    ("webhooks.sql", "pending"): "SCAN w",
 }
 """What reads a whole index or table, because it is asked for all of it."""
 LED_BY = {

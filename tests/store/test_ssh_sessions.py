@@ -116,3 +116,21 @@ async def test_sessions_that_are_over_are_forgotten_and_then_their_machine(world
     assert await store.ssh_sessions.find(made.id) is None
     assert await store.delete_finished(made.expires_at + 1) == 1
     assert await store.machines.get(world.organization, machine.id) is None
+
+
+async def test_those_that_are_not_over_are_counted_by_state(world: World) -> None:
+    sessions, other = world.store.ssh_sessions, await world.create_machine()
+    last = world.now + 30 * MINUTE
+    assert await sessions.open(last) == {SshState.WAKE_IN_PROGRESS: 0, SshState.READY: 0}
+    await _create(world)
+    closed = await _create(world, ready=True)
+    await sessions.advance(closed, SshEvent.CLOSED, world.tick())
+    await _create(world, ready=True)
+    await _create(world, ready=True, machine_id=other.id)
+    await _create(world, ready=True, machine_id=other.id, expires_at=last)
+    assert await sessions.open(last) == {SshState.WAKE_IN_PROGRESS: 1, SshState.READY: 2}
+    revision = other.revision
+    for event in (MachineEvent.DESTROY, MachineEvent.DESTROYED):
+        await world.store.machines.advance(other.id, revision, event, MachineChange(), world.tick())
+        revision += 1
+    assert await sessions.open(last) == {SshState.WAKE_IN_PROGRESS: 1, SshState.READY: 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,8 @@ from dormice.domain.webhook import (
     Webhook,
     event_id_of,
 )
-from dormice.store.interface import MachineChange
-from dormice.store.webhooks import Attempt, Condition, NewWebhook, WebhookChange
+from dormice.store.interface import IdempotencyClaim, KeyReused, MachineChange, Replayed
+from dormice.store.webhooks import Attempt, Condition, NewWebhook, Pending, TooManyWebhooks, WebhookChange
 from dormice.store.workflows import WholeStore as Store
 from tests.store.conftest import open_sqlite
 from tests.store.test_machines import in_phase
@@ -28,6 +29,7 @@ from tests.store.world import MINUTE, START, World, outcome
 
 ALL = tuple(FAMILIES)
 SECRET = "whsec_c2VjcmV0LW9mLWEtd2ViaG9vaw=="
+CLAIM = IdempotencyClaim(scope="s", key="k", request_hash="1", now=START, keep_until=START + MINUTE)
 WELL = Condition(failures=0, failing_since=None, resume_at=0)
 
 
@@ -42,8 +44,8 @@ async def create(world: World, number: int = 1, **fields: object) -> Webhook:
         "now": START,
         **fields,
     }
-    made = await world.store.webhooks.create(NewWebhook(**new), most=3)  # type: ignore[arg-type] # as above
-    assert made is not None
+    made = await world.store.webhooks.create(NewWebhook(**new), None, most=3)  # type: ignore[arg-type] # as above
+    assert isinstance(made, Webhook)
     return made
 
 
@@ -121,7 +123,22 @@ async def test_an_organization_has_so_many_webhooks_at_most(world: World) -> Non
     new = NewWebhook(
         id="wh-9", organization_id=world.organization, url="https://a", events=ALL, enabled=True, secret=SECRET, now=0
     )
-    assert await world.store.webhooks.create(new, most=3) is None
+    assert await world.store.webhooks.create(new, None, most=3) == TooManyWebhooks()
+
+
+async def test_a_key_makes_one_webhook_and_tells_its_secret_again(world: World) -> None:
+    webhooks, mine = world.store.webhooks, world.organization
+    first, other = (
+        NewWebhook(id=name, organization_id=mine, url="https://a", events=ALL, enabled=True, secret=secret, now=START)
+        for name, secret in (("wh-1", SECRET), ("wh-2", "whsec_b3RoZXI="))
+    )
+    made = await webhooks.create(first, CLAIM, most=1)
+    assert isinstance(made, Webhook)
+    assert await webhooks.create(other, CLAIM, most=1) == Replayed(made.id)  # though there are as many as there may be
+    assert await webhooks.create(other, replace(CLAIM, request_hash="2"), most=9) == KeyReused("1", "2")
+    assert await webhooks.of(mine) == [made]
+    assert await webhooks.with_secret(mine, made.id) == (made, SECRET)
+    assert await webhooks.with_secret("another", made.id) is None
 
 
 async def attempt(world: World, webhook: Webhook, event: DeliveryEvent, condition: Condition = WELL) -> Delivery:
@@ -156,6 +173,22 @@ async def test_a_failing_webhook_gets_one_at_a_time_and_a_pause(world: World) ->
     found = await world.store.webhooks.due_of(webhook.id, resume, limit=9)
     assert found is not None
     assert len(found.due) == 1
+
+
+async def test_what_is_to_be_sent_to_enabled_webhooks_is_counted_and_dated(world: World) -> None:
+    webhooks = world.store.webhooks
+    assert await webhooks.pending() == Pending(0, None)
+    first, second = await create(world, 1), await create(world, 2)
+    ended = await world.ended()
+    await world.ended()
+    assert await webhooks.pending() == Pending(4, ended.completed_at)
+    pauses = Condition(failures=1, failing_since=world.now, resume_at=world.now + MINUTE)
+    await attempt(world, first, DeliveryEvent.REFUSED, pauses)
+    assert await webhooks.pending() == Pending(4, ended.completed_at)
+    await webhooks.change(world.organization, second.id, WebhookChange(enabled=False))
+    assert await webhooks.pending() == Pending(2, pauses.resume_at)
+    await webhooks.delete(world.organization, first.id)
+    assert await webhooks.pending() == Pending(0, None)
 
 
 async def test_what_its_owner_changes_meanwhile_is_not_overwritten(world: World) -> None:

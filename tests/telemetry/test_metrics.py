@@ -19,7 +19,7 @@ from tests.wait import wait_until
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 LABELS = {
     *("version", "part", "status", "error_code", "stream", "phase", "from", "to", "method", "route", "le"),
-    *("reason", "kind", "state", "answer"),
+    *("reason", "kind", "state", "answer", "result", "direction"),
 }
 CREATE = "/v1/machines/{machine_id}/executions"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -73,21 +74,39 @@ def test_all_is_told_wherever_the_server_dies(
         assert all(len(same) == 1 for same in bodies.values())
 
 
+def test_a_death_between_commit_and_answer_makes_one_webhook(
+    start_live: StartLive, receiver: Receiver, directory: Callable[[], Path]
+) -> None:
+    points = directory()
+    points.chmod(0o777)
+    with start_live(**QUICK, **{VARIABLE: str(points)}) as live, live.client() as api:
+        point = points / CrashPoint.WEBHOOK_CREATED
+        point.touch()
+        point.chmod(0o666)
+        made = _patiently(api, "POST", "/v1/webhooks", json={"url": receiver.url})
+        assert not point.exists()
+        (only,) = api.get("/v1/webhooks").raise_for_status().json()["items"]
+        assert only["webhook_id"] == made["webhook_id"]
+        _patiently(api, "POST", f"/v1/webhooks/{made['webhook_id']}/test")
+        assert receiver.wait_for("webhook.test")[0].signed_with(made["secret"])
+
+
 def _ask(api: Api, machine: str, script: str) -> None:
     _patiently(api, "POST", f"/v1/machines/{machine}/executions", json={"command": ["sh", "-c", script]})
 
 
-def _patiently(api: Api, method: str, path: str, **more: object) -> None:
-    """Ask until it is answered, always with the same key."""
+def _patiently(api: Api, method: str, path: str, **more: object) -> Any:
+    """Ask until it is answered, always with the same key; return the answer's record."""
     key = new_key()
 
-    def answered() -> bool:
+    def answered() -> httpx.Response | None:
         try:
-            return api.request(method, path, headers=key, **more).status_code < 300  # type: ignore[arg-type] # as it comes
+            answer = api.request(method, path, headers=key, **more)  # type: ignore[arg-type] # as it comes
         except httpx.TransportError:
-            return False
+            return None
+        return answer if answer.status_code < 300 else None
 
-    wait_until(answered, 30, f"{method} {path} is answered")
+    return wait_until(answered, 30, f"{method} {path} is answered").json()
 
 
 def _open(live: Live, api: Api, machine: str) -> str | None:

@@ -15,6 +15,7 @@ from dormice.api.webhooks.wire import document
 from dormice.domain.limits import Limits
 from dormice.domain.webhook import Delivery, DeliveryState, Webhook, back_off, secret_of, signatures
 from dormice.engine.feed import Feed
+from dormice.engine.observer import Observer
 from dormice.engine.service import serve
 from dormice.engine.tasks import Tasks
 from dormice.engine.webhooks.delivering import AT_ONCE, Delivering, WebhookNews
@@ -79,6 +80,7 @@ async def delivering(store: Store, limits: Limits = LIMITS) -> AsyncIterator[Lab
             tasks=Tasks(group),
             clock=clock,
             limits=limits,
+            observer=Observer(),
         )
         world = await World.made(store)
         world.now = clock.now()

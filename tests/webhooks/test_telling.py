@@ -7,14 +7,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
 import pytest
 
 from dormice import Dormice, NotFoundError
 from tests.conftest import StartLive
-from tests.live import Api, Live, path_of
+from tests.live import Api, Live, new_key, path_of
 from tests.wait import wait_until
 from tests.webhooks.conftest import QUICK
 from tests.webhooks.receiver import Receiver, receiving
@@ -205,6 +207,45 @@ def test_bad_input_is_told_with_its_place(telling_api: Api, body: dict[str, Any]
     assert [one["location"] for one in answer.json()["errors"]] == [location]
 
 
+def test_a_repeated_request_gets_the_same_webhook_and_its_secret(telling_api: Api, receiver: Receiver) -> None:
+    def ask(key: dict[str, str], **body: Any) -> httpx.Response:
+        return telling_api.post("/v1/webhooks", json={"url": receiver.url, **body}, headers=key)
+
+    key, before = new_key(), telling_api.get("/v1/webhooks").json()["items"]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: ask(key), range(16)))
+    made = answers[0].json()
+    assert {answer.status_code for answer in answers} == {200}, answers[-1].text
+    assert all(answer.json() == made for answer in answers)
+    assert {answer.headers["cache-control"] for answer in answers} == {"no-store"}
+    assert len(telling_api.get("/v1/webhooks").json()["items"]) == len(before) + 1
+    path = f"/v1/webhooks/{made['webhook_id']}"
+    telling_api.post(f"{path}/test", params={"wait_ms": 20_000}).raise_for_status()
+    assert receiver.wait_for("webhook.test")[0].signed_with(made["secret"])
+    refused = ask(key, enabled=False)
+    assert (refused.status_code, refused.json()["error_code"]) == (409, "IDEMPOTENCY_KEY_REUSED")
+    assert made["secret"] not in refused.text
+    rotated = telling_api.post(f"{path}/rotate-secret").json()
+    assert ask(key).json()["secret"] == rotated["secret"]
+    other = ask(new_key()).json()
+    assert other["webhook_id"] != made["webhook_id"]
+    for one in (made, other):
+        telling_api.delete(f"/v1/webhooks/{one['webhook_id']}").raise_for_status()
+    assert ask(key).status_code == 404
+
+
+def test_a_stranger_with_the_same_key_gets_a_webhook_of_its_own(telling_api: Api, receiver: Receiver) -> None:
+    stranger = telling_api.post("/v1/keys", json={"organization": "namesakes"}).json()["key"]
+    key = new_key()
+    mine, others = (
+        telling_api.post("/v1/webhooks", json={"url": receiver.url}, headers={**key, **whose}).raise_for_status().json()
+        for whose in ({}, {"authorization": f"Bearer {stranger}"})
+    )
+    assert (mine["webhook_id"], mine["secret"]) != (others["webhook_id"], others["secret"])
+    assert mine["secret"] != others["secret"]
+    telling_api.delete(f"/v1/webhooks/{mine['webhook_id']}").raise_for_status()
+
+
 def test_an_organization_has_so_many_at_most(start_live: StartLive) -> None:
     with start_live(DORMICE_LIMIT_WEBHOOKS_PER_ORGANIZATION="1") as live, live.client() as api:
         create(api, "https://example.com/1")
@@ -214,7 +255,9 @@ def test_an_organization_has_so_many_at_most(start_live: StartLive) -> None:
 
 def test_the_clients_do_it_all(telling: Live, receiver: Receiver) -> None:
     with Dormice(base_url=telling.base_url, api_key=telling.api_key) as client:
-        webhook = client.webhooks.create(receiver.url, events=["machine.failed"])
+        webhook = client.webhooks.create(receiver.url, events=["machine.failed"], idempotency_key="of the client")
+        again = client.webhooks.create(receiver.url, events=["machine.failed"], idempotency_key="of the client")
+        assert (again, again.secret) == (webhook, webhook.secret)
         assert webhook.secret not in repr(webhook)
         assert client.webhooks.update(webhook.webhook_id, enabled=False).enabled is False
         assert client.webhooks.update(webhook.webhook_id, enabled=True).events == ["machine.failed"]
@@ -237,7 +280,9 @@ def test_the_command_line_does_it_all(telling: Live, receiver: Receiver) -> None
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
-    (made,) = dormice("create", receiver.url, "--event", "execution.finished", "--event", "machine.failed")
+    words = ("create", receiver.url, "--event", "execution.finished", "--event", "machine.failed")
+    (made,) = dormice(*words, "--idempotency-key", "of the command line")
+    assert dormice(*words, "--idempotency-key", "of the command line") == [made]
     identity = made["webhook_id"]
     assert made["events"] == ["execution.finished", "machine.failed"]
     assert made["secret"].startswith("whsec_")

@@ -24,7 +24,7 @@ from dormice.domain.execution import Micros
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.domain.webhook import Delivery, Webhook
 from dormice.engine.keys import Keys as ProjectKeys
-from dormice.engine.orders import Caller
+from dormice.engine.orders import Caller, Idempotency
 from dormice.engine.previews import Previews
 from dormice.engine.runs.approvals import Approvals
 from dormice.engine.runs.attempts import Attempts
@@ -73,8 +73,8 @@ class Keys(Protocol):
 class Webhooks(Protocol):
     """Webhooks of the caller's organization."""
 
-    async def create(self, caller: Caller, order: WebhookOrder) -> tuple[Webhook, str]:
-        """Make a webhook; the string is its secret, which nothing shows again."""
+    async def create(self, caller: Caller, order: WebhookOrder, idempotency: Idempotency | None) -> tuple[Webhook, str]:
+        """Make a webhook; the string is its secret, which nothing else shows."""
         ...
 
     async def get(self, caller: Caller, webhook_id: str) -> Webhook:
@@ -123,7 +123,7 @@ class Health(Protocol):
 class Metrics(Protocol):
     """Figures for an operator's monitoring."""
 
-    def exposition(self) -> bytes:
+    async def exposition(self) -> bytes:
         """Return all figures in the text format of Prometheus."""
         ...
 

@@ -191,6 +191,8 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 store=store.webhooks,
                 news=news,
                 feed=engine.feed,
+                in_flight=engine.in_flight,
+                tasks=engine.tasks,
                 clock=clock,
                 limits=prepared.limits,
                 check_url=partial(check_webhook_url, policy=prepared.webhooks),
@@ -204,6 +206,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 tasks=engine.tasks,
                 clock=clock,
                 limits=prepared.limits,
+                observer=observer,
             )
             runs = RunEngine(
                 store=store,
@@ -245,6 +248,8 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                     commits=store.commits,
                     census=engine.census,
                     run_census=runs.census,
+                    stored_census=engine.stored_census,
+                    ssh=engine.ssh_sessions.traffic,
                     parts=engine.health.parts,
                 ),
                 requests=counts,

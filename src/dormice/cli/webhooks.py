@@ -38,6 +38,7 @@ def declare(parser: Parser) -> None:
     create = _command(commands, "create", "Make a webhook; its secret is shown this once", _create)
     create.add_argument("url", metavar="URL", help="where events are sent to")
     _events(create)
+    create.add_argument("--idempotency-key", metavar="KEY", help="the same key again gives the same webhook")
     _command(commands, "list", "List the webhooks, without their secrets", _list)
     _of_one(commands, "get", "Show a webhook", _get)
     update = _of_one(commands, "update", "Change a webhook; what is pending is tried at once", _update)
@@ -81,7 +82,7 @@ def _wait(command: Parser) -> None:
 
 def _create(arguments: argparse.Namespace) -> int:
     body = {"url": arguments.url, "events": arguments.events}
-    return _show(arguments, "POST", routes.WEBHOOKS, body)
+    return _show(arguments, "POST", routes.WEBHOOKS, body, idempotency_key=arguments.idempotency_key)
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -127,7 +128,14 @@ def _deliver(arguments: argparse.Namespace, path: str) -> int:
     return 0
 
 
-def _show(arguments: argparse.Namespace, method: str, path: str, body: dict[str, object] | None = None) -> int:
-    reply = connect(arguments).call(method, path, body=body)
+def _show(
+    arguments: argparse.Namespace,
+    method: str,
+    path: str,
+    body: dict[str, object] | None = None,
+    *,
+    idempotency_key: str | None = None,
+) -> int:
+    reply = connect(arguments).call(method, path, body=body, idempotency_key=idempotency_key)
     show(reply.json(), as_json=arguments.json)
     return 0

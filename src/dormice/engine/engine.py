@@ -11,7 +11,7 @@ from dormice.domain.limits import Limits, MachineDefaults
 from dormice.engine.artifacts import Artifacts
 from dormice.engine.autoresizing import Autoresizing
 from dormice.engine.board import Board
-from dormice.engine.census import Census, take_census
+from dormice.engine.census import Census, StoredCensus, take_census, take_stored_census
 from dormice.engine.channels import Channels
 from dormice.engine.clock import Clock
 from dormice.engine.collector import CollectionHints, Collector
@@ -276,6 +276,10 @@ class Engine:
     def census(self) -> Census:
         """Count what there is at this moment."""
         return take_census(self._board, self._clock.now())
+
+    async def stored_census(self) -> StoredCensus:
+        """Count what the store has at this moment. Raises StoreUnavailable."""
+        return await take_stored_census(self._store, self._clock)
 
     def drain(self) -> None:
         """Answer everybody who waits for something with what there is: the server is about to stop."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dormice.domain.execution import Execution
 from dormice.domain.machine import Machine
 from dormice.domain.run import Run
+from dormice.store.webhooks import Attempt
 from dormice.workers.interface import PushAnswer
 
 
@@ -45,6 +46,9 @@ class Observer:
 
     def published(self, events: int) -> None:
         """Hear that so many events were published."""
+
+    def attempted(self, attempt: Attempt) -> None:
+        """Hear what came of sending an event to a webhook."""
 
     def progressed(self, before: Execution, after: Execution) -> None:
         """Hear of what a guest reported: a start, output, an end, or several of them."""
@@ -112,3 +116,8 @@ class Observers(Observer):
         """Pass it on."""
         for observer in self._observers:
             observer.published(events)
+
+    def attempted(self, attempt: Attempt) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.attempted(attempt)

@@ -24,6 +24,7 @@ from dormice.engine.feed import Feed
 from dormice.engine.idempotency import InFlight, reused
 from dormice.engine.machines import Machines
 from dormice.engine.orders import Caller, Idempotency
+from dormice.engine.ssh_traffic import SshTraffic
 from dormice.engine.tasks import Tasks
 from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed
 from dormice.store.ssh import NewSshSession, SshSessionStore, TooManySshSessions
@@ -86,6 +87,7 @@ class SshSessions:
         self._limits = limits
         self._authority = authority
         self._logged_in: dict[str, set[Callable[[], None]]] = {}
+        self.traffic = SshTraffic()
 
     @property
     def door(self) -> SshDoor | None:
@@ -141,6 +143,7 @@ class SshSessions:
             self._in_flight.settle(claim)
         match made:
             case SshSession():
+                self.traffic.created_sessions += 1
                 return made
             case Replayed(resource_id=session_id):
                 return await self.get(caller, new.machine_id, session_id)

@@ -126,6 +126,7 @@ class Node:
                 continue
             self._server = connection
             connection.send(self._hello())
+            self._say_use(self._untold)  # before the server can start those machines anew: then it would be too late
             await connection.lost.wait()
             if connection.welcomed:
                 backoff = FIRST_BACKOFF_SECONDS
@@ -178,8 +179,7 @@ class Node:
         if self._server is not None:
             with contextlib.suppress(OSError):  # `watch_images` says it, and tells them once it can
                 self._server.send(wire.NodeImages(sorted(self._images())))
-        untold, self._untold = self._untold, []
-        self._say_use(untold)
+        self._untold.clear()
         for machine in list(self._machines.values()):
             if machine.running is not None and not machine.died.is_set():
                 self._run(machine, self._attach(machine))

@@ -45,7 +45,7 @@ class ForwardedSession(ClientEnd, asyncssh.SSHTCPSession[bytes]):
 
     def __init__(self, machine: Opener, process: Channel, first: bytes) -> None:
         """`first`: what has been read of it already."""
-        super().__init__()
+        super().__init__(machine.traffic)
         self._machine = machine
         self._process = process
         self._first = first

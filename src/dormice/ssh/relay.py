@@ -12,6 +12,7 @@ import asyncssh
 
 from dormice.domain.execution import Stream
 from dormice.engine.channel import Channel
+from dormice.engine.ssh_traffic import SshTraffic
 from dormice.ssh.connection import Connection
 
 WINDOW_BYTES = 1024 * 1024
@@ -25,7 +26,8 @@ Opened = asyncssh.SSHServerChannel[bytes] | asyncssh.SSHTCPChannel[bytes]
 class ClientEnd:
     """The client's end of one channel of its connection: mixed into what asyncssh calls a session."""
 
-    def __init__(self) -> None:
+    def __init__(self, traffic: SshTraffic) -> None:
+        self._traffic = traffic
         self._channel: Opened | None = None
         self._pieces: list[bytes] = []
         self._size = 0
@@ -64,7 +66,9 @@ class ClientEnd:
         for start in range(0, len(data), PIECE_BYTES):
             if self.gone.is_set() or self.channel.is_closing():
                 return False
-            self.channel.write(data[start : start + PIECE_BYTES], datatype)
+            piece = data[start : start + PIECE_BYTES]
+            self.channel.write(piece, datatype)
+            self._traffic.sent_bytes += len(piece)
             await self._room.wait()
             if isinstance(connection, Connection):
                 await connection.room()
@@ -94,6 +98,7 @@ class ClientEnd:
     def data_received(self, data: bytes, datatype: int | None) -> None:  # noqa: ARG002
         self._pieces.append(data)
         self._size += len(data)
+        self._traffic.received_bytes += len(data)
         self._news.set()
         self._pause()
 

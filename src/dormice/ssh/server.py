@@ -16,6 +16,7 @@ from dormice.engine.channel import Channel, ChannelOrder
 from dormice.engine.channels import Channels
 from dormice.engine.orders import Caller
 from dormice.engine.ssh_sessions import SshSessions
+from dormice.engine.ssh_traffic import SshTraffic
 from dormice.ssh.authority import Authority
 from dormice.ssh.connection import Connection
 from dormice.ssh.doorkeeper import Doorkeeper
@@ -41,7 +42,7 @@ class SshServer:
         self.sessions = sessions
         self.channels = channels
         self.limits = limits
-        self.doorkeeper = Doorkeeper(limits, asyncio.get_running_loop().time)
+        self.doorkeeper = Doorkeeper(limits, asyncio.get_running_loop().time, sessions.traffic)
         self._logins: set[_Login] = set()
         self._listening: asyncio.Server | None = None
 
@@ -215,6 +216,10 @@ class _Login(asyncssh.SSHServer):
         self._asked -= 1
         if session is not None:
             self._shells.discard(session)
+
+    @property
+    def traffic(self) -> SshTraffic:
+        return self._server.sessions.traffic
 
     async def open(self, order: ChannelOrder) -> Channel:
         if self._caller is None:

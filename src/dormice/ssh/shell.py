@@ -14,6 +14,7 @@ import asyncssh
 from dormice.domain.errors import DormiceError
 from dormice.domain.execution import Stream
 from dormice.engine.channel import Channel, ChannelEnd, ChannelOrder
+from dormice.engine.ssh_traffic import SshTraffic
 from dormice.ssh.relay import ClientEnd
 
 FAILED = 255
@@ -36,6 +37,11 @@ _COMMAND = 'command -v bash >/dev/null 2>&1 && exec bash -c "$1"; exec sh -c "$1
 class Opener(Protocol):
     """Opens channels into the one machine that a client may reach."""
 
+    @property
+    def traffic(self) -> SshTraffic:
+        """Where is counted what passes."""
+        ...
+
     async def open(self, order: ChannelOrder) -> Channel:
         """Start a process. Raises DormiceError."""
         ...
@@ -54,7 +60,7 @@ class ShellSession(ClientEnd, asyncssh.SSHServerSession[bytes]):
 
     def __init__(self, machine: Opener, peer: str) -> None:
         """`peer`: what the process finds in SSH_CONNECTION."""
-        super().__init__()
+        super().__init__(machine.traffic)
         self._machine = machine
         self._peer = peer
         self._process: Channel | None = None

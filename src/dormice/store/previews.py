@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from dormice.domain.execution import ErrorCode, Micros
-from dormice.domain.preview import Preview, PreviewEvent, PreviewProtocol, Visibility
+from dormice.domain.preview import Preview, PreviewEvent, PreviewProtocol, PreviewState, Visibility
 from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed
 
 
@@ -68,6 +69,10 @@ class PreviewStore(Protocol):
 
     async def due(self, now: Micros, limit: int) -> list[Preview]:
         """Open previews whose time is over at `now`, or whose machine is destroyed."""
+        ...
+
+    async def open(self, now: Micros) -> Mapping[PreviewState, int]:
+        """How many previews are in each state that is no end, and not over at `now`."""
         ...
 
     async def advance(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from dormice.domain.execution import Micros
-from dormice.domain.ssh import SshEvent, SshSession
+from dormice.domain.ssh import SshEvent, SshSession, SshState
 from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed
 
 
@@ -48,6 +49,10 @@ class SshSessionStore(Protocol):
 
     async def page(self, organization_id: str, machine_id: str, *, before: int | None, limit: int) -> list[SshSession]:
         """Newest first, numbers below `before`."""
+        ...
+
+    async def open(self, now: Micros) -> Mapping[SshState, int]:
+        """How many sessions of machines that are not destroyed are in each state that is no end, and not over at `now`."""
         ...
 
     async def advance(

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dormice.domain.execution import Execution, Micros
 from dormice.domain.machine import Machine
 from dormice.domain.webhook import Delivery, DeliveryEvent, Webhook
+
+if TYPE_CHECKING:
+    from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +29,11 @@ class NewWebhook:
     enabled: bool
     secret: str = field(repr=False)
     now: Micros
+
+
+@dataclass(frozen=True, slots=True)
+class TooManyWebhooks:
+    """The organization has as many as it may have; nothing was made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +61,15 @@ class DueOfWebhook:
     secrets: tuple[str, ...] = field(repr=False)
     """The secret, and the one before it while that still counts."""
     due: Sequence[Due]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What is to be sent to all enabled webhooks together."""
+
+    deliveries: int
+    due_at: Micros | None
+    """When the first of them is due; None when there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +100,18 @@ class Condition:
 class WebhookStore(Protocol):
     """Webhooks and their deliveries."""
 
-    async def create(self, new: NewWebhook, *, most: int) -> Webhook | None:
-        """Record a webhook; None when the organization has `most` already."""
+    async def create(
+        self, new: NewWebhook, claim: IdempotencyClaim | None, *, most: int
+    ) -> Webhook | TooManyWebhooks | Replayed | KeyReused:
+        """Record a webhook: one of at most `most` of its organization."""
         ...
 
     async def get(self, organization_id: str, webhook_id: str) -> Webhook | None:
         """Return a webhook of the organization."""
+        ...
+
+    async def with_secret(self, organization_id: str, webhook_id: str) -> tuple[Webhook, str] | None:
+        """Return a webhook of the organization, and what its requests are signed with."""
         ...
 
     async def of(self, organization_id: str) -> list[Webhook]:
@@ -123,6 +146,10 @@ class WebhookStore(Protocol):
 
     async def redeliver(self, organization_id: str, webhook_id: str, event_id: str, now: Micros) -> Delivery | None:
         """Make a delivery of a webhook of the organization due at once, whatever became of it."""
+        ...
+
+    async def pending(self) -> Pending:
+        """How much is to be sent to enabled webhooks, and since when."""
         ...
 
     async def due(self) -> Mapping[str, Micros]:

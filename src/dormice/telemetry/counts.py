@@ -8,8 +8,10 @@ from typing import Never
 from dormice.domain.execution import ErrorCode, Execution, ExecutionState
 from dormice.domain.machine import Machine, Phase
 from dormice.domain.run import Run, RunState
+from dormice.domain.webhook import DeliveryEvent, DeliveryState
 from dormice.engine.observer import Observer
 from dormice.histogram import SECONDS, Histogram
+from dormice.store.webhooks import Attempt
 from dormice.workers.interface import PushAnswer
 
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
@@ -48,6 +50,13 @@ class Counts(Observer):
         self.pushes: dict[PushAnswer, int] = {}
         self.pulls = 0
         self.published_events = 0
+        self.accepted_attempts = 0
+        """Requests to webhooks that were answered as they should be."""
+        self.refused_attempts = 0
+        """Those that were answered otherwise."""
+        self.unanswered_attempts = 0
+        self.delivery_ends: dict[DeliveryState, int] = {}
+        """How many deliveries ended in a state."""
         self.requests: dict[tuple[str, str, int], Histogram] = {}
         """Seconds to the end of the answer, by method, route and status."""
         self.loop_lag = Histogram(SECONDS)
@@ -109,6 +118,18 @@ class Counts(Observer):
     def published(self, events: int) -> None:
         """Add them up."""
         self.published_events += events
+
+    def attempted(self, attempt: Attempt) -> None:
+        """Count it, and the delivery if that was the end of it."""
+        if attempt.event is DeliveryEvent.ACCEPTED:
+            self.accepted_attempts += 1
+        elif attempt.status is not None:
+            self.refused_attempts += 1
+        else:
+            self.unanswered_attempts += 1
+        state = attempt.delivery.on(attempt.event)
+        if state is not DeliveryState.PENDING:
+            self.delivery_ends[state] = self.delivery_ends.get(state, 0) + 1
 
     # The API's.
 

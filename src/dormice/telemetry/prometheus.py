@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -13,10 +13,12 @@ from dormice.domain.execution import TERMINAL, ErrorCode, ExecutionState
 from dormice.domain.machine import Phase
 from dormice.domain.run import TERMINAL as ENDS_OF_RUNS
 from dormice.domain.run import RunState, WaitKind
-from dormice.engine.census import Census
+from dormice.domain.webhook import DeliveryState
+from dormice.engine.census import Census, StoredCensus
 from dormice.engine.runs.census import RunCensus, WorkerState
+from dormice.engine.ssh_traffic import SshTraffic
 from dormice.histogram import Histogram
-from dormice.store.interface import Commits
+from dormice.store.interface import Commits, StoreUnavailable
 from dormice.telemetry.counts import Counts
 from dormice.workers.interface import PushAnswer
 
@@ -31,6 +33,7 @@ _ENDS = [
     *((ExecutionState.FAILED, code) for code in ErrorCode if code not in _ONE_REASON.values()),
 ]
 """Every way in which an execution can end: they are shown from the start, so that the first of a kind is a rise."""
+_ENDS_OF_DELIVERIES = [state for state in DeliveryState if state is not DeliveryState.PENDING]
 _SECOND_US = 1_000_000
 
 
@@ -45,6 +48,8 @@ class Exposition(Collector):
         commits: Commits,
         census: Callable[[], Census],
         run_census: Callable[[], RunCensus],
+        stored_census: Callable[[], Awaitable[StoredCensus]],
+        ssh: SshTraffic,
         parts: Callable[[], Mapping[str, tuple[bool, str]]],
     ) -> None:
         """`parts`: as /readyz tells them."""
@@ -53,13 +58,20 @@ class Exposition(Collector):
         self._commits = commits
         self._census = census
         self._run_census = run_census
+        self._stored_census = stored_census
+        self._stored: StoredCensus | None = None
+        self._ssh = ssh
         self._parts = parts
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
-    def exposition(self) -> bytes:
-        """Return what there is at this moment."""
+    async def exposition(self) -> bytes:
+        """Return what there is at this moment. What a store that is unavailable cannot say is left out."""
+        try:
+            self._stored = await self._stored_census()
+        except StoreUnavailable:  # told by dormice_part_ready, which is wanted then
+            self._stored = None
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
@@ -72,6 +84,10 @@ class Exposition(Collector):
         runs = self._run_census()
         yield from self._of_runs(runs)
         yield from self._of_workers(runs)
+        yield from self._of_ssh()
+        yield from self._of_webhooks()
+        if self._stored is not None:
+            yield from self._of_what_is_stored(self._stored)
         yield from self._of_store()
         yield from self._of_requests()
         text = "How late a timer of the server's event loop was, measured twice a second."
@@ -109,6 +125,8 @@ class Exposition(Collector):
         yield moves
         text = "From the order to start a machine to its guest's first answer."
         yield _histogram("dormice_machine_start_seconds", text, counts.machine_start)
+        text = "Terminals whose shell runs or is being started."
+        yield GaugeMetricFamily("dormice_terminals_open", text, census.terminals)
 
     def _of_runs(self, census: RunCensus) -> Iterator[Metric]:
         counts = self._counts
@@ -136,6 +154,37 @@ class Exposition(Collector):
         pushes = [(answer.value, counts.pushes.get(answer, 0)) for answer in PushAnswer]
         yield _counter("dormice_run_pushes", "Runs that workers were called with.", "answer", pushes)
         yield CounterMetricFamily("dormice_run_pulls", "Runs that workers have fetched.", counts.pulls)
+
+    def _of_ssh(self) -> Iterator[Metric]:
+        ssh = self._ssh
+        rows = [("logging_in", ssh.logging_in), ("logged_in", ssh.logged_in)]
+        yield _gauge("dormice_ssh_connections", "SSH connections.", "state", rows)
+        rows = [("accepted", ssh.accepted), ("failed", ssh.failed), ("refused", ssh.refused)]
+        yield _counter("dormice_ssh_logins", "SSH connections by whether they came to a login.", "result", rows)
+        rows = [("received", ssh.received_bytes), ("sent", ssh.sent_bytes)]
+        yield _counter("dormice_ssh_bytes", "Bytes carried for SSH clients.", "direction", rows)
+        yield CounterMetricFamily("dormice_ssh_sessions_created", "SSH sessions created.", ssh.created_sessions)
+
+    def _of_webhooks(self) -> Iterator[Metric]:
+        counts = self._counts
+        attempts = [
+            ("accepted", counts.accepted_attempts),
+            ("refused", counts.refused_attempts),
+            ("unanswered", counts.unanswered_attempts),
+        ]
+        yield _counter("dormice_webhook_attempts", "Requests to webhooks.", "result", attempts)
+        ends = [(state.value, counts.delivery_ends.get(state, 0)) for state in _ENDS_OF_DELIVERIES]
+        yield _counter("dormice_webhook_deliveries_finished", "Deliveries to webhooks ended.", "status", ends)
+
+    def _of_what_is_stored(self, stored: StoredCensus) -> Iterator[Metric]:
+        sessions = [(state.value, count) for state, count in stored.ssh_sessions.items()]
+        yield _gauge("dormice_ssh_sessions_open", "SSH sessions that are not over.", "status", sessions)
+        previews = [(state.value, count) for state, count in stored.previews.items()]
+        yield _gauge("dormice_previews_open", "Previews that are not over.", "status", previews)
+        text = "Deliveries to enabled webhooks that have not ended."
+        yield GaugeMetricFamily("dormice_webhook_deliveries_pending", text, stored.deliveries)
+        text = "For how long a delivery to an enabled webhook has been due, at most; 0 without one."
+        yield GaugeMetricFamily("dormice_webhook_queue_oldest_age_seconds", text, stored.longest_due_us / _SECOND_US)
 
     def _of_store(self) -> Iterator[Metric]:
         commits = self._commits

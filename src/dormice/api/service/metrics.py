@@ -24,7 +24,8 @@ class MetricRoutes:
         """GET /metrics."""
         if not call.caller.admin:
             raise Forbidden("this needs an admin key: the figures are those of all organizations together")
-        return Reply(self._metrics.exposition(), media_type=_TEXT_FORMAT, headers={"cache-control": "no-store"})
+        figures = await self._metrics.exposition()
+        return Reply(figures, media_type=_TEXT_FORMAT, headers={"cache-control": "no-store"})
 
     def operations(self) -> list[Operation]:
         """Return the route."""

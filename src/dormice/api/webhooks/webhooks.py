@@ -14,7 +14,7 @@ from dormice.api.http.errors import Fault, InvalidRequest
 from dormice.api.http.operation import Answer, Operation
 from dormice.api.http.pagination import list_page
 from dormice.api.http.replies import Reply, json_reply
-from dormice.api.machines.parameters import paging, wait_ms
+from dormice.api.machines.parameters import idempotency_key, paging, wait_ms
 from dormice.api.services import Services
 from dormice.api.webhooks import wire
 from dormice.domain.webhook import FAMILIES, SUBSCRIBABLE, Delivery, Webhook
@@ -60,7 +60,7 @@ class WebhookRoutes:
         body = _CREATE.decode(call.header("Content-Type"), await call.body())
         events = tuple(FAMILIES) if body.events is None else _events(body.events)
         order = WebhookOrder(url=body.url, events=events, enabled=body.enabled)
-        return _with_secret(*await self._webhooks.create(call.caller, order))
+        return _with_secret(*await self._webhooks.create(call.caller, order, call.idempotency(body)))
 
     async def page(self, call: Call) -> ASGIApp:
         """GET /v1/webhooks."""
@@ -127,8 +127,12 @@ class WebhookRoutes:
                 path="/v1/webhooks",
                 tag="webhooks",
                 summary="Make a webhook",
-                description="The secret is in this answer only. Events that happen from now on are sent.",
+                description=(
+                    "The secret is in this answer only, and again in that to a repeated request with the same Idempotency-Key. "
+                    "Events that happen from now on are sent."
+                ),
                 handle=self.create,
+                parameters=(idempotency_key(self._limits, required=False),),
                 body=CreateWebhookRequest,
                 answers={200: Answer("The webhook, with its secret.", wire.WebhookRecord)},
                 errors=conflict,

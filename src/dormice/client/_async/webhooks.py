@@ -28,6 +28,7 @@ class AsyncWebhooks:
         *,
         events: Sequence[str] | None = None,
         enabled: bool | None = None,
+        idempotency_key: str | None = None,
         timeout: float | Timeout | None = None,
     ) -> NewWebhook:
         """Make a webhook; what its requests are signed with is in `secret` and is shown this once.
@@ -36,11 +37,14 @@ class AsyncWebhooks:
             url: Where events are sent to.
             events: Which ones; default: all.
             enabled: Whether anything is sent to it; default: yes.
+            idempotency_key: The same key with the same arguments gives the same webhook and its secret. Made up if left out.
             timeout: Seconds to wait for the server.
 
         """
         body = {"url": url, "events": None if events is None else list(events), "enabled": enabled}
-        reply = await self._connection.call("POST", routes.WEBHOOKS, body=body, timeout=timeout)
+        reply = await self._connection.call(
+            "POST", routes.WEBHOOKS, body=body, idempotency_key=idempotency_key, timeout=timeout
+        )
         return decode(reply.content, NewWebhook)
 
     async def retrieve(self, webhook_id: str, *, timeout: float | Timeout | None = None) -> Webhook:

@@ -96,6 +96,7 @@ class Delivering:
         tasks: Tasks,
         clock: Clock,
         limits: Limits,
+        observer: Observer,
     ) -> None:
         self._store = store
         self._news = news
@@ -105,6 +106,7 @@ class Delivering:
         self._tasks = tasks
         self._clock = clock
         self._limits = limits
+        self._observer = observer
         self._under_way: set[str] = set()
         """Ids of webhooks that are being sent to."""
         self._turns = count(1)
@@ -161,6 +163,8 @@ class Delivering:
         condition = self._condition(webhook, answers)
         await self._store.attempted(webhook, attempts, condition)
         reached(CrashPoint.WEBHOOK_COMMITTED)
+        for attempt in attempts:
+            self._observer.attempted(attempt)
         if condition.disabled_reason:
             log.warning("webhook %s is disabled: %s", webhook.id, condition.disabled_reason)
         for delivery, _ in requests:

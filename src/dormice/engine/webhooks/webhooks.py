@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dormice.crash_points import CrashPoint, reached
 from dormice.domain.errors import Conflict, NotFound
 from dormice.domain.execution import Micros
 from dormice.domain.limits import Limits
 from dormice.domain.webhook import SECRET_BYTES, Delivery, Webhook, secret_of
 from dormice.engine.clock import Clock, new_id
 from dormice.engine.feed import Feed
-from dormice.engine.orders import Caller
+from dormice.engine.idempotency import InFlight, reused
+from dormice.engine.orders import Caller, Idempotency
+from dormice.engine.tasks import Tasks
 from dormice.engine.webhooks.delivering import WebhookNews, key_of
-from dormice.store.webhooks import NewWebhook, WebhookChange, WebhookStore
+from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed
+from dormice.store.webhooks import NewWebhook, TooManyWebhooks, WebhookChange, WebhookStore
 
 _HOUR_US = 3_600_000_000
 
@@ -36,6 +40,8 @@ class Webhooks:
         store: WebhookStore,
         news: WebhookNews,
         feed: Feed,
+        in_flight: InFlight,
+        tasks: Tasks,
         clock: Clock,
         limits: Limits,
         check_url: Callable[[str], None],
@@ -44,31 +50,49 @@ class Webhooks:
         self._store = store
         self._news = news
         self._feed = feed
+        self._in_flight = in_flight
+        self._tasks = tasks
         self._clock = clock
         self._limits = limits
         self._check_url = check_url
 
-    async def create(self, caller: Caller, order: WebhookOrder) -> tuple[Webhook, str]:
-        """Record a webhook. Its secret is returned once."""
+    async def create(self, caller: Caller, order: WebhookOrder, idempotency: Idempotency | None) -> tuple[Webhook, str]:
+        """Record a webhook. Its secret is returned here only; a repeated request returns the one that it has by then."""
         self._check_url(order.url)
-        secret = secret_of(self._clock.random(SECRET_BYTES))
         new = NewWebhook(
             id=f"wh-{new_id(self._clock)}",
             organization_id=caller.organization_id,
             url=order.url,
             events=order.events,
             enabled=order.enabled,
-            secret=secret,
+            secret=secret_of(self._clock.random(SECRET_BYTES)),
             now=self._clock.now(),
         )
+        claim = await self._in_flight.claim(caller, idempotency)
+        return await self._tasks.finish(self._create(new, claim))
+
+    async def _create(self, new: NewWebhook, claim: IdempotencyClaim | None) -> tuple[Webhook, str]:
         most = self._limits.webhooks_per_organization
-        made = await self._store.create(new, most=most)
-        if made is None:
-            raise Conflict(
-                f"an organization may have at most {most} webhooks (webhooks_per_organization): delete some",
-                code="QUOTA_EXCEEDED",
-            )
-        return made, secret
+        try:
+            made = await self._store.create(new, claim, most=most)
+        finally:
+            self._in_flight.settle(claim)
+        reached(CrashPoint.WEBHOOK_CREATED)
+        match made:
+            case Webhook():
+                return made, new.secret
+            case TooManyWebhooks():
+                raise Conflict(
+                    f"an organization may have at most {most} webhooks (webhooks_per_organization): delete some",
+                    code="QUOTA_EXCEEDED",
+                )
+            case Replayed(resource_id=webhook_id):
+                earlier = await self._store.with_secret(new.organization_id, webhook_id)
+                if earlier is None:
+                    raise NotFound("no such webhook")
+                return earlier
+            case KeyReused():
+                raise reused(made)
 
     async def get(self, caller: Caller, webhook_id: str) -> Webhook:
         """Return a webhook."""

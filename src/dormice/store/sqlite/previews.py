@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -59,6 +60,15 @@ class SqlitePreviews:
             )
         )
         return [_preview(row) for row in rows]
+
+    async def open(self, now: Micros) -> Mapping[PreviewState, int]:
+        return await self._reader.scan(
+            lambda db: {
+                state: db.execute(_SQL["in_state"], (now, state.value)).get
+                for state in PreviewState
+                if state not in TERMINAL
+            }
+        )
 
     async def advance(
         self,

@@ -2,6 +2,10 @@
 -- How many open previews a machine has.
 SELECT count(*) FROM previews WHERE machine_id = ? AND ended_at IS NULL;
 
+-- name: in_state
+-- How many open previews of all machines are in a state and not over.
+SELECT count(*) FROM previews WHERE ended_at IS NULL AND expires_at > ?1 AND state = ?2;
+
 -- name: insert
 -- A new preview; its number is the next one.
 INSERT INTO previews (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import apsw
 
 from dormice.domain.execution import Micros
-from dormice.domain.ssh import SshEvent, SshSession, SshState
+from dormice.domain.ssh import TRANSITIONS, SshEvent, SshSession, SshState
 from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed
 from dormice.store.sqlite import idempotency, statements
 from dormice.store.sqlite.reader import SHORT_ROWS, Reader
@@ -44,6 +45,15 @@ class SqliteSshSessions:
             lambda db: db.execute(_SQL["page"], values).fetchall(), short=limit <= SHORT_ROWS
         )
         return [found for row in rows if (found := _session(row)) is not None]
+
+    async def open(self, now: Micros) -> Mapping[SshState, int]:
+        return await self._reader.scan(
+            lambda db: {
+                state: db.execute(_SQL["in_state"], (now, state.value)).get
+                for state, follows in TRANSITIONS.items()
+                if follows
+            }
+        )
 
     async def advance(
         self, session: SshSession, event: SshEvent, now: Micros, *, error_message: str | None = None

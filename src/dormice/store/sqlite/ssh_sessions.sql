@@ -7,6 +7,11 @@ SELECT number FROM machines WHERE id = ?2 AND organization_id = ?1;
 SELECT count(*) FROM ssh_sessions
 WHERE machine = ?1 AND expires_at > ?2 AND (state = 'ready' OR state = 'wake_in_progress');
 
+-- name: in_state
+-- How many sessions of all machines are in a state and not over.
+SELECT count(*) FROM ssh_sessions s CROSS JOIN machines m ON m.number = s.machine
+WHERE s.expires_at > ?1 AND s.state = ?2 AND m.phase <> 'destroyed';
+
 -- name: insert
 -- A new session; its number is the next one.
 INSERT INTO ssh_sessions (id, machine, state, certificate, created_at, expires_at, ready_at)

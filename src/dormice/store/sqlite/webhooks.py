@@ -13,14 +13,17 @@ import msgspec
 
 from dormice.domain.execution import Micros
 from dormice.domain.webhook import Delivery, DeliveryEvent, DeliveryState, EventType, Webhook
+from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed
 from dormice.store.sealing import Sealer
-from dormice.store.sqlite import statements, webhook_events
+from dormice.store.sqlite import idempotency, statements, webhook_events
 from dormice.store.sqlite.reader import SHORT_ROWS, Reader
 from dormice.store.sqlite.writer import Writer
-from dormice.store.webhooks import Attempt, Condition, DueOfWebhook, NewWebhook, WebhookChange
+from dormice.store.webhooks import Attempt, Condition, DueOfWebhook, NewWebhook, Pending, TooManyWebhooks, WebhookChange
 
 _SQL = statements.load("webhooks.sql")
 _words = msgspec.json.Decoder(tuple[str, ...])
+_SECRET = 11
+"""Its place in a row; behind it the one before it, and until when that counts."""
 
 
 class _Kind(StrEnum):
@@ -35,22 +38,19 @@ class SqliteWebhooks:
         self._reader = reader
         self._sealer = sealer
 
-    async def create(self, new: NewWebhook, *, most: int) -> Webhook | None:
-        values = (
-            new.id,
-            new.organization_id,
-            new.url,
-            msgspec.json.encode(new.events),
-            new.enabled,
-            new.now,
-            self._seal(new.id, new.secret),
-            most,
-        )
-        return await self._changed("insert", values)
+    async def create(
+        self, new: NewWebhook, claim: IdempotencyClaim | None, *, most: int
+    ) -> Webhook | TooManyWebhooks | Replayed | KeyReused:
+        sealed = self._seal(new.id, new.secret)
+        return await self._writer.run(partial(_create, new=new, sealed=sealed, claim=claim, most=most), short=True)
 
     async def get(self, organization_id: str, webhook_id: str) -> Webhook | None:
         row = self._reader.point(lambda db: db.execute(_SQL["get"], (organization_id, webhook_id)).get)
         return None if row is None else _webhook(row)
+
+    async def with_secret(self, organization_id: str, webhook_id: str) -> tuple[Webhook, str] | None:
+        row = self._reader.point(lambda db: db.execute(_SQL["get"], (organization_id, webhook_id)).get)
+        return None if row is None else (_webhook(row), self._unseal(webhook_id, row[_SECRET]))
 
     async def of(self, organization_id: str) -> list[Webhook]:
         rows = await self._reader.scan(lambda db: db.execute(_SQL["of"], (organization_id,)).fetchall())
@@ -93,6 +93,10 @@ class SqliteWebhooks:
         )
         return await self._writer.run(operation, short=True)
 
+    async def pending(self) -> Pending:
+        row: Any = await self._reader.scan(lambda db: db.execute(_SQL["pending"]).fetchone())
+        return Pending(*row)
+
     async def due(self) -> Mapping[str, Micros]:
         rows: list[Any] = await self._reader.scan(lambda db: db.execute(_SQL["due"]).fetchall())
         return dict(rows)
@@ -117,7 +121,7 @@ class SqliteWebhooks:
         if not found:
             return None
         due = [webhook_events.due(db, _delivery(one), one[-1]) for one in found]
-        sealed, previous, until = row[11:14]
+        sealed, previous, until = row[_SECRET : _SECRET + 3]
         secrets = [sealed, *([previous] if previous is not None and now < until else [])]
         return DueOfWebhook(webhook, tuple(self._unseal(webhook_id, secret) for secret in secrets), due)
 
@@ -132,6 +136,21 @@ def delete_old(db: apsw.Connection, before: Micros, limit: int) -> int:
     """Delete some deliveries of what happened before that moment; return how many."""
     db.execute(_SQL["delete_old"], (before, limit))
     return db.changes()
+
+
+def _create(
+    db: apsw.Connection, new: NewWebhook, sealed: bytes, claim: IdempotencyClaim | None, most: int
+) -> Webhook | TooManyWebhooks | Replayed | KeyReused:
+    if (answer := idempotency.find(db, claim)) is not None:
+        return answer
+    events = msgspec.json.encode(new.events)
+    row = db.execute(
+        _SQL["insert"], (new.id, new.organization_id, new.url, events, new.enabled, new.now, sealed, most)
+    ).get
+    if row is None:
+        return TooManyWebhooks()
+    idempotency.remember(db, claim, new.id)
+    return _webhook(row)
 
 
 def _add_test(db: apsw.Connection, webhook: Webhook, event_id: str, now: Micros) -> Delivery | None:

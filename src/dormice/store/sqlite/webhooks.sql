@@ -68,6 +68,17 @@ SELECT w.id, max(w.resume_at, (
     SELECT min(next_at) FROM webhook_deliveries WHERE webhook_id = w.id AND state = 'pending'
 )) AS due FROM webhooks w WHERE w.enabled AND due IS NOT NULL;
 
+-- name: pending
+-- How much is to be sent to all together, and when the first of it is due.
+SELECT coalesce(sum(count), 0), min(due) FROM (
+    SELECT
+        (SELECT count(*) FROM webhook_deliveries WHERE webhook_id = w.id AND state = 'pending') AS count,
+        max(w.resume_at, (
+            SELECT min(next_at) FROM webhook_deliveries WHERE webhook_id = w.id AND state = 'pending'
+        )) AS due
+    FROM webhooks w WHERE w.enabled
+);
+
 -- name: due_of
 -- Deliveries of a webhook that are due, the longest first.
 SELECT * FROM webhook_deliveries WHERE webhook_id = ?1 AND state = 'pending' AND next_at <= ?2 ORDER BY next_at LIMIT ?3;
