@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from dormice.client import AuthenticationError, Dormice
 from tests.conformance.terminals import PLAIN, create, path, window
 from tests.conformance.test_terminals import finish, refused
 from tests.live import Api, Live, new_key, path_of
@@ -82,6 +83,20 @@ def test_a_stream_of_events_ends_with_an_error(api: Api, machine: str, guest: Gu
         assert client.get(url, headers=headers).status_code == 401
         api.delete(path_of(record)).raise_for_status()
         assert [*own][-1][1]["status"] == "cancelled"
+
+
+def test_the_client_raises_what_it_would_if_it_came_again(live: Live, api: Api, machine: str, guest: Guest) -> None:
+    client, revoke = guest
+    record = client.execute(machine, "cat", stdin_open=True, wait_ms=0)
+    key = _key(client)["Authorization"].removeprefix("Bearer ")
+    with Dormice(base_url=live.base_url, api_key=key) as ours:
+        events = ours.machines.executions.stream(record["execution_id"], machine_id=machine)
+        next(events)
+        revoke()
+        with pytest.raises(AuthenticationError):
+            for _ in events:
+                pass
+    api.delete(path_of(record)).raise_for_status()
 
 
 def test_a_download_is_cut_off_and_an_upload_is_refused_in_its_midst(api: Api, machine: str, guest: Guest) -> None:
