@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, cast
@@ -25,6 +26,7 @@ from dormice.domain.ssh import SshSession, SshState
 from dormice.domain.terminal import Terminal
 from dormice.domain.webhook import FAMILIES, Delivery, DeliveryState, EventType, Webhook
 from dormice.engine.clock import SystemClock
+from dormice.engine.key_tokens import KeyTokens
 from dormice.engine.log_tokens import LogGrant
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
 from dormice.engine.ssh_sessions import SshDoor
@@ -439,6 +441,13 @@ class FakeKeys:
             raise NotFound("no such key")
         return replace(self._key("first", admin=False), revoked_at=NOW)
 
+    async def is_valid(self, key_id: str) -> bool:
+        return key_id == "key-1"
+
+    def while_valid(self, key_id: str) -> AbstractAsyncContextManager[None]:
+        assert key_id == "key-1"
+        return nullcontext()
+
     @staticmethod
     def _admins_only(caller: Caller) -> None:
         if not caller.admin:
@@ -646,6 +655,7 @@ class FakeSshSessions:
             organization_id=ORGANIZATION,
             machine_id=MACHINE_ID,
             state=self.state,
+            created_by="key-1",
             certificate="ssh-ed25519-cert-v01@openssh.com AAAA",
             created_at=NOW,
             expires_at=NOW + 1,
@@ -679,7 +689,7 @@ class World:
             executions=self.executions,
             machines=self.machines,
             terminals=NoTerminals(),
-            tokens=Tokens(sign=lambda text: sha256(text).hexdigest(), clock=SystemClock()),
+            key_tokens=KeyTokens(Tokens(sign=lambda text: sha256(text).hexdigest(), clock=SystemClock())),
             snapshots=FakeSnapshots(),
             autoresizing=self.autoresizing,
             log_tokens=self.log_tokens,

@@ -10,6 +10,7 @@ from dormice.api.machines.wire import truncated
 from dormice.domain.execution import ErrorCode, ExecutionState, StdinMode, Stream
 from dormice.domain.limits import Limits
 from dormice.domain.machine import Phase
+from dormice.engine.orders import TerminalOrder
 from dormice.protocol import node as wire
 from dormice.telemetry.counts import Counts
 from tests.engine.scripted_node import MovedClock, ScriptedNode, Server, ended, phase, serving, wire_id
@@ -133,6 +134,29 @@ async def test_output_that_is_gone_is_called_lost(
         assert f"execution {execution_id} has ended without 3 bytes of its output" in caplog.text
         assert counts.lost_bytes == 3
         await node.hears_nothing_of(wire.SayAgain)
+
+
+async def test_of_a_terminal_all_that_is_gone_counts_as_lost(tmp_path: Path, clock: MovedClock) -> None:
+    counts = Counts()
+    async with serving(tmp_path, clock, Limits(kept_output_bytes=4), observer=counts) as server:
+        node = await server.node()
+        machine, up = await server.machine(node)
+        order = TerminalOrder(width=80, height=24, command=("bash",), cwd="/")
+        made = await server.engine.terminals.create(server.caller, machine.id, order, None)
+        start = await node.hear(wire.StartExecution)
+        report = (
+            wire.ExecutionStarted(machine.id, start.execution, 1),
+            wire.Output(machine.id, start.execution, 1, 0, b"abcde"),
+            ended(start, total=12),
+        )
+        node.say(*report)
+        await node.hear(wire.SayAgain)
+        node.attach(up, start.execution)
+        node.say(*report)
+        await node.hear(wire.Forget)
+        [found] = await server.engine.terminals.page(server.caller, machine.id, before=None, limit=9)
+        assert (found.id, found.execution.terminal, found.execution.stdout_kept) == (made.id, True, 5)
+        assert counts.lost_bytes == 7
 
 
 async def test_news_of_an_execution_that_has_ended_is_answered_with_kill_and_forget(server: Server) -> None:

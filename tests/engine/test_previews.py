@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from dormice.domain.execution import ErrorCode
 from dormice.domain.limits import Limits
 from dormice.domain.machine import Machine
 from dormice.domain.preview import Preview, PreviewState
+from dormice.engine.key_tokens import KeyToken
 from dormice.engine.orders import PreviewOrder
-from dormice.engine.preview_links import PreviewLinks
 from dormice.protocol import node as wire
 from tests.engine.scripted_node import MovedClock, ScriptedNode, Server, asleep, serving
 
@@ -89,14 +90,13 @@ async def test_a_link_lasts_no_longer_than_it_was_given_nor_than_its_preview(ser
     _, long, expires_at = await previews.link(server.caller, machine.id, made.id, WEEK)
     assert expires_at <= made.expires_at
     clock.forward(61)
-    links = PreviewLinks(
-        server.engine.tokens
-    )  # whether the key is valid is asked of the store, which has none of this caller's
-    assert links.read(made, short) is None
-    assert links.read(made, long) == (server.caller.key_id, expires_at // 1_000_000 * 1_000_000)
+    # Whether the key is valid is asked of the store, which has none of this caller's.
+    read = partial(server.engine.key_tokens.read, "preview", made.id)
+    assert read(short) is None
+    assert read(long) == KeyToken(server.caller.key_id, expires_at // 1_000_000 * 1_000_000)
     clock.forward(3_600)
-    assert links.read(made, long) is None
-    assert await previews.expiry_of_link(made, [short, long, ""]) is None
+    assert read(long) is None
+    assert await previews.letting_in(made, [short, long, ""]) is None
 
 
 async def test_a_wake_goes_on_when_the_server_is_started_again(tmp_path: Path, clock: MovedClock) -> None:

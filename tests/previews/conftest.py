@@ -42,6 +42,11 @@ class Program:
         """Wait until all these things have happened to it."""
         wait_until(lambda: set(words) <= set(self.api.get(f"{url}seen").json()), 20, f"it has seen {words}")
 
+    def seen_again(self, url: str, before: list[str], word: str) -> None:
+        """Wait until a thing has happened to it once more than `before`, which is what GET /seen has told."""
+        most = before.count(word)
+        wait_until(lambda: self.api.get(f"{url}seen").json().count(word) > most, 20, f"it has seen {word} again")
+
 
 def run_program(api: Api, machine: str, *arguments: str) -> Program:
     """Have it run in a machine."""

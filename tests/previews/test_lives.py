@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from tests.conftest import StartLive
 from tests.live import Api, Live, new_key
@@ -22,6 +25,7 @@ def _path(machine: str) -> str:
 
 
 def test_a_preview_tells_of_itself(program: Program) -> None:
+    program.preview()
     made = program.preview(visibility="org", expires_in_seconds=3_600)
     path = f"{_path(program.machine)}/{made['preview_id']}"
     assert program.api.get(path).json() == made
@@ -143,6 +147,56 @@ def test_previews_outlive_a_server_that_is_killed(start_live: StartLive) -> None
         wait_until(lambda: httpx.get(f"{url}x", trust_env=False).status_code == 200, 20, "it is served again")
         program.seen(url, "asker left")  # the channel of the dead server is gone
         assert httpx.get(link, trust_env=False).status_code == 303
+
+
+def _dials(live: Live) -> int:
+    """How many connections to ports are held in its machines."""
+    found = 0
+    for pid in live.processes():
+        with suppress(OSError):  # it has just ended
+            found += b"\0dial\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return found
+
+
+def _node_files(live: Live) -> int:
+    return len([*Path(f"/proc/{live.part('node')}/fd").iterdir()])
+
+
+@pytest.mark.parametrize("driver", ["process", pytest.param("container", marks=pytest.mark.machines)])
+def test_a_server_that_is_killed_cuts_what_is_open_and_leaves_nothing_of_it(start_live: StartLive, driver: str) -> None:
+    with start_live(driver) as live, live.client() as api:
+        program = run_program(api, api.create_machine(autosleep="never"))
+        url = program.preview(visibility="public")["url"]
+        echo = f"{url.replace('http', 'ws', 1)}echo"
+        files = _node_files(live)
+        with (
+            connect(echo, proxy=None) as opened,
+            httpx.stream("GET", f"{url}big", trust_env=False) as answer,
+            socket.create_connection(("127.0.0.1", live.port), timeout=20) as upload,
+        ):
+            opened.recv(20)
+            pieces = answer.iter_raw(1_000)
+            next(pieces)
+            head = f"POST {httpx.URL(url).path}upload HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+            upload.sendall(f"{head}half".encode())
+            program.seen(url, "/upload")
+            assert _dials(live) >= 3  # and what GET /seen may use again
+            live.kill("server")
+            with pytest.raises(ConnectionClosed):
+                opened.recv(20)
+            with pytest.raises(httpx.TransportError):
+                for _ in pieces:
+                    pass
+            assert upload.recv(1) == b""
+        live.wait_ready()
+        wait_until(lambda: httpx.get(f"{url}x", trust_env=False).status_code == 200, 20, "it is served again")
+        with connect(echo, proxy=None) as opened:
+            opened.recv(20)
+            opened.send("again")
+            assert opened.recv(20) == "again"
+        program.seen_again(url, ["cut"], "cut")  # both the socket and the upload
+        wait_until(lambda: _dials(live) == 0, 20, "nothing is left of them")
+        assert _node_files(live) < files + 3  # it may have made a spare launcher meanwhile
 
 
 def test_tls_inside_the_machine(api: Api, machine: str, tmp_path: Path) -> None:

@@ -149,6 +149,33 @@ def test_the_end_of_a_machine_closes_its_sessions(api: Api, tmp_path: Path) -> N
     assert login.run("true").returncode == 255
 
 
+def test_the_end_of_a_key_ends_its_sessions_and_hangs_up(
+    ssh_live: Live, api: Api, machine: str, login: Login, tmp_path: Path
+) -> None:
+    made = api.post("/v1/keys", json={"name": "guest"}).json()
+    with ssh_live.client(headers={"Authorization": f"Bearer {made['key']}"}) as guest:
+        theirs = log_in(guest, machine, tmp_path)
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen(theirs.command("cat"), stdin=pipe, stdout=pipe, stderr=pipe) as cut,
+        subprocess.Popen(login.command("cat"), stdin=pipe, stdout=pipe) as stays,
+    ):
+        for one in (cut, stays):
+            assert one.stdin
+            assert one.stdout
+            one.stdin.write(b"here\n")
+            one.stdin.flush()
+            assert one.stdout.readline() == b"here\n"
+        api.delete(f"/v1/keys/{made['key_id']}").raise_for_status()
+        assert cut.wait(10) == 255
+        assert cut.stderr
+        assert b"the API key was revoked" in cut.stderr.read()
+        assert stays.communicate(b"still\n", timeout=10)[0] == b"still\n"
+    assert theirs.run("true").returncode == 255
+    assert api.get(theirs.path).json()["status"] == "closed"
+    assert api.get(login.path).json()["status"] == "ready"
+
+
 def test_a_session_that_is_over_lets_nobody_in_and_has_no_place(start_live: StartLive, tmp_path: Path) -> None:
     limits = {"DORMICE_LIMIT_SSH_SESSION_SECONDS": "3", "DORMICE_LIMIT_SSH_SESSIONS_PER_MACHINE": "1"}
     with start_live(**ON, **limits) as live, live.client() as api:

@@ -23,6 +23,7 @@ def _new(world: World, **fields: Any) -> NewSshSession:
         "id": f"ssh-{uuid4()}",
         "organization_id": world.organization,
         "machine_id": world.machine.id,
+        "created_by": "key-1",
         "certificate": "ssh-ed25519-cert-v01@openssh.com AAAA",
         "now": now,
         "expires_at": now + 60 * MINUTE,
@@ -40,7 +41,7 @@ async def _create(world: World, **fields: Any) -> SshSession:
 async def test_a_session_is_read_as_it_was_made_by_its_owner_only(world: World) -> None:
     sessions = world.store.ssh_sessions
     made = await _create(world, ready=True)
-    assert (made.state, made.ready_at) == (SshState.READY, made.created_at)
+    assert (made.state, made.ready_at, made.created_by) == (SshState.READY, made.created_at, "key-1")
     assert await sessions.get(world.organization, world.machine.id, made.id) == made
     assert await sessions.find(made.id) == made
     other = await world.create_machine()

@@ -6,6 +6,7 @@ Every method raises the errors of `dormice.domain.errors` and no others; ids are
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,6 +24,7 @@ from dormice.api.machine_services import (
 from dormice.domain.execution import Micros
 from dormice.domain.limits import Limits, MachineDefaults
 from dormice.domain.webhook import Delivery, Webhook
+from dormice.engine.key_tokens import KeyTokens
 from dormice.engine.keys import Keys as ProjectKeys
 from dormice.engine.orders import Caller, Idempotency
 from dormice.engine.previews import Previews
@@ -40,7 +42,6 @@ from dormice.engine.runs.sessions import Sessions
 from dormice.engine.runs.traces import Traces
 from dormice.engine.runs.triggers import Triggers
 from dormice.engine.runs.workers import Workers
-from dormice.engine.tokens import Tokens
 from dormice.engine.webhooks.webhooks import WebhookOrder
 from dormice.store.interface import Key
 from dormice.store.webhooks import WebhookChange
@@ -67,6 +68,14 @@ class Keys(Protocol):
 
     async def revoke(self, caller: Caller, key_id: str) -> Key:
         """Revoke a key; a revoked one is returned unchanged."""
+        ...
+
+    async def is_valid(self, key_id: str) -> bool:
+        """Whether there is a key of that id that is not revoked."""
+        ...
+
+    def while_valid(self, key_id: str) -> AbstractAsyncContextManager[None]:
+        """Cancel the block as soon as the key is revoked. Raises Unauthenticated then."""
         ...
 
 
@@ -201,7 +210,7 @@ class Services:
     executions: Executions
     machines: Machines
     terminals: Terminals
-    tokens: Tokens
+    key_tokens: KeyTokens
     snapshots: Snapshots
     autoresizing: Autoresizing
     log_tokens: LogTokens

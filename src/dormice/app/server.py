@@ -230,7 +230,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 executions=engine.executions,
                 machines=engine.machines,
                 terminals=engine.terminals,
-                tokens=engine.tokens,
+                key_tokens=engine.key_tokens,
                 terminals_by_id=prepared.terminals_by_id,
                 snapshots=engine.snapshots,
                 autoresizing=engine.autoresizing,

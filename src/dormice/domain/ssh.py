@@ -19,7 +19,7 @@ class SshState(StrEnum):
 
     WAKE_IN_PROGRESS = "wake_in_progress"  # its machine is being brought up
     READY = "ready"  # its certificate is taken
-    CLOSED = "closed"  # somebody has deleted it, or its machine
+    CLOSED = "closed"  # somebody has deleted it, or its machine, or has revoked the key that made it
     EXPIRED = "expired"  # its time is over
     FAILED = "failed"  # its machine could not be brought up
 
@@ -61,6 +61,8 @@ class SshSession(Struct, frozen=True, kw_only=True):
     state: SshState
     certificate: str
     """What the user's key is accepted for: one line of the form that OpenSSH reads."""
+    created_by: str
+    """The id of the API key that made it, with which it ends; empty where an earlier release has made it."""
     created_at: Micros
     expires_at: Micros
     """The moment from which nobody may log in with it. Who is logged in may stay."""

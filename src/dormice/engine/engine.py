@@ -22,13 +22,13 @@ from dormice.engine.files import Files
 from dormice.engine.gateway import Gateway
 from dormice.engine.health import CHECK_EVERY_SECONDS, Health
 from dormice.engine.idempotency import InFlight
+from dormice.engine.key_tokens import KeyTokens
 from dormice.engine.keys import Keys
 from dormice.engine.lifecycle import Lifecycle
 from dormice.engine.log_tokens import LogTokens
 from dormice.engine.machines import Machines
 from dormice.engine.observer import Observer, Observers
 from dormice.engine.port_connections import PortConnections
-from dormice.engine.preview_links import PreviewLinks
 from dormice.engine.previews import Previews
 from dormice.engine.reaper import Reaper
 from dormice.engine.reconciler import Reconciler
@@ -126,9 +126,11 @@ class Engine:
             store=store.autoresizing, lifecycle=lifecycle, tasks=tasks, limits=limits
         )
         self.files = files = Files(channels=channels, home=defaults.cwd)
-        self.tokens = Tokens(sign=fingerprint, clock=clock)
+        tokens = Tokens(sign=fingerprint, clock=clock)
+        self.key_tokens = KeyTokens(tokens)
+        self.keys = Keys(store=store.keys, clock=clock, limits=limits)
         self.artifacts = Artifacts(
-            store=store.artifacts, contents=contents, hints=hints, tokens=self.tokens, clock=clock, limits=limits
+            store=store.artifacts, contents=contents, hints=hints, tokens=tokens, clock=clock, limits=limits
         )
         self._collector = (
             None
@@ -207,12 +209,13 @@ class Engine:
             clock=clock,
             limits=limits,
         )
-        self.log_tokens = LogTokens(tokens=self.tokens, keys=store.keys, clock=clock, limits=limits)
+        self.log_tokens = LogTokens(tokens=tokens, keys=store.keys, clock=clock, limits=limits)
         self.ssh_sessions = SshSessions(
             store=store.ssh_sessions,
             board=board,
             machines=self.machines,
             channels=channels,
+            keys=self.keys,
             feed=feed,
             in_flight=in_flight,
             tasks=tasks,
@@ -220,7 +223,6 @@ class Engine:
             limits=limits,
             authority=ssh_authority,
         )
-        self.keys = Keys(store=store.keys, clock=clock, limits=limits)
         self.previews = Previews(
             store=store.previews,
             machines=store.machines,
@@ -228,7 +230,7 @@ class Engine:
             channels=channels,
             connections=PortConnections(channels, limits),
             keys=self.keys,
-            links=PreviewLinks(self.tokens),
+            links=self.key_tokens,
             feed=feed,
             in_flight=in_flight,
             tasks=tasks,

@@ -8,6 +8,7 @@ import re
 import secrets
 import string
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from uuid import UUID
 
 from dormice.domain.errors import Forbidden, Invalid, NotFound, Unauthenticated
@@ -15,6 +16,7 @@ from dormice.domain.execution import Micros
 from dormice.domain.limits import Limits
 from dormice.engine.clock import Clock
 from dormice.engine.orders import Caller
+from dormice.engine.revocations import Revocations
 from dormice.store.interface import Key, KeyRefusal, KeyStore
 
 DEFAULT_ORGANIZATION = "default"
@@ -41,6 +43,7 @@ class Keys:
         self._clock = clock
         self._limits = limits
         self._valid: dict[bytes, Caller] = {}
+        self.revocations = Revocations()
         self._uses: dict[str, Micros] = {}
         """When projects' keys were last used, as it is recorded or about to be."""
         self._to_record: dict[str, Micros] = {}
@@ -79,6 +82,10 @@ class Keys:
         key = await self._store.get(key_id)
         return key is not None and key.revoked_at is None
 
+    def while_valid(self, key_id: str) -> AbstractAsyncContextManager[None]:
+        """Cancel the block as soon as the key is revoked. Raises Unauthenticated then."""
+        return self.revocations.while_valid(key_id)
+
     async def turn(self) -> None:
         """Wait until keys were used, then record it, in one write. Raises StoreUnavailable: it is recorded with the next."""
         await self._used.wait()
@@ -110,7 +117,7 @@ class Keys:
         return await self._store.of(None if caller.admin else caller.organization_id)
 
     async def revoke(self, caller: Caller, key_id: str) -> Key:
-        """Revoke a key at once."""
+        """Revoke a key at once: streams and connections that it has let in end."""
         _needs_admin(caller)
         key = await self._store.revoke(None, key_id, self._clock.now())
         if key is None:
@@ -153,7 +160,7 @@ class Keys:
         return key.project_id
 
     async def revoke_of_project(self, key_id: str) -> None:
-        """Revoke a project's key at once."""
+        """Revoke a project's key at once, as `revoke` does."""
         await self._store.revoke(None, key_id, self._clock.now())
         self._forget(key_id)
 
@@ -185,6 +192,7 @@ class Keys:
     def _forget(self, key_id: str) -> None:
         self._uses.pop(key_id, None)
         self._valid = {digest: known for digest, known in self._valid.items() if known.key_id != key_id}
+        self.revocations.announce(key_id)
 
 
 def _digest(secret: str) -> bytes:

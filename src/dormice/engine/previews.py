@@ -18,10 +18,10 @@ from dormice.engine.channels import Channels
 from dormice.engine.clock import Clock, new_preview_id
 from dormice.engine.feed import Feed
 from dormice.engine.idempotency import InFlight, reused
+from dormice.engine.key_tokens import KeyToken, KeyTokens
 from dormice.engine.keys import Keys
 from dormice.engine.orders import Caller, Idempotency, PreviewOrder
 from dormice.engine.port_connections import PortConnections
-from dormice.engine.preview_links import PreviewLinks
 from dormice.engine.tasks import Tasks
 from dormice.store.interface import IdempotencyClaim, KeyReused, MachineStore, Replayed
 from dormice.store.previews import NewPreview, PreviewStore, TooManyPreviews
@@ -33,6 +33,7 @@ PIECE = 100
 """Previews that one look ends at most."""
 PORTS = 65_535
 LEAST_SECONDS = 60
+_LINK = "preview"
 _SECOND_US = 1_000_000
 _HOUR_SECONDS = 3_600
 
@@ -49,7 +50,7 @@ class Previews:
         channels: Channels,
         connections: PortConnections,
         keys: Keys,
-        links: PreviewLinks,
+        links: KeyTokens,
         feed: Feed,
         in_flight: InFlight,
         tasks: Tasks,
@@ -170,7 +171,7 @@ class Previews:
             raise Forbidden("the preview is private: only the key that made it may make links to it")
         left = (preview.expires_at - self._clock.steady()) // _SECOND_US
         seconds = min(lifetime_seconds, max(left, 0))
-        token = self._links.make(preview, caller.key_id, seconds)
+        token = self._links.make(_LINK, preview.id, caller.key_id, seconds=seconds)
         return preview, token, self._clock.steady() + seconds * _SECOND_US
 
     # For whoever serves them
@@ -187,18 +188,19 @@ class Previews:
             raise NotFound("there is no such preview, or it is over")
         return preview
 
-    async def expiry_of_link(self, preview: Preview, tokens: Sequence[str]) -> Micros | None:
-        """Return until when one of these tokens lets in; None if none does. One whose key is revoked does not."""
+    async def letting_in(self, preview: Preview, tokens: Sequence[str]) -> KeyToken | None:
+        """Return what the one of these tokens says that lets in; None if none does. One whose key is revoked does not."""
         for token in tokens:
-            read = self._links.read(preview, token)
-            if read is not None and await self._keys.is_valid(read[0]):
-                return read[1]
+            read = self._links.read(_LINK, preview.id, token)
+            if read is not None and await self._keys.is_valid(read.key_id):
+                return read
         return None
 
-    def check_caller(self, preview: Preview, callers: Sequence[Caller]) -> None:
-        """Raise unless one of the callers may open it: NotFound where all are of other organizations, else Forbidden."""
-        if any(_may_open(preview, caller) for caller in callers):
-            return
+    def opening(self, preview: Preview, callers: Sequence[Caller]) -> Caller:
+        """Return the one of the callers who may open it. Raises NotFound where all are of other organizations, else Forbidden."""
+        for caller in callers:
+            if _may_open(preview, caller):
+                return caller
         if any(caller.organization_id == preview.organization_id for caller in callers):
             raise Forbidden("the preview is private: only the key that made it, or a link made with it, opens it")
         raise NotFound("there is no such preview, or it is over")

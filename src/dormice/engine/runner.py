@@ -154,7 +154,7 @@ class Runner:
         end = turn.pending.end
         if not done.terminal or not isinstance(end, wire.Exited):
             return
-        sent = [min(kept, self._kept_limit) for kept in (end.stdout_kept, end.stderr_kept)]
+        sent = [min(kept, self._limit(done)) for kept in (end.stdout_kept, end.stderr_kept)]
         lost = max(sent[0] - done.stdout_kept, 0) + max(sent[1] - done.stderr_kept, 0)
         if lost:
             fields = {"machine_id": done.machine_id, "execution_id": done.id}

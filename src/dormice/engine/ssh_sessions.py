@@ -22,15 +22,17 @@ from dormice.engine.channels import Channels
 from dormice.engine.clock import Clock, new_ssh_session_id
 from dormice.engine.feed import Feed
 from dormice.engine.idempotency import InFlight, reused
+from dormice.engine.keys import Keys
 from dormice.engine.machines import Machines
 from dormice.engine.orders import Caller, Idempotency
+from dormice.engine.revocations import REVOKED
 from dormice.engine.ssh_traffic import SshTraffic
 from dormice.engine.tasks import Tasks
 from dormice.store.interface import IdempotencyClaim, KeyReused, Replayed
 from dormice.store.ssh import NewSshSession, SshSessionStore, TooManySshSessions
 
-_KEY_ID = "ssh"
-"""Stands for an API key in what is done for somebody who is logged in."""
+HangUp = Callable[[str], None]
+"""Ends a connection and tells its client why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,7 @@ class SshSessions:
         board: Board,
         machines: Machines,
         channels: Channels,
+        keys: Keys,
         feed: Feed,
         in_flight: InFlight,
         tasks: Tasks,
@@ -80,13 +83,14 @@ class SshSessions:
         self._board = board
         self._machines = machines
         self._channels = channels
+        self._keys = keys
         self._feed = feed
         self._in_flight = in_flight
         self._tasks = tasks
         self._clock = clock
         self._limits = limits
         self._authority = authority
-        self._logged_in: dict[str, set[Callable[[], None]]] = {}
+        self._logged_in: dict[str, set[HangUp]] = {}
         self.traffic = SshTraffic()
 
     @property
@@ -116,6 +120,7 @@ class SshSessions:
             id=session_id,
             organization_id=caller.organization_id,
             machine_id=machine_id,
+            created_by=caller.key_id,
             certificate=certificate,
             now=now,
             expires_at=expires_at,
@@ -173,7 +178,7 @@ class SshSessions:
         while not session.terminal:
             session = await self._store.advance(session, SshEvent.CLOSED, self._clock.now()) or session
         for hang_up in list(self._logged_in.get(session_id, ())):
-            hang_up()
+            hang_up("the SSH session was deleted")
         return session
 
     # For the SSH server
@@ -183,7 +188,7 @@ class SshSessions:
         session = await self._store.find(session_id)
         if session is None or (await self._refreshed(session)).terminal:
             return None
-        return Caller(organization_id=session.organization_id, key_id=_KEY_ID, admin=False)
+        return Caller(organization_id=session.organization_id, key_id=session.created_by, admin=False)
 
     async def machine_of(self, session_id: str) -> str:
         """Return the machine that a session leads to. Raises Forbidden once it was deleted."""
@@ -193,12 +198,10 @@ class SshSessions:
         return session.machine_id
 
     @contextmanager
-    def logged_in(
-        self, caller: Caller, session_id: str, machine_id: str, hang_up: Callable[[], None]
-    ) -> Iterator[None]:
-        """Hold the machine awake. `hang_up` is called if the session is deleted meanwhile.
+    def logged_in(self, caller: Caller, session_id: str, machine_id: str, hang_up: HangUp) -> Iterator[None]:
+        """Hold the machine awake. `hang_up` is called if the session is deleted meanwhile, or the key that made it is revoked.
 
-        Raises RateLimited (too many are logged in).
+        Raises RateLimited (too many are logged in), Unauthenticated (the key was revoked).
         """
         live = self._board.owned(caller.organization_id, machine_id)
         if live is not None and live.connections >= (most := self._limits.ssh_connections_per_machine):
@@ -208,7 +211,8 @@ class SshSessions:
         if live is not None:
             live.connections += 1
         try:
-            yield
+            with self._keys.revocations.heard(caller.key_id, lambda: hang_up(REVOKED)):
+                yield
         finally:
             hang_ups.discard(hang_up)
             if not hang_ups:
@@ -223,7 +227,7 @@ class SshSessions:
         """Return the session as it is now, having written down what has happened since somebody last looked."""
         while not session.terminal:
             live = self._board.owned(session.organization_id, session.machine_id)
-            happened = self._happened(session, live)
+            happened = self._happened(session, live) or await self._revoked(session)
             if happened is None:
                 if session.state is SshState.WAKE_IN_PROGRESS and live is not None and not live.awake:
                     await self._tasks.finish(self._channels.wake(live))
@@ -234,6 +238,10 @@ class SshSessions:
                 return session
             session = newer
         return session
+
+    async def _revoked(self, session: SshSession) -> tuple[SshEvent, str | None] | None:
+        valid = not session.created_by or await self._keys.is_valid(session.created_by)
+        return None if valid else (SshEvent.CLOSED, None)
 
     def _happened(self, session: SshSession, live: LiveMachine | None) -> tuple[SshEvent, str | None] | None:
         waits = session.state is SshState.WAKE_IN_PROGRESS

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import asyncssh
 
-from dormice.domain.errors import Forbidden, RateLimited, Unavailable
+from dormice.domain.errors import Forbidden, RateLimited, Unauthenticated, Unavailable
 from dormice.domain.limits import Limits
 from dormice.engine.channel import Channel, ChannelOrder
 from dormice.engine.channels import Channels
@@ -155,8 +155,8 @@ class _Login(asyncssh.SSHServer):
             return
         try:
             machine_id = await sessions.machine_of(session_id)
-            self._held.enter_context(sessions.logged_in(caller, session_id, machine_id, self._deleted))
-        except (Forbidden, RateLimited) as error:
+            self._held.enter_context(sessions.logged_in(caller, session_id, machine_id, self.hang_up))
+        except (Forbidden, RateLimited, Unauthenticated) as error:
             self.hang_up(error.message)
             return
         self._caller, self._session_id, self._machine_id = caller, session_id, machine_id
@@ -171,9 +171,6 @@ class _Login(asyncssh.SSHServer):
             for shell in self._shells:
                 shell.tell(why)
             self._connection.disconnect(asyncssh.DISC_BY_APPLICATION, why)
-
-    def _deleted(self) -> None:
-        self.hang_up("the SSH session was deleted")
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         if self._admitted:

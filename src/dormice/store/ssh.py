@@ -18,6 +18,8 @@ class NewSshSession:
     id: str
     organization_id: str
     machine_id: str
+    created_by: str
+    """The id of an API key."""
     certificate: str
     now: Micros
     expires_at: Micros

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dormice.api.http.auth import authenticate
 from dormice.api.http.rates import Rates
+from dormice.api.http.replies import WHILE_VALID
 from dormice.api.http.turnstile import Turnstile
 from dormice.api.services import Services
 from dormice.domain.errors import Forbidden
@@ -38,5 +40,6 @@ class Admission:
     async def let_in(self, scope: Scope, caller: Caller) -> None:
         """Return once it is the caller's turn, however it is known who calls. Raises RateLimited."""
         scope["state"]["caller"] = caller
+        scope["state"][WHILE_VALID] = partial(self._keys.while_valid, caller.key_id)
         self._rates.take(caller.key_id)
         await self.turnstile.enter(caller.organization_id)

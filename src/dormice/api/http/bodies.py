@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from dormice.domain.errors import Invalid
@@ -75,15 +75,21 @@ async def _collect(receive: Receive, limit: int, end_bytes: int) -> bytes:
 class BodyStream:
     """A request's body of any size, piece by piece, read no faster than it is asked for."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(
+        self, receive: Receive, while_valid: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+    ) -> None:
+        """`while_valid` cancels its block once nothing more is to be taken from the client."""
         self._receive = receive
+        self._while_valid = while_valid
         self._whole = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the pieces. Raises Incomplete when the client goes away, or (408) sends nothing for READ_SECONDS."""
+        """Yield the pieces. Raises what `while_valid` does, and Incomplete when the client goes away, or (408) sends nothing
+        for READ_SECONDS.
+        """
         while not self._whole:
             try:
-                async with asyncio.timeout(READ_SECONDS):
+                async with self._while_valid(), asyncio.timeout(READ_SECONDS):
                     message = await self._receive()
             except TimeoutError:
                 late = f"nothing of the body came for {READ_SECONDS:.0f} s"
@@ -97,6 +103,7 @@ class BodyStream:
     async def drain(self) -> None:
         """Read a rest that nobody wants, within bounds: a client that still sends would not see the answer."""
         left = DRAIN_BYTES
+        self._while_valid = nullcontext
         with suppress(TimeoutError, Incomplete):
             async with asyncio.timeout(DRAIN_SECONDS):
                 async for piece in self:

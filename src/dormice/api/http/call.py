@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -11,6 +12,7 @@ import msgspec
 
 from dormice.api.http.bodies import read_body
 from dormice.api.http.errors import Fault, InvalidRequest
+from dormice.api.http.replies import WHILE_VALID
 from dormice.api.http.turnstile import Turnstile
 from dormice.domain.ids import canonical_machine_id
 from dormice.domain.limits import Limits
@@ -54,6 +56,11 @@ class Call:
     async def pause(self) -> None:
         """Let others go first, in the midst of a long answer."""
         await self.turnstile.step_back(self.caller.organization_id)
+
+    def while_valid(self) -> AbstractAsyncContextManager[None]:
+        """Cancel the block once the caller's key is revoked. Raises Unauthenticated then."""
+        found: AbstractAsyncContextManager[None] = self.scope["state"].get(WHILE_VALID, nullcontext)()
+        return found
 
     def note(self, **ids: str) -> None:
         """Have ids that only the answer tells stand in the request's line of the log."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 JSON = b"application/json"
 CUT = "cut"
 """Under this name the scope's state has what ends the connection in the midst of an answer, so that nobody takes half of it for the whole."""
+WHILE_VALID = "while_valid"
+"""Under this name it has a context manager that cancels its block once the caller's key is revoked, with Unauthenticated."""
 _log = logging.getLogger("dormice.api")
 _ENCODER = msgspec.json.Encoder()
 
@@ -60,12 +63,13 @@ class Closed(Protocol):
 
 
 class Stream:
-    """An answer in pieces, produced no faster than the client reads; it stops as soon as the client is gone.
+    """An answer in pieces, produced no faster than the client reads; it stops as soon as the client is gone, or his key is revoked.
 
-    Pieces that end with an error of ours cut the answer off: its status line is long gone, and no client takes it for whole.
+    An error of ours, a revoked key is one, becomes the last piece where `last_words` makes one of it. Else it cuts the answer off: its
+    status line is long gone, and no client takes it for whole.
     """
 
-    __slots__ = ("headers", "pieces", "status")
+    __slots__ = ("headers", "last_words", "pieces", "status")
 
     def __init__(
         self,
@@ -74,17 +78,19 @@ class Stream:
         status: int = 200,
         media_type: bytes = JSON,
         headers: Mapping[str, str] | None = None,
+        last_words: Callable[[DormiceError], bytes] | None = None,
     ) -> None:
         self.pieces = pieces
+        self.last_words = last_words
         self.status = status
         self.headers = _headers(media_type, headers)
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         try:
             await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
             async with asyncio.TaskGroup() as group:
-                writer = group.create_task(self._write(send))
+                writer = group.create_task(self._write(scope, send))
                 watcher = group.create_task(_cancel_when_gone(receive, writer))
                 writer.add_done_callback(lambda _: watcher.cancel())
         except* DormiceError as errors:
@@ -93,10 +99,16 @@ class Stream:
             if isinstance(self.pieces, Closed):
                 await self.pieces.aclose()
 
-    async def _write(self, send: Send) -> None:
-        async for piece in self.pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await asyncio.sleep(0)  # sending to a quick reader does not wait: let others have their turn
+    async def _write(self, scope: Scope, send: Send) -> None:
+        try:
+            async with scope["state"].get(WHILE_VALID, nullcontext)():
+                async for piece in self.pieces:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    await asyncio.sleep(0)  # sending to a quick reader does not wait: let others have their turn
+        except DormiceError as error:
+            if self.last_words is None:
+                raise
+            await send({"type": "http.response.body", "body": self.last_words(error), "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 
 from dormice.api.http.errors import describe
 from dormice.api.http.replies import Stream
@@ -21,16 +21,9 @@ def frame(name: str, data: bytes, *, identity: int) -> bytes:
 def event_stream(events: AsyncIterator[bytes]) -> Stream:
     """Return the answer that sends these frames."""
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return Stream(_with_error(events), media_type=MEDIA_TYPE, headers=headers)
+    return Stream(events, media_type=MEDIA_TYPE, headers=headers, last_words=_error)
 
 
-async def _with_error(events: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Pass frames on; an error of ours becomes the last one, as the status line is long gone."""
-    try:
-        async for event in events:
-            yield event
-    except DormiceError as error:
-        yield b"event: error\ndata: %s\n\n" % describe(error).body
-    finally:
-        if isinstance(events, AsyncGenerator):
-            await events.aclose()
+def _error(error: DormiceError) -> bytes:
+    """An error of ours is the last event, as the status line is long gone."""
+    return b"event: error\ndata: %s\n\n" % describe(error).body

@@ -11,6 +11,8 @@ from dormice.api.http.errors import Answer
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+POLICY_VIOLATION = 1008
+"""The code with which a connection is closed whose client may not have it any more: coming again is of no use."""
 
 
 class Disconnected(Exception):

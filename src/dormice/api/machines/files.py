@@ -63,7 +63,7 @@ class FileRoutes:
         path, mode, parents = _path(call), _mode(call), call.boolean("parents")
         length = call.header("Content-Length") or ""
         size = int(length) if length.isdigit() and len(length) <= _SIZE_DIGITS else None
-        body = BodyStream(call.receive)
+        body = BodyStream(call.receive, call.while_valid)
         try:
             written = await self._files.write(
                 call.caller, call.path["machine_id"], path, body, size=size, mode=mode, parents=parents
@@ -115,7 +115,7 @@ class FileRoutes:
 
     async def unpack(self, call: Call) -> ASGIApp:
         """PUT …/files/archive."""
-        path, body = _path(call), BodyStream(call.receive)
+        path, body = _path(call), BodyStream(call.receive, call.while_valid)
         try:
             return _entry(await self._files.unpack(call.caller, call.path["machine_id"], path, body))
         except DormiceError:

@@ -11,7 +11,7 @@ import msgspec
 
 from dormice.api.http.admission import Admission
 from dormice.api.http.call import Call
-from dormice.api.http.websocket import Disconnected, Socket, WebSocket
+from dormice.api.http.websocket import POLICY_VIOLATION, Disconnected, Socket, WebSocket
 from dormice.api.services import Services
 from dormice.domain.errors import Conflict, DormiceError, Unauthenticated
 from dormice.domain.terminal import LARGEST_SIDE, Terminal, TerminalStatus
@@ -55,7 +55,8 @@ class TerminalStream:
 
     def __init__(self, services: Services, admission: Admission) -> None:
         self._terminals = services.terminals
-        self._tokens = services.tokens
+        self._tokens = services.key_tokens
+        self._keys = services.keys
         self._by_id = services.terminals_by_id
         self._admission = admission
 
@@ -64,11 +65,20 @@ class TerminalStream:
         return Socket(path=STREAM_PATH, handle=self.serve)
 
     async def serve(self, call: Call, websocket: WebSocket) -> None:
-        """Serve one, until the terminal ends or the client goes."""
-        terminal = await self._admit(call)
+        """Serve one, until the terminal ends, the client goes, or the key that has let him in is revoked."""
+        terminal, key_id = await self._admit(call)
         after = call.integer("after", default=0) if "after" in call.query else None
         _check_ready(terminal)
         await websocket.accept()
+        try:
+            async with self._keys.while_valid(key_id):
+                await self._connect(terminal, websocket, after)
+        except Unauthenticated as error:
+            if not websocket.closed:
+                await _tell(websocket, error.code, error.message)
+                await websocket.close(POLICY_VIOLATION, error.message)
+
+    async def _connect(self, terminal: Terminal, websocket: WebSocket, after: int | None) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 listening = group.create_task(self._listen(terminal, websocket))
@@ -77,18 +87,22 @@ class TerminalStream:
         except* (Disconnected, OSError):
             pass  # the client has gone: the terminal stays
 
-    async def _admit(self, call: Call) -> Terminal:
+    async def _admit(self, call: Call) -> tuple[Terminal, str]:
+        """Return the terminal, and the key that lets in: empty where none is needed."""
         machine_id, terminal_id = call.path["machine_id"], call.path["terminal_id"]
         token = call.query.get("token")
-        if token and self._tokens.good(PURPOSE, terminal_id, token):
-            return await self._terminals.find(machine_id, terminal_id)
+        made = self._tokens.read(PURPOSE, terminal_id, token) if token else None
+        if made is not None and await self._keys.is_valid(made.key_id):
+            return await self._terminals.find(machine_id, terminal_id), made.key_id
         if not any(name in call.headers for name in (b"authorization", b"x-api-key")):
             if self._by_id:
-                return await self._terminals.find(machine_id, terminal_id)
+                return await self._terminals.find(machine_id, terminal_id), ""
             if token:
-                raise Unauthenticated("the token is none of ours, or too old: get the terminal for a new stream_url")
+                raise Unauthenticated(
+                    "the token is none of ours, too old, or of a key that was revoked: get the terminal for a new stream_url"
+                )
         caller = await self._admission.admit(call.scope, call.headers)
-        return await self._terminals.get(caller, machine_id, terminal_id)
+        return await self._terminals.get(caller, machine_id, terminal_id), caller.key_id
 
     async def _listen(self, terminal: Terminal, websocket: WebSocket) -> None:
         while True:

@@ -153,7 +153,7 @@ class TerminalRoutes:
         )
 
     def _url(self, call: Call, terminal: Terminal) -> str:
-        token = self._services.tokens.issue(PURPOSE, terminal.id, seconds=TOKEN_SECONDS)
+        token = self._services.key_tokens.make(PURPOSE, terminal.id, call.caller.key_id, seconds=TOKEN_SECONDS)
         path = STREAM_PATH.format(machine_id=terminal.execution.machine_id, terminal_id=terminal.id)
         return f"{call.websocket_origin()}{path}?token={token}"
 

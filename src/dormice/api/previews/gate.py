@@ -22,6 +22,8 @@ _SAFE = frozenset({"GET", "HEAD"})
 class Admitted:
     """Somebody who is let in."""
 
+    key_id: str = ""
+    """The key that has let him in, or that his link was made with; empty where everybody is let in."""
     withheld: set[bytes] = field(default_factory=set)
     """Headers that held a valid key."""
     token: str = ""
@@ -49,16 +51,16 @@ class Gate:
         if preview.visibility is Visibility.PUBLIC:
             return admitted
         for token in tokens:
-            expires_at = await self._previews.expiry_of_link(preview, [token])
-            if expires_at is not None:
-                admitted.token, admitted.token_expires_at = token, expires_at
+            if (link := await self._previews.letting_in(preview, [token])) is not None:
+                admitted.key_id, admitted.token, admitted.token_expires_at = link.key_id, token, link.expires_at
                 return admitted
-        if (method in _SAFE or not _comes_from_elsewhere(headers, target)) and await self._previews.expiry_of_link(
-            preview, own_cookies(headers)
+        if (method in _SAFE or not _comes_from_elsewhere(headers, target)) and (
+            link := await self._previews.letting_in(preview, own_cookies(headers))
         ) is not None:
+            admitted.key_id = link.key_id
             return admitted
         if callers:
-            self._previews.check_caller(preview, callers)
+            admitted.key_id = self._previews.opening(preview, callers).key_id
             return admitted
         raise Unauthenticated(
             f"this preview is {preview.visibility.value}: open it by a link that `dormice preview` has made, or send a key",

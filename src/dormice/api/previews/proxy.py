@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import h11
 
 from dormice.api.http.admission import Admission
 from dormice.api.http.errors import describe_and_log
-from dormice.api.http.replies import Reply
+from dormice.api.http.replies import CUT, Reply
+from dormice.api.http.websocket import POLICY_VIOLATION
 from dormice.api.previews.addresses import PREFIX, Target
 from dormice.api.previews.exchange import Exchange, PortFailed, PortSlow
 from dormice.api.previews.gate import Admitted, Gate
@@ -17,7 +19,7 @@ from dormice.api.previews.headers import BadHead, Headers, body_framing, own_coo
 from dormice.api.previews.refusals import TEXT, refusal, refuse_socket
 from dormice.api.previews.socket_exchange import SocketExchange
 from dormice.api.services import PreviewServices, Services
-from dormice.domain.errors import DormiceError
+from dormice.domain.errors import DormiceError, Unauthenticated
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,6 +37,7 @@ class PreviewProxy:
         self._previews = previews.previews
         self._addresses = previews.addresses
         self._now = previews.now
+        self._keys = services.keys
         self._gate = Gate(previews.previews, services.keys, services.limits.key_max_chars)
         self._turnstile = admission.turnstile
         self._patience = services.limits.preview_answer_ms / 1000
@@ -51,15 +54,23 @@ class PreviewProxy:
         raw["path_template"] = ROUTE
         # What lies below may be a secret of the program's.
         raw["state"]["shown_path"] = f"{PREFIX}{target.preview_id}"
-        started = False
+        started = over = False
 
         async def note_start(message: Message) -> None:
-            nonlocal started
+            nonlocal started, over
             started = started or message["type"] in _BEGINNINGS
+            over = message["type"] == "websocket.close"
             await send(message)
 
         try:
             reply = await self._serve(raw, target, scope, receive, note_start)
+        except Unauthenticated as error:
+            if over:
+                return
+            if started:  # his key was revoked meanwhile
+                await _hang_up(raw, receive, send, error.message)
+                return
+            reply = refusal(error)
         except (DormiceError, PortFailed, PortSlow, BadHead) as error:
             reply = refusal(error)
         except Exception as error:  # a bug: it is answered, and logged
@@ -87,19 +98,20 @@ class PreviewProxy:
         if (tokens or not target.path) and method in ("GET", "HEAD"):
             return self._redirect(target, query, admitted)
         request, has_body = _request(raw, target, query, headers, admitted)
-        with self._previews.connections.request(preview) as place:
-            if raw["type"] == _WEBSOCKET:
-                socket = SocketExchange(
-                    place,
-                    target,
-                    request,
-                    raw["subprotocols"],
-                    most_bytes=self._most_bytes,
-                    patience_seconds=self._patience,
-                )
-                return await socket.run(receive, send)  # type: ignore[arg-type] # its messages are dicts
-            exchange = Exchange(place, target, request, has_body=has_body, patience_seconds=self._patience)
-            await exchange.run(scope, receive, send)
+        async with self._keys.while_valid(admitted.key_id):
+            with self._previews.connections.request(preview) as place:
+                if raw["type"] == _WEBSOCKET:
+                    socket = SocketExchange(
+                        place,
+                        target,
+                        request,
+                        raw["subprotocols"],
+                        most_bytes=self._most_bytes,
+                        patience_seconds=self._patience,
+                    )
+                    return await socket.run(receive, send)  # type: ignore[arg-type] # its messages are dicts
+                exchange = Exchange(place, target, request, has_body=has_body, patience_seconds=self._patience)
+                await exchange.run(scope, receive, send)
         return None
 
     def _redirect(self, target: Target, query: bytes, admitted: Admitted) -> Reply:
@@ -114,6 +126,18 @@ class PreviewProxy:
             seconds = max(1, (admitted.token_expires_at - self._now()) // _SECOND_US)
             headers["set-cookie"] = own_cookie(admitted.token, target, seconds).decode("latin-1")
         return Reply(b"moved\n", status=303, media_type=TEXT, headers=headers)
+
+
+async def _hang_up(raw: Mapping[str, Any], receive: Receive, send: Send, why: str) -> None:
+    """End what the client has begun to get."""
+    if raw["type"] == _WEBSOCKET:
+        close: Any = {"type": "websocket.close", "code": POLICY_VIOLATION, "reason": why}
+        with suppress(OSError):  # he is gone
+            await send(close)
+        return
+    raw["state"][CUT]()
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _request(

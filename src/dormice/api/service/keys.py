@@ -118,7 +118,9 @@ class KeyRoutes:
                 path="/v1/keys/{key_id}",
                 tag="keys",
                 summary="Revoke an API key",
-                description="For admin keys. A revoked one is answered unchanged.",
+                description=(
+                    "For admin keys. Streams and connections that the key has opened end. A revoked one is answered unchanged."
+                ),
                 handle=self.revoke,
                 answers={200: Answer("The key.", KeyRecord)},
                 errors=frozenset({409}),

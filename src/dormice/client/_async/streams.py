@@ -81,6 +81,8 @@ async def events_of_execution(
         )
         try:
             async for event in events:
+                if event.name == "error":  # the server's last words: asking for the record tells what is wrong
+                    break
                 failures, connected, last_id = 0, True, event.id or last_id
                 yield event
                 if _is_last(event):

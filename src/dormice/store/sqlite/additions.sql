@@ -230,6 +230,13 @@ CREATE INDEX IF NOT EXISTS ssh_sessions_of ON ssh_sessions (machine, number);
 CREATE INDEX IF NOT EXISTS ssh_sessions_open ON ssh_sessions (machine, expires_at)
 WHERE state = 'ready' OR state = 'wake_in_progress';
 CREATE INDEX IF NOT EXISTS ssh_sessions_over ON ssh_sessions (expires_at);
+
+-- The API keys that SSH sessions were made with; those of earlier releases have no row.
+CREATE TABLE IF NOT EXISTS ssh_session_makers (
+    session INTEGER PRIMARY KEY REFERENCES ssh_sessions ON DELETE CASCADE,
+    key_id TEXT NOT NULL
+) STRICT;
+
 -- What executions leave behind: what is to be collected of each, and what was.
 CREATE TABLE IF NOT EXISTS artifact_collections (
     number INTEGER PRIMARY KEY,

@@ -76,13 +76,16 @@ def _create(
     ready_at = new.now if new.ready else None
     values = (new.id, machine, state.value, new.certificate, new.now, new.expires_at, ready_at)
     db.execute(_SQL["insert"], values)
+    number = db.last_insert_rowid()
+    db.execute(_SQL["insert_maker"], (number, new.created_by))
     idempotency.remember(db, claim, new.id)
     return SshSession(
-        number=db.last_insert_rowid(),
+        number=number,
         id=new.id,
         organization_id=new.organization_id,
         machine_id=new.machine_id,
         state=state,
+        created_by=new.created_by,
         certificate=new.certificate,
         created_at=new.now,
         expires_at=new.expires_at,
@@ -113,4 +116,5 @@ def _session(row: Any) -> SshSession | None:
         expires_at=row[7],
         ready_at=row[8],
         error_message=row[9],
+        created_by=row[10] or "",
     )

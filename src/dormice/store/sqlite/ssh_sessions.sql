@@ -17,22 +17,26 @@ WHERE s.expires_at > ?1 AND s.state = ?2 AND m.phase <> 'destroyed';
 INSERT INTO ssh_sessions (id, machine, state, certificate, created_at, expires_at, ready_at)
 VALUES (?, ?, ?, ?, ?, ?, ?);
 
+-- name: insert_maker
+-- With which API key a session was made.
+INSERT INTO ssh_session_makers (session, key_id) VALUES (?, ?);
+
 -- name: get
 -- One session of a machine of an organization.
-SELECT s.number, s.id, m.organization_id, m.id, s.state, s.certificate, s.created_at, s.expires_at, s.ready_at, s.error_message
-FROM ssh_sessions s JOIN machines m ON m.number = s.machine
+SELECT s.number, s.id, m.organization_id, m.id, s.state, s.certificate, s.created_at, s.expires_at, s.ready_at, s.error_message, k.key_id
+FROM ssh_sessions s JOIN machines m ON m.number = s.machine LEFT JOIN ssh_session_makers k ON k.session = s.number
 WHERE s.id = ?3 AND m.id = ?2 AND m.organization_id = ?1;
 
 -- name: find
 -- One session.
-SELECT s.number, s.id, m.organization_id, m.id, s.state, s.certificate, s.created_at, s.expires_at, s.ready_at, s.error_message
-FROM ssh_sessions s JOIN machines m ON m.number = s.machine
+SELECT s.number, s.id, m.organization_id, m.id, s.state, s.certificate, s.created_at, s.expires_at, s.ready_at, s.error_message, k.key_id
+FROM ssh_sessions s JOIN machines m ON m.number = s.machine LEFT JOIN ssh_session_makers k ON k.session = s.number
 WHERE s.id = ?;
 
 -- name: page
 -- Sessions of a machine, newest first.
-SELECT s.number, s.id, m.organization_id, m.id, s.state, s.certificate, s.created_at, s.expires_at, s.ready_at, s.error_message
-FROM machines m JOIN ssh_sessions s ON s.machine = m.number
+SELECT s.number, s.id, m.organization_id, m.id, s.state, s.certificate, s.created_at, s.expires_at, s.ready_at, s.error_message, k.key_id
+FROM machines m JOIN ssh_sessions s ON s.machine = m.number LEFT JOIN ssh_session_makers k ON k.session = s.number
 WHERE m.id = ?2 AND m.organization_id = ?1 AND s.number < ?3 ORDER BY s.number DESC LIMIT ?4;
 
 -- name: advance

@@ -1,0 +1,42 @@
+"""Tokens that are made with an API key: whoever holds one is let in as if by that key, until the token expires or the key is revoked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dormice.domain.execution import Micros
+from dormice.engine.tokens import Tokens
+
+_SECOND_US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class KeyToken:
+    """What a token says."""
+
+    key_id: str
+    """The key that it was made with. Whether that is valid still is to be asked."""
+    expires_at: Micros
+    """By the steady clock."""
+
+
+class KeyTokens:
+    """Makes and reads them: `KEY.TOKEN`, the id of the key and a token (tokens.py) for it and the subject."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    def make(self, purpose: str, subject: str, key_id: str, *, seconds: int) -> str:
+        """Return a token that counts for so long. A secret."""
+        return f"{key_id}.{self._tokens.issue(purpose, _signed(subject, key_id), seconds=seconds)}"
+
+    def read(self, purpose: str, subject: str, token: str) -> KeyToken | None:
+        """Return what a token says; None for one that was made for something else, or that is over."""
+        key_id, _, rest = token.partition(".")
+        if not self._tokens.good(purpose, _signed(subject, key_id), rest):
+            return None
+        return KeyToken(key_id, int(rest.partition(".")[0]) * _SECOND_US)
+
+
+def _signed(subject: str, key_id: str) -> str:
+    return f"{subject} {key_id}"
