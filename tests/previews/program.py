@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable
 
 SEEN: list[str] = []
 """What happened, one word a thing; GET /seen tells."""
+FLOOD_FRAMES = 400
+"""More than all buffers on the way hold."""
 NUMBERS = itertools.count(1)
 """Of connections."""
 Head = tuple[str, str, list[tuple[str, str]]]
@@ -180,9 +182,19 @@ async def _headers(_head: Head, _reader: asyncio.StreamReader, writer: asyncio.S
     return True
 
 
-async def _echo(head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    """A WebSocket that sends back what it gets, having first told of its handshake."""
-    fields = dict(head[2])
+async def _mirror(head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    """Send a body back as it comes, and take no more of it before that is taken."""
+    left = int(dict(head[2])["content-length"])
+    writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {left}\r\n\r\n".encode())
+    while left:
+        data = await reader.read(65_536)
+        left -= len(data)
+        writer.write(data)
+        await writer.drain()
+    return True
+
+
+def _shake_hands(fields: dict[str, str], writer: asyncio.StreamWriter) -> None:
     key = fields["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
     accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
     writer.write(
@@ -190,6 +202,26 @@ async def _echo(head: Head, reader: asyncio.StreamReader, writer: asyncio.Stream
     )
     offered = [word.strip() for word in fields.get("sec-websocket-protocol", "").split(",")]
     writer.write(b"Sec-WebSocket-Protocol: chat\r\n\r\n" if "chat" in offered else b"\r\n")
+
+
+async def _flood(head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    """A WebSocket that says a lot before it listens, and then listens for as much."""
+    _shake_hands(dict(head[2]), writer)
+    for _ in range(FLOOD_FRAMES):
+        _frame(writer, 2, bytes(65_535))
+        await writer.drain()
+    left = FLOOD_FRAMES * 65_535
+    while left > 0:
+        left -= len(await reader.read(1 << 20))
+    _frame(writer, 1, b"done")
+    await writer.drain()
+    await reader.read()
+    return False
+
+
+async def _echo(head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    """A WebSocket that sends back what it gets, having first told of its handshake."""
+    _shake_hands(dict(head[2]), writer)
     _frame(writer, 1, json.dumps({"target": head[1], "headers": head[2]}).encode())
     while True:
         first, second = await reader.readexactly(2)
@@ -240,6 +272,8 @@ PATHS: dict[str, Callable[[Head, asyncio.StreamReader, asyncio.StreamWriter], Aw
     "/last": _expired_connection,
     "/long-head": _headers,
     "/echo": _echo,
+    "/flood": _flood,
+    "/mirror": _mirror,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -199,6 +200,19 @@ def test_a_server_that_is_killed_cuts_what_is_open_and_leaves_nothing_of_it(star
         assert _node_files(live) < files + 3  # it may have made a spare launcher meanwhile
 
 
+def _mirrored(url: str, size: int) -> None:
+    """Send a body while it comes back."""
+    where = httpx.URL(url)
+    head = f"POST {where.path}mirror HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"
+    with socket.create_connection((where.host, where.port), timeout=20) as opened, ThreadPoolExecutor() as threads:
+        sending = threads.submit(opened.sendall, head.encode() + bytes(size))
+        came = 0
+        while data := opened.recv(1 << 20):
+            came += len(data)
+        sending.result(20)
+    assert came > size
+
+
 def test_tls_inside_the_machine(api: Api, machine: str, tmp_path: Path) -> None:
     certificate = tmp_path / "certificate.pem"
     subprocess.run(
@@ -218,6 +232,7 @@ def test_tls_inside_the_machine(api: Api, machine: str, tmp_path: Path) -> None:
         said, _ = echoed(browser.post(f"{url}x", content=bytes(1_000_000)))
         assert said["size"] == 1_000_000
         assert len(browser.get(f"{url}big").content) == 8_000_000
+        _mirrored(url, 30_000_000)
         plain = program.preview(visibility="public")["url"]
         assert browser.get(f"{plain}x").status_code == 502
     api.delete(f"/v1/machines/{machine}/executions/{program.record['execution_id']}")

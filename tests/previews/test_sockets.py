@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,6 +57,22 @@ def test_who_closes_tells_the_other_why(program: Program, url: str) -> None:
     with _opened(url) as (socket, _):
         socket.close(4321, "enough")
     program.seen(url, "closed 4321")
+
+
+def test_both_sides_may_talk_before_they_listen(url: str) -> None:
+    with (
+        connect(f"{url.replace('http', 'ws', 1)}flood", proxy=None, max_size=None, ping_interval=None) as socket,
+        ThreadPoolExecutor() as threads,
+    ):
+        talk = threads.submit(lambda: [socket.send(bytes(65_535)) for _ in range(400)])
+        try:
+            heard = 0
+            while (message := socket.recv(20)) != "done":
+                heard += len(message)
+            assert heard == 400 * 65_535
+            talk.result(20)
+        finally:
+            socket.socket.close()  # which frees the thread
 
 
 def test_a_program_that_dies_closes_the_socket(program: Program, live: Live) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 from dormice.domain.errors import Unavailable
 
 if TYPE_CHECKING:
     from dormice.engine.port_connections import PlainConnection
 
-T = TypeVar("T")
-
 HANDSHAKE_SECONDS = 5.0
 _PIECE_BYTES = 65_536
+_ANSWERS_BYTES = 65_536
+"""Of what TLS itself wants to say while nothing is written, at most."""
 
 
 class NoTls(Unavailable):
@@ -30,7 +29,6 @@ class TlsConnection:
         self._tls = tls
         self._incoming = incoming
         self._outgoing = out
-        self._writing = asyncio.Lock()
 
     @classmethod
     async def made(cls, under: PlainConnection) -> Self:
@@ -40,7 +38,7 @@ class TlsConnection:
         connection = cls(under, tls, incoming, outgoing)
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
-                await connection._exchange(tls.do_handshake)
+                await connection._shake_hands()
         except TimeoutError:
             raise NoTls("no TLS with what listens on the port: it does not answer a handshake") from None
         except ssl.SSLError as error:
@@ -53,9 +51,16 @@ class TlsConnection:
 
     async def read(self) -> bytes:
         try:
-            return await self._exchange(lambda: self._tls.read(_PIECE_BYTES))
+            while self._outgoing.pending <= _ANSWERS_BYTES:
+                try:
+                    return self._tls.read(_PIECE_BYTES)
+                except ssl.SSLWantReadError:
+                    # What TLS answers to what it has read goes out before what is written next, which is soon enough: to wait
+                    # for it here would be to read nothing from a port that reads nothing itself as long as it is not read from.
+                    await self._feed()
         except ssl.SSLError:  # its end, in order or not: HTTP tells what is missing
-            return b""
+            pass
+        return b""
 
     async def write(self, data: bytes) -> None:
         try:
@@ -67,29 +72,32 @@ class TlsConnection:
     def close(self) -> None:
         self._under.close()
 
-    async def _exchange(self, step: Callable[[], T]) -> T:
+    async def _shake_hands(self) -> None:
         while True:
             try:
-                done = step()
+                self._tls.do_handshake()
             except ssl.SSLWantReadError:
                 await self._flush()
-                if data := await self._under.read():
-                    self._incoming.write(data)
-                else:
-                    self._incoming.write_eof()
+                await self._feed()
             else:
                 await self._flush()
-                return done
+                return
+
+    async def _feed(self) -> None:
+        if data := await self._under.read():
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
 
     async def _flush(self) -> None:
-        async with self._writing:  # reading sends something now and then, too
-            if data := self._outgoing.read():
-                await self._under.write(data)
+        if data := self._outgoing.read():
+            await self._under.write(data)
 
 
 def _context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    context.options |= ssl.OP_NO_RENEGOTIATION  # reading would have to write, and writing to read
     context.set_alpn_protocols(["http/1.1"])
     return context

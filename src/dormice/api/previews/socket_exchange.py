@@ -22,9 +22,12 @@ from dormice.api.http.websocket import Receive, Send
 from dormice.api.previews.addresses import Target
 from dormice.api.previews.exchange import PortFailed, PortSlow
 from dormice.api.previews.headers import Headers, towards_the_client
+from dormice.api.previews.outgoing import Outgoing
 from dormice.engine.port_connections import Connection, Place
 
 CLOSING_SECONDS = 2.0
+ANSWERS_BYTES = 1 << 20
+"""Of pongs that a port has not taken, at most: it is not read any further then."""
 _NORMAL, _NO_CODE, _ABNORMAL, _NO_TLS, _BAD_GATEWAY = 1000, 1005, 1006, 1015, 1014
 _NEVER_SENT = frozenset({_NO_CODE, _ABNORMAL, _NO_TLS})
 """Codes that say that there was none: they may not be sent."""
@@ -52,7 +55,7 @@ class SocketExchange:
             subprotocols=[Subprotocol(word) for word in subprotocols] or None,
             max_size=most_bytes,
         )
-        self._writing = asyncio.Lock()
+        self._outgoing = Outgoing(most_bytes + ANSWERS_BYTES)
         self._pieces: list[bytes] = []
         self._kind = Opcode.BINARY
         self._client_gone = False
@@ -80,8 +83,10 @@ class SocketExchange:
         try:
             async with asyncio.TaskGroup() as group:
                 to_client = group.create_task(self._pass_to_client(connection, send))
-                to_port = group.create_task(self._pass_to_port(connection, receive))
+                to_port = group.create_task(self._pass_to_port(receive))
+                writer = group.create_task(self._outgoing.run(connection))
                 to_client.add_done_callback(lambda _: to_port.cancel())
+                to_client.add_done_callback(lambda _: writer.cancel())
                 to_port.add_done_callback(lambda _: to_client.cancel())
         except* OSError:
             pass  # the client is gone
@@ -96,7 +101,7 @@ class SocketExchange:
         self._port.send_request(request)
         try:
             async with asyncio.timeout(self._patience):
-                await self._flush(connection)
+                await connection.write(self._to_send())
                 events: list[Any] = []
                 while not events and self._port.handshake_exc is None:
                     self._take(await connection.read())
@@ -117,15 +122,20 @@ class SocketExchange:
             for frame in frames:
                 if not self._client_gone:
                     await self._pass_frame(frame, send)
-            await self._flush(connection)  # what a ping, or the end, is answered with
+            # What a ping, or the end, is answered with. It is not waited for: the port may read nothing before it is read from.
+            self._outgoing.add(self._to_send())
             closed = self._port.close_rcvd
             if over or closed is not None or self._port.parser_exc is not None:
                 break
+            await self._outgoing.room()
             data = await connection.read()
             over = not data
             self._take(data)
             frames = self._port.events_received()
         self._port_gone.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING_SECONDS):
+                await self._outgoing.sent()
         if not self._client_gone:
             code, reason = (_BAD_GATEWAY, "") if closed is None else (closed.code, closed.reason)
             await send({"type": "websocket.close", "code": _NORMAL if code in _NEVER_SENT else code, "reason": reason})
@@ -145,28 +155,29 @@ class SocketExchange:
         else:
             await send({"type": "websocket.send", "bytes": message})
 
-    async def _pass_to_port(self, connection: Connection, receive: Receive) -> None:
+    async def _pass_to_port(self, receive: Receive) -> None:
         while self._port.state is OPEN:
             message = await receive()
             if message["type"] != "websocket.receive":
                 self._client_gone = True
-                await self._close_port(connection, message.get("code", _NO_CODE), message.get("reason") or "")
+                await self._close_port(message.get("code", _NO_CODE), message.get("reason") or "")
                 return
             text: str | None = message.get("text")
             if text is not None:
                 self._port.send_text(text.encode())
             else:
                 self._port.send_binary(message["bytes"])
-            await self._flush(connection)
+            self._outgoing.add(self._to_send())
+            await self._outgoing.sent()
 
-    async def _close_port(self, connection: Connection, code: int, reason: str) -> None:
+    async def _close_port(self, code: int, reason: str) -> None:
         """Tell the port why its client has gone, and give it a little while to take that in."""
         if self._port.state is not OPEN:
             return
         self._port.send_close(None if code in _NEVER_SENT else code, reason)
+        self._outgoing.add(self._to_send())
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSING_SECONDS):
-                await self._flush(connection)
                 await self._port_gone.wait()
 
     def _take(self, data: bytes) -> None:
@@ -175,10 +186,8 @@ class SocketExchange:
         else:
             self._port.receive_eof()
 
-    async def _flush(self, connection: Connection) -> None:
-        async with self._writing:  # both directions write, and a frame must stay whole
-            if data := b"".join(self._port.data_to_send()):
-                await connection.write(data)
+    def _to_send(self) -> bytes:
+        return b"".join(self._port.data_to_send())
 
 
 def _texts(headers: Headers) -> dict[str, str]:
