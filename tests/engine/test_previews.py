@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from dormice.domain.errors import Conflict
-from dormice.domain.execution import ErrorCode
+from dormice.domain.execution import ErrorCode, Stream
 from dormice.domain.limits import Limits
 from dormice.domain.machine import Machine
 from dormice.domain.preview import Preview, PreviewState
+from dormice.engine import port_connections
 from dormice.engine.key_tokens import KeyToken
 from dormice.engine.orders import PreviewOrder
 from dormice.protocol import node as wire
@@ -97,6 +99,28 @@ async def test_a_link_lasts_no_longer_than_it_was_given_nor_than_its_preview(ser
     clock.forward(3_600)
     assert read(long) is None
     assert await previews.letting_in(made, [short, long, ""]) is None
+
+
+async def _dialled(node: ScriptedNode) -> wire.StartExecution:
+    """Have the guest connect to a port."""
+    start = await node.hear(wire.StartExecution)
+    node.say(wire.ExecutionStarted(start.machine_id, start.execution, 1))
+    node.say(wire.Output(start.machine_id, start.execution, Stream.STDOUT.value, 0, b"+"))
+    return start
+
+
+async def test_a_port_that_takes_nothing_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = await server.node()
+    machine, _ = await server.machine(node)
+    preview = await _settled(server, await _made(server, machine))
+    with server.engine.previews.connections.request(preview) as place:
+        dialling = asyncio.create_task(place.connect())
+        start = await _dialled(node)
+        connection, _ = await dialling
+        monkeypatch.setattr(port_connections, "STALL_SECONDS", 0.1)
+        async with asyncio.timeout(10):
+            await connection.write(bytes(10_000_000))
+        assert (await node.hear(wire.CancelExecution)).execution == start.execution
 
 
 async def test_a_wake_goes_on_when_the_server_is_started_again(tmp_path: Path, clock: MovedClock) -> None:

@@ -22,6 +22,10 @@ from dormice.engine.port_tls import TlsConnection
 KEPT_IDLE_SECONDS = 1.5
 """Less than any common server waits before it closes a connection that is not used."""
 KEPT_IDLE = 32
+STALL_SECONDS = 60.0
+"""A port that takes nothing of what is sent to it for so long is given up: its client may be long gone, which nobody sees as long
+as nothing more is read from him."""
+_PIECE_BYTES = 65_536
 _CONNECTED = b"+"
 _NO_CONNECTION = 69
 
@@ -43,7 +47,7 @@ class Connection(Protocol):
         ...
 
     async def write(self, data: bytes) -> None:
-        """Send, no faster than it is taken. What nobody will take any more is dropped."""
+        """Send, no faster than it is taken; it is closed where nothing is taken. What nobody will take any more is dropped."""
         ...
 
     def close(self) -> None:
@@ -69,7 +73,13 @@ class PlainConnection:
         return await self._channel.read()
 
     async def write(self, data: bytes) -> None:
-        await self._channel.write(data)
+        for start in range(0, len(data), _PIECE_BYTES):
+            try:
+                async with asyncio.timeout(STALL_SECONDS):
+                    await self._channel.write(data[start : start + _PIECE_BYTES])
+            except TimeoutError:  # reading tells of the end
+                self.close()
+                return
 
     def close(self) -> None:
         self._channel.close()
