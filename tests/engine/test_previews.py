@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dormice.domain.errors import Conflict
+from dormice.domain.errors import Conflict, NotFound
 from dormice.domain.execution import ErrorCode, Stream
 from dormice.domain.limits import Limits
 from dormice.domain.machine import Machine
@@ -121,6 +121,22 @@ async def test_a_port_that_takes_nothing_is_given_up(server: Server, monkeypatch
         async with asyncio.timeout(10):
             await connection.write(bytes(10_000_000))
         assert (await node.hear(wire.CancelExecution)).execution == start.execution
+
+
+async def test_a_connection_that_is_made_while_its_preview_ends_is_cut(server: Server) -> None:
+    node = await server.node()
+    machine, _ = await server.machine(node)
+    preview = await _settled(server, await _made(server, machine))
+    previews = server.engine.previews
+    before = previews.connections.ends
+    with previews.connections.request(preview) as place:
+        dialling = asyncio.create_task(place.connect())
+        await server.engine.previews.close(server.caller, machine.id, preview.id)
+        start = await _dialled(node)
+        with pytest.raises(NotFound, match="is over"):
+            await dialling
+        assert (await node.hear(wire.CancelExecution)).execution == start.execution
+    assert previews.connections.ends != before
 
 
 async def test_a_wake_goes_on_when_the_server_is_started_again(tmp_path: Path, clock: MovedClock) -> None:

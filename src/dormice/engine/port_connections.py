@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -88,7 +88,9 @@ class PlainConnection:
 class _Pool:
     """What one preview has."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, unused: Callable[[], None]) -> None:
+        """`unused` is called when it has nothing any more."""
+        self._unused = unused
         self.places = asyncio.Semaphore(most)
         self.requests = 0
         self.over = False
@@ -122,9 +124,15 @@ class _Pool:
             timer.cancel()
         self.idle.clear()
 
+    def check_use(self) -> None:
+        """Tell when it has nothing any more."""
+        if not self.requests and not self.idle:
+            self._unused()
+
     def _drop(self, connection: Connection) -> None:
         self.idle.pop(connection, None)
         connection.close()
+        self.check_use()
 
 
 class Place:
@@ -147,12 +155,19 @@ class Place:
             if self._pool.over:
                 raise NotFound("the preview is over")
             kept = None if fresh else self._pool.take_idle()
-            self._held = kept or await self._connections.make(self._preview)
+            self._held = kept or await self._make()
         except BaseException:
             self._pool.places.release()
             raise
         self._pool.used.add(self._held)
         return self._held, kept is not None
+
+    async def _make(self) -> Connection:
+        made = await self._connections.make(self._preview)
+        if self._pool.over:  # meanwhile, which may have been long: its machine was woken
+            made.close()
+            raise NotFound("the preview is over")
+        return made
 
     def keep(self) -> None:
         """Give the connection back, to be used again."""
@@ -181,19 +196,20 @@ class PortConnections:
         self._pools: dict[str, _Pool] = {}
         self._requests: Counter[str] = Counter()
         """By organization."""
+        self.ends = 0
+        """How many previews have ended. Who has looked one up should look again if this has changed before he makes a request."""
 
     @contextmanager
     def request(self, preview: Preview) -> Iterator[Place]:
         """Have a place for as long as the block lasts. Raises RateLimited."""
-        pool = self._pools.get(preview.id)
-        if pool is None:
-            pool = self._pools[preview.id] = _Pool(self._limits.preview_connections)
+        pool = self._pools.get(preview.id) or self._new_pool(preview.id)
         owner = preview.organization_id
         if pool.requests >= self._limits.preview_requests:
             raise self._busy("the preview", self._limits.preview_requests, "preview_requests")
         if self._requests[owner] >= self._limits.preview_requests_per_organization:
             most = self._limits.preview_requests_per_organization
             raise self._busy("the organization's previews", most, "preview_requests_per_organization")
+        self._pools[preview.id] = pool
         pool.requests += 1
         self._requests[owner] += 1
         place = Place(self, preview, pool)
@@ -202,9 +218,18 @@ class PortConnections:
         finally:
             place.close()
             pool.requests -= 1
+            pool.check_use()
             self._requests[owner] -= 1
             if not self._requests[owner]:
                 del self._requests[owner]
+
+    def _new_pool(self, preview_id: str) -> _Pool:
+        def forget() -> None:
+            if self._pools.get(preview_id) is pool:
+                del self._pools[preview_id]
+
+        pool = _Pool(self._limits.preview_connections, forget)
+        return pool
 
     def _busy(self, whose: str, most: int, limit: str) -> RateLimited:
         return RateLimited(f"{most} requests of {whose} are being served ({limit}): come again", retry_after_ms=1_000)
@@ -232,7 +257,8 @@ class PortConnections:
             raise
 
     def end(self, preview_id: str) -> None:
-        """Cut every connection of a preview: it is over."""
+        """Cut every connection of a preview: it is over, and that is recorded."""
+        self.ends += 1
         pool = self._pools.pop(preview_id, None)
         if pool is not None:
             pool.end()

@@ -88,6 +88,8 @@ class PreviewProxy:
     async def _serve(
         self, raw: dict[str, Any], target: Target, scope: Scope, receive: Receive, send: Send
     ) -> Reply | None:
+        connections = self._previews.connections
+        ends = connections.ends
         preview = await self._previews.find(target.preview_id)
         raw["state"]["machine_id"] = preview.machine_id
         await self._turnstile.enter(preview.organization_id)
@@ -99,7 +101,9 @@ class PreviewProxy:
             return self._redirect(target, query, admitted)
         request, has_body = _request(raw, target, query, headers, admitted)
         async with self._keys.while_valid(admitted.key_id):
-            with self._previews.connections.request(preview) as place:
+            with connections.request(preview) as place:
+                if connections.ends != ends:  # from now on its end cuts off what is here; it may have ended before
+                    await self._previews.find(preview.id)
                 if raw["type"] == _WEBSOCKET:
                     socket = SocketExchange(
                         place,
