@@ -35,7 +35,8 @@ _HOP = frozenset(
 )
 _HANDSHAKE = b"sec-websocket-"
 """Of one hop as well: each of two WebSockets has its own."""
-_OURS = frozenset({b"expect", b"forwarded", b"x-real-ip", b"x-request-id", b"cookie", b"content-length"})
+_OURS = frozenset({b"expect", b"forwarded", b"x-real-ip", b"x-request-id", b"cookie", b"content-length", b"proxy"})
+"""`proxy` is none of ours, but no program should see it: CGI makes HTTP_PROXY of it."""
 _OURS_BEGIN = (b"x-forwarded-", b"x-dormice-", _HANDSHAKE)
 _NOT_OUT = frozenset({b"date", b"x-request-id", b"alt-svc", b"set-cookie", b"location"})
 _OF_THE_HOST = frozenset(
@@ -78,7 +79,8 @@ def towards_the_port(
     dropped = _of_one_hop(headers)
     found: Headers = []
     for name, value in headers:
-        if name in dropped or name in _OURS or name in withheld or name.startswith(_OURS_BEGIN):
+        read = name.replace(b"_", b"-")  # as CGI and WSGI read it, for which both are one
+        if {name, read} & dropped or read in _OURS or name in withheld or read.startswith(_OURS_BEGIN):
             continue
         if name == b"referer" and TOKEN.encode() in value:
             continue
