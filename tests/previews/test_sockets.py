@@ -91,6 +91,11 @@ def test_what_takes_no_websocket_refuses_it_in_its_own_words(program: Program, u
         pass
     assert refused.value.response.status_code == 200
     assert b'"target": "/x"' in (refused.value.response.body or b"")
+    with pytest.raises(InvalidStatus) as refused, connect(f"{url.replace('http', 'ws', 1)}cookies", proxy=None):
+        pass
+    headers = refused.value.response.headers
+    assert [cookie.partition(";")[0] for cookie in headers.get_all("Set-Cookie")] == ["sid=1", "deep=2", "plain=3"]
+    assert "" not in headers.get_all("Content-Type")
     with pytest.raises(InvalidStatus) as refused, connect(f"{url.replace('http', 'ws', 1)}nonsense", proxy=None):
         pass
     assert refused.value.response.status_code == 502

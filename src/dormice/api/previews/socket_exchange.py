@@ -56,7 +56,7 @@ class SocketExchange:
             max_size=most_bytes,
         )
         self._outgoing = Outgoing(most_bytes + ANSWERS_BYTES)
-        self._pieces: list[bytes] = []
+        self._message = bytearray()
         self._kind = Opcode.BINARY
         self._client_gone = False
         self._port_gone = asyncio.Event()
@@ -75,10 +75,7 @@ class SocketExchange:
         headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in response.headers.raw_items()]
         passed = towards_the_client(headers, self._target, response.status_code)
         if isinstance(self._port.handshake_exc, InvalidStatus):
-            passed = [(name, value) for name, value in passed if name != b"content-length"]
-            return Reply(
-                bytes(response.body or b""), status=response.status_code, headers=_texts(passed), media_type=b""
-            )
+            return _reply(response, passed)
         await send({"type": "websocket.accept", "subprotocol": self._port.subprotocol, "headers": passed})
         try:
             async with asyncio.TaskGroup() as group:
@@ -145,23 +142,25 @@ class SocketExchange:
         if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
             return
         if frame.opcode is not Opcode.CONT:
-            self._kind, self._pieces = frame.opcode, []
-        self._pieces.append(bytes(frame.data))
+            self._kind, self._message = frame.opcode, bytearray()
+        self._message += frame.data  # a frame may be empty: what is kept of many of them must be nothing
         if not frame.fin:
             return
-        message, self._pieces = b"".join(self._pieces), []
+        message, self._message = bytes(self._message), bytearray()
         if self._kind is Opcode.TEXT:
             await send({"type": "websocket.send", "text": message.decode("utf-8", "replace")})
         else:
             await send({"type": "websocket.send", "bytes": message})
 
     async def _pass_to_port(self, receive: Receive) -> None:
-        while self._port.state is OPEN:
+        while True:
             message = await receive()
             if message["type"] != "websocket.receive":
                 self._client_gone = True
                 await self._close_port(message.get("code", _NO_CODE), message.get("reason") or "")
                 return
+            if self._port.state is not OPEN:
+                continue  # the port has closed it, which the client is about to be told
             text: str | None = message.get("text")
             if text is not None:
                 self._port.send_text(text.encode())
@@ -190,5 +189,9 @@ class SocketExchange:
         return b"".join(self._port.data_to_send())
 
 
-def _texts(headers: Headers) -> dict[str, str]:
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+def _reply(response: Response, headers: Headers) -> Reply:
+    """The port's refusal, with what of its headers is passed on: names may come several times."""
+    reply = Reply(bytes(response.body or b""), status=response.status_code)
+    framing = [(name, value) for name, value in reply.headers if name == b"content-length"]
+    reply.headers = [*(header for header in headers if header[0] != b"content-length"), *framing]
+    return reply
