@@ -117,6 +117,11 @@ async def _chunked(_head: Head, _reader: asyncio.StreamReader, writer: asyncio.S
     return True
 
 
+async def _both_lengths(_head: Head, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+    return False
+
+
 async def _early(_head: Head, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
     writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n")
     _send(writer, b"after hints")
@@ -260,6 +265,7 @@ PATHS: dict[str, Callable[[Head, asyncio.StreamReader, asyncio.StreamWriter], Aw
     "/half": _half,
     "/half-chunked": _half_chunked,
     "/chunked": _chunked,
+    "/both-lengths": _both_lengths,
     "/early": _early,
     "/big": _big,
     "/nonsense": _nonsense,

@@ -105,6 +105,10 @@ def test_trailers_are_dropped_and_early_hints_too(url: str, browser: httpx.Clien
     assert browser.get(f"{url}early").content == b"after hints"
 
 
+def test_chunks_say_how_long_an_answer_is_whatever_else_does(url: str, browser: httpx.Client) -> None:
+    assert browser.get(f"{url}both-lengths").content == b"hello"
+
+
 def test_answers_without_a_body(url: str, browser: httpx.Client) -> None:
     head = browser.head(f"{url}x")
     assert (head.status_code, head.content, head.headers["x-app"]) == (200, b"", "yes")

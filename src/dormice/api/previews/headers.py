@@ -99,7 +99,7 @@ def towards_the_client(headers: Sequence[tuple[bytes, bytes]], target: Target, s
     dropped = _of_one_hop(headers) | _NOT_OUT
     if target.prefix:
         dropped |= _OF_THE_HOST
-    if status in (204, 304):
+    if status in (204, 304) or any(name == b"transfer-encoding" for name, _ in headers):  # which says how long it is
         dropped.add(b"content-length")
     found: Headers = []
     for name, value in headers:
