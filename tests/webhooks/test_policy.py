@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import ip_address
 
 import pytest
@@ -101,6 +102,19 @@ async def test_an_answer_is_read_so_far_and_for_so_long(receiver: Receiver) -> N
     receiver.status, receiver.location = 200, "x" * 30_000
     answer, _ = await post(WebhookPolicy(("127.0.0.0/8",), 5, answer_bytes=1000), receiver.url)
     assert answer == Answer(None, "the connection ended without an answer"), "its head never ended"
+
+
+async def test_an_endpoint_that_wants_another_protocol_gives_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    async def switch(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(switch, "127.0.0.1", 0) as server:
+        answer, _ = await post(HERE, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    assert answer == Answer(None, "the connection ended without an answer")
+    assert caplog.records == []
 
 
 async def test_why_there_is_no_answer_is_told() -> None:

@@ -93,7 +93,7 @@ class HttpConnection(asyncio.Protocol):
                 self._parser.feed_data(data[:room])
                 if len(data) <= room:
                     return
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):  # the one is none of the other
             pass  # what was understood before counts
         self._give_up()
 
