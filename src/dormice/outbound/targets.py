@@ -31,7 +31,14 @@ _NEVER: Final = (
     ip_network("168.63.129.16"),  # Azure
     ip_network("100.100.100.200"),  # Alibaba
     ip_network("192.0.0.192"),  # Oracle
+    # What no host on the Internet has, and some systems take for another address, or for one near them:
+    ip_network("::ffff:0:0:0/96"),  # IPv4 addresses as SIIT translates them
+    ip_network("fec0::/10"),  # site-local
+    ip_network("3fff::/20"),  # for documentation
+    ip_network("5f00::/16"),  # segment identifiers
 )
+_COMPATIBLE: Final = IPv6Network("::/96")
+"""IPv4 addresses as they were once embedded. Loopback is in it, and none of them."""
 
 
 class UnusableUrl(ValueError):
@@ -94,9 +101,13 @@ def target_of(url: str) -> Target:
 
 
 def forbidden(address: Address) -> bool:
-    """Whether nobody may be connected to there: link-local, multicast, unspecified, or a cloud's metadata service."""
+    """Whether nobody may be connected to there: link-local, multicast, unspecified, reserved, or a cloud's metadata service."""
     return any(
-        each.is_link_local or each.is_multicast or each.is_unspecified or any(each in network for network in _NEVER)
+        each.is_link_local
+        or each.is_multicast
+        or each.is_unspecified
+        or any(each in network for network in _NEVER)
+        or (each in _COMPATIBLE and not each.is_loopback)
         for each in meanings(address)
     )
 
