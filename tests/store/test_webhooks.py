@@ -233,6 +233,18 @@ async def test_a_delivery_that_has_ended_can_be_sent_again(world: World) -> None
     assert await world.store.webhooks.redeliver("other", webhook.id, done.event_id, 0) is None
 
 
+async def test_an_attempt_from_before_a_delivery_was_begun_anew_does_not_end_it(world: World) -> None:
+    webhook = await create(world)
+    await world.ended()
+    delivery = await attempt(world, webhook, DeliveryEvent.REFUSED)
+    again = await world.store.webhooks.redeliver(
+        world.organization, webhook.id, delivery.event_id, world.now
+    )  # while the last attempt is under way
+    last = Attempt(delivery=delivery, event=DeliveryEvent.GIVEN_UP, at=world.now, status=503, error="503", next_at=0)
+    await world.store.webhooks.attempted(webhook, [last], WELL)
+    assert await told(world, webhook) == [again]
+
+
 async def test_the_secret_before_counts_for_a_while(world: World) -> None:
     webhook = await create(world)
     await world.ended()

@@ -179,7 +179,7 @@ def _attempted(db: apsw.Connection, webhook: Webhook, attempts: Sequence[Attempt
         ended_at = None if state is DeliveryState.PENDING else attempt.at
         guard = (delivery.number, delivery.state.value, delivery.attempts)
         values = (state.value, attempt.next_at, attempt.at, attempt.status, attempt.error, ended_at)
-        db.execute(_SQL["attempted"], (*guard, *values))
+        db.execute(_SQL["attempted"], (*guard, *values, delivery.first_attempt_at))
     health = (condition.failures, condition.failing_since, condition.resume_at, condition.disabled_reason)
     db.execute(_SQL["condition"], (webhook.id, webhook.revision, *health))
 

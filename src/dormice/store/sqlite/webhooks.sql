@@ -84,11 +84,11 @@ SELECT coalesce(sum(count), 0), min(due) FROM (
 SELECT * FROM webhook_deliveries WHERE webhook_id = ?1 AND state = 'pending' AND next_at <= ?2 ORDER BY next_at LIMIT ?3;
 
 -- name: attempted
--- What came of an attempt, unless the delivery is another one by now.
+-- What came of an attempt, unless the delivery is another one by now: attempted, ended, or begun anew.
 UPDATE webhook_deliveries SET
     state = ?4, attempts = attempts + 1, next_at = ?5, first_attempt_at = coalesce(first_attempt_at, ?6),
     last_attempt_at = ?6, last_status = ?7, last_error = ?8, ended_at = ?9
-WHERE number = ?1 AND state = ?2 AND attempts = ?3;
+WHERE number = ?1 AND state = ?2 AND attempts = ?3 AND first_attempt_at IS ?10;
 
 -- name: delete_old
 -- Deliveries of what happened before a moment, the longest ago first.
