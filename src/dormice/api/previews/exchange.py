@@ -53,6 +53,8 @@ class Exchange:
         self._opened: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
         self._timer: asyncio.Timeout | None = None
         self._started = False
+        self._asked = False
+        """The request was given to the port whole. h11 takes it for sent before it is."""
 
     async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on. Raises PortFailed, PortSlow and what connecting raises, as long as nothing of an answer was sent."""
@@ -86,6 +88,7 @@ class Exchange:
             return
         if data := self._http.send(event):
             await connection.write(data)
+        self._asked = isinstance(event, h11.EndOfMessage)
         if self._timer is not None and not self._timer.expired():  # a slow upload is no slow answer
             self._timer.reschedule(asyncio.get_running_loop().time() + self._patience)
 
@@ -127,6 +130,7 @@ class Exchange:
         try:
             async with asyncio.timeout(self._patience) as self._timer:
                 await connection.write(head)
+                self._asked = not self._has_body
                 if not self._opened.done():
                     self._opened.set_result(connection)
                 while True:
@@ -151,7 +155,7 @@ class Exchange:
         while not isinstance(event := await self._next(connection), h11.EndOfMessage):
             if isinstance(event, h11.Data):
                 await send({"type": "http.response.body", "body": bytes(event.data), "more_body": True})
-        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE and not self._http.trailing_data[0]:
+        if self._asked and self._http.their_state is h11.DONE and not self._http.trailing_data[0]:
             self._place.keep()
         else:
             self._place.close()
