@@ -128,7 +128,6 @@ async def test_a_connection_that_is_made_while_its_preview_ends_is_cut(server: S
     machine, _ = await server.machine(node)
     preview = await _settled(server, await _made(server, machine))
     previews = server.engine.previews
-    before = previews.connections.ends
     with previews.connections.request(preview) as place:
         dialling = asyncio.create_task(place.connect())
         await server.engine.previews.close(server.caller, machine.id, preview.id)
@@ -136,7 +135,21 @@ async def test_a_connection_that_is_made_while_its_preview_ends_is_cut(server: S
         with pytest.raises(NotFound, match="is over"):
             await dialling
         assert (await node.hear(wire.CancelExecution)).execution == start.execution
-    assert previews.connections.ends != before
+
+
+async def test_a_preview_that_has_ended_since_it_was_found_serves_nothing(server: Server) -> None:
+    machine, _ = await server.machine(await server.node())
+    made = await _settled(server, await _made(server, machine))
+    other = await _settled(server, await _made(server, machine))
+    previews = server.engine.previews
+    ends = previews.connections.ends
+    found, still_there = await previews.find(made.id), await previews.find(other.id)
+    await previews.close(server.caller, machine.id, made.id)
+    with pytest.raises(NotFound, match="is over"):
+        async with previews.request(found, ends):
+            pass
+    async with previews.request(still_there, ends):
+        pass
 
 
 async def test_a_wake_goes_on_when_the_server_is_started_again(tmp_path: Path, clock: MovedClock) -> None:

@@ -62,12 +62,12 @@ class Client:
         self.answer: dict[str, Any] | None = None
         """What it says to a message before that is taken for sent."""
 
-    async def receive(self) -> dict[str, Any]:
+    async def receive(self) -> Any:
         said = await self.says.get()
         self.says.task_done()
         return said
 
-    async def send(self, message: dict[str, Any]) -> None:
+    async def send(self, message: Any) -> None:
         self.heard.append(message)
         if message["type"] == "websocket.send" and self.answer is not None:
             self.says.put_nowait(self.answer)
@@ -118,7 +118,8 @@ async def test_a_connection_that_lacks_the_end_of_a_request_is_not_used_again(tm
     async with _preview(tmp_path) as (connections, preview, node), asyncio.TaskGroup() as group:
         with connections.request(preview) as place:
             exchange = Exchange(place, TARGET, request, has_body=True, patience_seconds=10)
-            run = group.create_task(exchange.run({}, client.receive, client.send))  # type: ignore[typeddict-item]
+            scope: Any = {}
+            run = group.create_task(exchange.run(scope, client.receive, client.send))
             port = await _dialled(node)
             room = CREDIT_BYTES - len(await port.hear())
             body = bytes(room - len(f"{room:x}\r\n\r\n"))  # after which there is no room for the end

@@ -59,12 +59,17 @@ def test_who_closes_tells_the_other_why(program: Program, url: str) -> None:
     program.seen(url, "closed 4321")
 
 
+def _talk(socket: ClientConnection, messages: int) -> None:
+    for _ in range(messages):
+        socket.send(bytes(65_535))
+
+
 def test_both_sides_may_talk_before_they_listen(url: str) -> None:
     with (
         connect(f"{url.replace('http', 'ws', 1)}flood", proxy=None, max_size=None, ping_interval=None) as socket,
         ThreadPoolExecutor() as threads,
     ):
-        talk = threads.submit(lambda: [socket.send(bytes(65_535)) for _ in range(400)])
+        talk = threads.submit(_talk, socket, 400)
         try:
             heard = 0
             while (message := socket.recv(20)) != "done":

@@ -197,7 +197,7 @@ class PortConnections:
         self._requests: Counter[str] = Counter()
         """By organization."""
         self.ends = 0
-        """How many previews have ended. Who has looked one up should look again if this has changed before he makes a request."""
+        """How many previews have ended: while it stays the same, what was looked up is still true."""
 
     @contextmanager
     def request(self, preview: Preview) -> Iterator[Place]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -21,7 +22,7 @@ from dormice.engine.idempotency import InFlight, reused
 from dormice.engine.key_tokens import KeyToken, KeyTokens
 from dormice.engine.keys import Keys
 from dormice.engine.orders import Caller, Idempotency, PreviewOrder
-from dormice.engine.port_connections import PortConnections
+from dormice.engine.port_connections import Place, PortConnections
 from dormice.engine.tasks import Tasks
 from dormice.store.interface import IdempotencyClaim, KeyReused, MachineStore, Replayed
 from dormice.store.previews import NewPreview, PreviewStore, TooManyPreviews
@@ -187,6 +188,17 @@ class Previews:
         if preview is None or (preview := self._as_of_now(preview)).terminal:
             raise NotFound("there is no such preview, or it is over")
         return preview
+
+    @asynccontextmanager
+    async def request(self, preview: Preview, ends: int) -> AsyncIterator[Place]:
+        """Have a place for a request to a preview. Raises RateLimited, and NotFound where it has ended since it was found.
+
+        `ends`: what `connections.ends` was before it was found.
+        """
+        with self._connections.request(preview) as place:
+            if self._connections.ends != ends:  # from now on its end cuts off what is here; it may have ended before
+                await self.find(preview.id)
+            yield place
 
     async def letting_in(self, preview: Preview, tokens: Sequence[str]) -> KeyToken | None:
         """Return what the one of these tokens says that lets in; None if none does. One whose key is revoked does not."""

@@ -88,8 +88,7 @@ class PreviewProxy:
     async def _serve(
         self, raw: dict[str, Any], target: Target, scope: Scope, receive: Receive, send: Send
     ) -> Reply | None:
-        connections = self._previews.connections
-        ends = connections.ends
+        ends = self._previews.connections.ends
         preview = await self._previews.find(target.preview_id)
         raw["state"]["machine_id"] = preview.machine_id
         await self._turnstile.enter(preview.organization_id)
@@ -100,22 +99,19 @@ class PreviewProxy:
         if (tokens or not target.path) and method in ("GET", "HEAD"):
             return self._redirect(target, query, admitted)
         request, has_body = _request(raw, target, query, headers, admitted)
-        async with self._keys.while_valid(admitted.key_id):
-            with connections.request(preview) as place:
-                if connections.ends != ends:  # from now on its end cuts off what is here; it may have ended before
-                    await self._previews.find(preview.id)
-                if raw["type"] == _WEBSOCKET:
-                    socket = SocketExchange(
-                        place,
-                        target,
-                        request,
-                        raw["subprotocols"],
-                        most_bytes=self._most_bytes,
-                        patience_seconds=self._patience,
-                    )
-                    return await socket.run(receive, send)  # type: ignore[arg-type] # its messages are dicts
-                exchange = Exchange(place, target, request, has_body=has_body, patience_seconds=self._patience)
-                await exchange.run(scope, receive, send)
+        async with self._keys.while_valid(admitted.key_id), self._previews.request(preview, ends) as place:
+            if raw["type"] == _WEBSOCKET:
+                socket = SocketExchange(
+                    place,
+                    target,
+                    request,
+                    raw["subprotocols"],
+                    most_bytes=self._most_bytes,
+                    patience_seconds=self._patience,
+                )
+                return await socket.run(receive, send)  # type: ignore[arg-type] # its messages are dicts
+            exchange = Exchange(place, target, request, has_body=has_body, patience_seconds=self._patience)
+            await exchange.run(scope, receive, send)
         return None
 
     def _redirect(self, target: Target, query: bytes, admitted: Admitted) -> Reply:
