@@ -114,6 +114,27 @@ async def test_a_guest_is_told_to_forget_only_what_has_ended(tmp_path: Path) -> 
     server.close()
 
 
+async def test_what_cannot_be_sent_to_a_guest_ends_its_execution_and_nothing_else(tmp_path: Path) -> None:
+    process, listener = Guest(), Listener()
+    server, calling = await called(process, listener, tmp_path / "guest.sock")
+    assert isinstance(await process.hear(), guest.Hello)
+    process.say(guest.Welcome(BOOT.bytes, ()))
+    link = await calling
+    for argv, env in ((["a\0b"], {}), (["x"], {"A": "x" * guest.START_BYTES}), (["x"], {"A=B": ""}), ([], {})):
+        link.do(wire.StartExecution("dm-1", BOOT.bytes, X, 0, 1, 1, "/", argv, env, stdin_open=True))
+        told = listener.said.pop()
+        assert isinstance(told, wire.Exited)
+        assert (told.execution, told.how) == (X, guest.How.SPAWN_FAILED)
+    link.do(wire.WriteStdin("dm-1", X, 0, b"x" * (guest.STDIN_FRAME_BYTES + 1), eof=False))
+    assert await process.hear() == guest.Cancel(X, 0)
+    link.do(wire.AckOutput("dm-1", X, 1, 0))
+    link.do(wire.Forget("dm-1", X))
+    assert await process.hear() == guest.Forget(X)
+    link.close()
+    await process.ends()
+    server.close()
+
+
 @pytest.mark.parametrize("further", [b"", b"more"])
 async def test_output_goes_on_where_the_server_had_come_to_before(further: bytes, tmp_path: Path) -> None:
     """It had more of a stream than the new connection has brought so far; the guest then skips what lies between."""

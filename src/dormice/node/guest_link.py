@@ -7,20 +7,30 @@ nobody started or that has ended already is a violation, and the machine is cut 
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
+import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from dormice.crash_points import CrashPoint, reached, reached_once_sent
 from dormice.domain.execution import Stream
 from dormice.node.runtime import Running
 from dormice.outbox import Outbox
 from dormice.protocol import guest
 from dormice.protocol import node as wire
 
+log = logging.getLogger(__name__)
+
 HANDSHAKE_SECONDS = 10.0
 IDLE_TALK = 1_000
 """How many frames that say nothing new a guest may send, beyond as many as it was sent."""
 _SIGKILL = 9
+
+ToGuest = wire.StartExecution | wire.AckOutput | wire.Forget | wire.WriteStdin | wire.CancelExecution | wire.SayAgain
+"""What the server says that is for a guest."""
 
 
 class LinkListener(Protocol):
@@ -128,9 +138,43 @@ class GuestLink(asyncio.Protocol):
 
     # From the server
 
+    def do(self, message: ToGuest) -> None:
+        """Pass on what the server says. What cannot be sent ends the execution that it is about, and nothing else."""
+        try:
+            self._do(message)
+        except (ValueError, struct.error) as error:
+            fields = {"machine_id": message.machine_id}
+            words = "what cannot be sent to machine %s ends an execution: %s"
+            log.warning(words, message.machine_id, error, extra=fields)
+            if isinstance(message, wire.StartExecution):
+                self._listener.guest_said(_unsendable(message))
+                self._listener.guest_heard()
+            elif not isinstance(message, wire.SayAgain):
+                self.send(guest.Cancel(message.execution, 0))
+
+    def _do(self, message: ToGuest) -> None:
+        match message:
+            case wire.StartExecution():
+                reached(CrashPoint.EXECUTION_RECEIVED)
+                self.start(message)
+                reached_once_sent(CrashPoint.EXECUTION_WRITTEN)
+            case wire.AckOutput():
+                reached(CrashPoint.ACKNOWLEDGEMENT_RECEIVED)
+                self.acknowledge(message)
+            case wire.Forget():
+                reached(CrashPoint.FORGET_RECEIVED)
+                self.forget(message.execution)
+            case wire.WriteStdin():
+                reached(CrashPoint.STDIN_RECEIVED)
+                self.write_stdin(message)
+            case wire.CancelExecution():
+                reached(CrashPoint.CANCEL_RECEIVED)
+                self.send(guest.Cancel(message.execution, message.grace_ms))
+            case wire.SayAgain():
+                self.hang_up()
+
     def start(self, message: wire.StartExecution) -> None:
-        """Send a start frame with the machine's environment under the execution's."""
-        self._known.setdefault(message.execution, _Known({Stream.STDOUT: 0, Stream.STDERR: 0}))
+        """Send a start frame with the machine's environment under the execution's. Raises ValueError: it is too long, or holds NUL."""
         program = (self.running.guest_program,) if message.tool else ()
         self.send(
             guest.Start(
@@ -145,6 +189,7 @@ class GuestLink(asyncio.Protocol):
                 stdin_open=message.stdin_open,
             )
         )
+        self._known.setdefault(message.execution, _Known({Stream.STDOUT: 0, Stream.STDERR: 0}))
 
     def write_stdin(self, message: wire.WriteStdin) -> None:
         """Send bytes of standard input."""
@@ -323,6 +368,27 @@ class GuestLink(asyncio.Protocol):
             return False
         seen, self._oom_seen = self._oom_seen, self._oom_kills()
         return self._oom_seen > seen
+
+
+def _unsendable(message: wire.StartExecution) -> wire.Exited:
+    """The end of an execution that its guest never hears of."""
+    return wire.Exited(
+        machine_id=message.machine_id,
+        execution=message.execution,
+        how=guest.How.SPAWN_FAILED.value,
+        code=0,
+        errno=errno.E2BIG,
+        started_at=0,
+        ended_at=time.time_ns(),
+        stdout_total=0,
+        stderr_total=0,
+        timed_out=False,
+        cancelled=False,
+        drained=False,
+        oom=False,
+        stdout_kept=0,
+        stderr_kept=0,
+    )
 
 
 async def attach(running: Running, epoch: int, listener: LinkListener, oom_kills: Callable[[], int]) -> GuestLink:

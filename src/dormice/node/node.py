@@ -206,28 +206,8 @@ class Node:
             self._do_with_snapshot(message)
             return
         machine = self._machines.get(message.machine_id)
-        link = machine.link if machine is not None else None
-        if link is None:
-            return
-        match message:
-            case wire.StartExecution():
-                reached(CrashPoint.EXECUTION_RECEIVED)
-                link.start(message)
-                reached_once_sent(CrashPoint.EXECUTION_WRITTEN)
-            case wire.AckOutput():
-                reached(CrashPoint.ACKNOWLEDGEMENT_RECEIVED)
-                link.acknowledge(message)
-            case wire.Forget():
-                reached(CrashPoint.FORGET_RECEIVED)
-                link.forget(message.execution)
-            case wire.WriteStdin():
-                reached(CrashPoint.STDIN_RECEIVED)
-                link.write_stdin(message)
-            case wire.CancelExecution():
-                reached(CrashPoint.CANCEL_RECEIVED)
-                link.send(guest.Cancel(message.execution, message.grace_ms))
-            case wire.SayAgain():
-                link.hang_up()
+        if machine is not None and machine.link is not None:
+            machine.link.do(message)
 
     def _do_with_machine(
         self,
