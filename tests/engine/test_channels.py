@@ -6,12 +6,13 @@ import asyncio
 
 import pytest
 
-from dormice.domain.errors import Conflict, NotFound, RateLimited
+from dormice.domain.errors import Conflict, Invalid, NotFound, RateLimited
 from dormice.domain.execution import ErrorCode, Stream
+from dormice.domain.ids import execution_bytes
 from dormice.domain.machine import Machine
 from dormice.engine.channel import Channel, ChannelOrder
 from dormice.protocol import node as wire
-from tests.engine.scripted_node import MovedClock, ScriptedNode, Server, asleep, ended
+from tests.engine.scripted_node import PATIENCE_SECONDS, MovedClock, ScriptedNode, Server, asleep, ended
 
 
 async def _open(server: Server, machine: Machine, *argv: str) -> Channel:
@@ -101,6 +102,53 @@ async def test_a_channel_that_was_closed_while_the_node_was_away_is_killed_when_
     node = await server.node(up)
     node.attach(up, start.execution)
     assert (await node.hear(wire.CancelExecution)).execution == start.execution
+
+
+async def test_a_channel_that_was_closed_before_its_guest_heard_of_it_is_forgotten(
+    server: Server, clock: MovedClock
+) -> None:
+    node = await server.node()
+    machine, up = await server.machine(node, autosleep_seconds=10)
+    channel = await _open(server, machine)
+    channel.close()
+    node = await _again(server, node, up)
+    assert (await node.hear(wire.CancelExecution)).execution == execution_bytes(channel.id)
+    assert channel.ended
+    await node.hears_nothing_of(wire.StartExecution)
+    clock.forward(11)
+    await node.hear(wire.StopMachine)
+
+
+async def test_who_reads_and_writes_is_let_go_when_the_channel_is_closed_while_the_node_is_away(server: Server) -> None:
+    node = await server.node()
+    machine, _ = await server.machine(node)
+    channel = await _open(server, machine)
+    async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as group:
+        reading = group.create_task(channel.read())
+        group.create_task(channel.write(b"x" * 200_000))
+        await node.hang_up()
+        await server.without_node()
+        channel.close()
+    assert reading.result() == b""
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ChannelOrder(argv=("sh", "-c", "a\0b")),
+        ChannelOrder(argv=("sh", "\udc80")),
+        ChannelOrder(argv=("sh",), env={f"V{number}": "x" * 100_000 for number in range(11)}),
+        ChannelOrder(argv=("sh",), env={"A=B": "c"}),
+        ChannelOrder(argv=()),
+    ],
+)
+async def test_what_cannot_be_sent_to_a_guest_is_not_begun(server: Server, order: ChannelOrder) -> None:
+    node = await server.node()
+    machine, _ = await server.machine(node)
+    with pytest.raises(Invalid):
+        await server.engine.channels.open(server.caller, machine.id, order)
+    assert server.engine.channels.of(machine.id) == []
+    await node.hears_nothing_of(wire.StartExecution)
 
 
 async def test_a_channel_of_a_server_that_died_is_killed_by_the_next(server: Server) -> None:

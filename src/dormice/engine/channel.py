@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from dormice.domain.errors import Invalid
 from dormice.domain.execution import ErrorCode, Stream
 from dormice.domain.ids import execution_bytes
 from dormice.engine import outcomes
@@ -21,6 +22,8 @@ from dormice.protocol import node as wire
 UNLIMITED = (1 << 63) - 1
 """A kept limit that no output reaches."""
 _PIECE_BYTES = 65_536
+_ORDER_BYTES = 1 << 20
+"""What an order may hold: one frame to the guest carries it, with the machine's own environment."""
 _EXITED, _SIGNALLED = 1, 2
 
 Report = wire.ExecutionStarted | wire.Output | wire.Exited | wire.Refused | wire.StdinWritten
@@ -38,6 +41,20 @@ class ChannelOrder:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout_ms: int = 0
     """Its whole tree is killed after so many milliseconds; 0 is never."""
+
+    def check(self) -> None:
+        """Raise Invalid if it cannot be sent to a guest."""
+        texts = [self.cwd, *self.argv, *(f"{name}={value}" for name, value in self.env.items())]
+        if not self.argv or any(not name or "=" in name for name in self.env):
+            raise Invalid("a process needs a program, and its variables need names without '='")
+        try:
+            sizes = [len(text.encode()) + 4 for text in texts]
+        except UnicodeEncodeError:
+            raise Invalid("what starts a process is UTF-8") from None
+        if any("\0" in text for text in texts):
+            raise Invalid("what starts a process holds no NUL")
+        if sum(sizes) > _ORDER_BYTES:
+            raise Invalid(f"what starts a process has at most {_ORDER_BYTES} bytes, this has {sum(sizes)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +82,8 @@ class Channel:
     def __init__(
         self, channel_id: str, live: LiveMachine, order: ChannelOrder, send: Send, drain_grace_ms: int
     ) -> None:
-        """Take a place among the machine's channels; `start` is the next call."""
+        """Take a place among the machine's channels; `start` is the next call. Raises Invalid: the order cannot be sent."""
+        order.check()
         self.id = channel_id
         self._live = live
         self._order = order
@@ -91,9 +109,9 @@ class Channel:
     # For whoever holds it
 
     async def read(self, stream: Stream = Stream.STDOUT) -> bytes:
-        """Return what comes next, at most 256 KiB; empty once the process has ended and all was read."""
+        """Return what comes next, at most 256 KiB; empty once the process has ended and all was read, or this is closed."""
         incoming = self._streams[stream]
-        while not incoming.pieces and self._end is None:
+        while not incoming.pieces and self._end is None and not self._closed:
             await self._change()
         data = b"".join(incoming.pieces)
         incoming.pieces.clear()
@@ -140,6 +158,7 @@ class Channel:
                 incoming.pieces.clear()
             if self._end is None:
                 self._kill()
+            self._changed()
 
     @property
     def quiet(self) -> bool:
@@ -191,8 +210,10 @@ class Channel:
 
     def attached(self, *, known: bool) -> None:
         """Go on after a new connection to the guest, which says whether it knows the process."""
-        if not known and self._known:
-            self.lost("its guest no longer knows it")
+        if not known and (self._known or self._closed):
+            if self._closed:
+                self._kill()  # should its start be on the way after all
+            self.lost("its guest does not know it")
             return
         self._attached = not known
         if self._closed:

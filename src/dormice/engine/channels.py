@@ -44,7 +44,7 @@ class Channels:
     async def open(self, caller: Caller, machine_id: str, order: ChannelOrder) -> Channel:
         """Start a process in the machine, which is woken for it. The caller has to close the channel.
 
-        Raises NotFound, Conflict (the machine has failed or is being deleted), RateLimited (too many channels),
+        Raises Invalid (the order cannot be sent), NotFound, Conflict (the machine has failed or is being deleted), RateLimited (too many channels),
         Unavailable (the machine did not come up in time, or the server stops).
         """
         live = await self.awake(caller, machine_id)
