@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import struct
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from dormice.engine.orders import TerminalOrder
 from dormice.protocol import node as wire
 from dormice.telemetry.counts import Counts
 from tests.engine.scripted_node import MovedClock, ScriptedNode, Server, ended, phase, serving, wire_id
+from tests.wait import others_run
 
 
 async def test_a_short_command_is_committed_with_its_output_and_forgotten(server: Server) -> None:
@@ -266,3 +269,28 @@ async def heard_stdin(node: ScriptedNode, start: int, end: int, *, eof: bool = F
         data += piece.data
     assert (start + len(data), piece.eof) == (end, eof)
     return data
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_what_is_typed_stays_whole_when_another_typist_is_lost_in_the_midst(server: Server, turns: int) -> None:
+    node = await server.node()
+    machine, _ = await server.machine(node)
+    order = TerminalOrder(width=80, height=24, command=("bash",), cwd="/root", env={})
+    terminal = await server.engine.terminals.create(server.caller, machine.id, order, None)
+    start = await node.hear(wire.StartExecution)
+    node.say(
+        wire.ExecutionStarted(start.machine_id, start.execution, 1),
+        wire.StdinWritten(start.machine_id, start.execution, 0, closed=False),
+    )
+    lost = asyncio.create_task(server.engine.terminals.type(terminal, b"A" * 40))
+    for _ in range(turns):
+        await others_run()
+    typing = asyncio.create_task(server.engine.terminals.type(terminal, b"B" * 100))
+    await others_run()
+    lost.cancel()
+    await typing
+    heard = b""
+    while heard.count(b"B") < 100:
+        heard += (await node.hear(wire.WriteStdin)).data
+    whole = {kind: struct.pack("<BI", 0, count) + kind * count for kind, count in ((b"A", 40), (b"B", 100))}
+    assert heard in (whole[b"B"], whole[b"A"] + whole[b"B"], whole[b"B"] + whole[b"A"])

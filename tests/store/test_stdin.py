@@ -118,3 +118,11 @@ async def test_input_that_was_written_is_deleted(world: World) -> None:
     assert await everything(world, running, 200_000) == text[200_000:]
     await world.store.executions.trim_stdin(running.id, 300_000)
     assert await everything(world, running) == b""
+
+
+async def test_what_names_no_offset_goes_behind_what_is_committed(world: World) -> None:
+    execution = await world.claimed(stdin_mode=StdinMode.OPEN)
+    append, now = world.store.executions.append_stdin, world.tick()
+    for _ in range(3):
+        assert isinstance(await append(execution.id, None, b"abc", eof=False, now=now), Execution)
+    assert await everything(world, execution) == b"abc" * 3

@@ -302,17 +302,15 @@ class Executions:
         return taken or execution  # never full: no bound was named
 
     async def append_stdin(self, execution: Execution, data: bytes, *, most_kept: int) -> bool:
-        """Commit bytes behind what is committed of an open standard input; one caller at a time.
+        """Commit bytes behind what is committed of an open standard input, whole also among those of others.
 
         False when more than `most_kept` bytes would then wait for the command to read. Raises Conflict.
         """
-        current = await self.reread(execution)
-        offset = current.stdin_offset
-        taken = await self._tasks.finish(self._write_stdin(current, offset, data, eof=False, most_kept=most_kept))
+        taken = await self._tasks.finish(self._write_stdin(execution, None, data, eof=False, most_kept=most_kept))
         return taken is not None
 
     async def _write_stdin(
-        self, execution: Execution, offset: int, data: bytes, *, eof: bool, most_kept: int | None = None
+        self, execution: Execution, offset: int | None, data: bytes, *, eof: bool, most_kept: int | None = None
     ) -> Execution | None:
         now = self._clock.now()
         taken: Any = await self._store.append_stdin(execution.id, offset, data, eof=eof, now=now, most_kept=most_kept)

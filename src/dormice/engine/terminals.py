@@ -163,6 +163,9 @@ class Terminals:
 
     async def resize(self, terminal: Terminal, width: int, height: int) -> None:
         """Give it another size: columns and rows, 1 to 65535 each. Behind what was typed before. Raises Conflict as `type` does."""
+        await self._tasks.finish(self._resize(terminal, width, height))
+
+    async def _resize(self, terminal: Terminal, width: int, height: int) -> None:
         async with self._lock(terminal.id):
             await self._send(terminal, _SIZE, struct.pack("<HH", width, height))
             await self._store.resize(terminal.id, width, height)

@@ -315,9 +315,16 @@ class ExecutionStore(Protocol):
         ...
 
     async def append_stdin(
-        self, execution_id: str, offset: int, data: bytes, *, eof: bool, now: Micros, most_kept: int | None = None
+        self,
+        execution_id: str,
+        offset: int | None,
+        data: bytes,
+        *,
+        eof: bool,
+        now: Micros,
+        most_kept: int | None = None,
     ) -> Execution | StdinRefusal | None:
-        """Commit a segment of an OPEN standard input. Bytes below the committed offset are skipped.
+        """Commit a segment of an OPEN standard input. Bytes below the committed offset are skipped; None: behind what is committed.
 
         With `most_kept`, FULL when more than so many bytes would be kept, unless none are.
         """

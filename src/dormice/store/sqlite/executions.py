@@ -108,7 +108,14 @@ class SqliteExecutions:
         return self._reader.point(partial(secrets.environment, sealer=self._sealer, execution=execution))
 
     async def append_stdin(
-        self, execution_id: str, offset: int, data: bytes, *, eof: bool, now: Micros, most_kept: int | None = None
+        self,
+        execution_id: str,
+        offset: int | None,
+        data: bytes,
+        *,
+        eof: bool,
+        now: Micros,
+        most_kept: int | None = None,
     ) -> Execution | StdinRefusal | None:
         del now  # input is no entry of the log
         operation = partial(
@@ -275,7 +282,7 @@ def _append_stdin(
     db: apsw.Connection,
     sealer: Sealer,
     execution_id: str,
-    offset: int,
+    offset: int | None,
     data: bytes,
     *,
     eof: bool,
@@ -289,6 +296,7 @@ def _append_stdin(
     if execution.stdin_mode is not StdinMode.OPEN:
         return StdinRefusal.CLOSED
     committed = execution.stdin_offset
+    offset = committed if offset is None else offset
     end = offset + len(data)
     if offset > committed:
         return StdinRefusal.GAP
