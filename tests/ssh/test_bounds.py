@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice, product
 from pathlib import Path
+from string import ascii_uppercase
 from uuid import uuid4
 
+import asyncssh
 import pytest
 
 from tests.conftest import StartLive
@@ -208,6 +212,32 @@ def test_what_is_open_in_a_machine_is_bounded(narrow_login: Login) -> None:
         for number in range(8):  # what is gone does not count
             assert narrow_login.run(f"echo {number}", options=control).stdout == b"%d\n" % number
             assert b"refused" in narrow_login.run(options=[*control, "-W", "localhost:1"]).stderr
+
+
+async def test_what_cannot_be_sent_to_a_machine_is_refused_and_disturbs_nobody(login: Login) -> None:
+    directory, name = login.directory, login.session["connection"]["ssh_username"]
+    with _inside(login) as other:
+        async with asyncssh.connect(
+            login.host,
+            login.port,
+            username=name,
+            client_keys=[(str(directory / "key"), str(directory / "key-cert.pub"))],
+            known_hosts=None,
+            config=None,
+        ) as client:
+            refused = await asyncio.wait_for(client.run("echo a\0b"), SECONDS)
+            assert refused.exit_status == 255
+            assert "no NUL" in str(refused.stderr)
+            many = {
+                "LC_" + "".join(letters): "x" * 1_000 for letters in islice(product(ascii_uppercase, repeat=3), 3_000)
+            }
+            shown = await asyncio.wait_for(client.run("env | grep -c ^LC_...=x", env=many), SECONDS)
+            assert shown.stdout == "32\n"
+        assert other.stdin
+        assert other.stdout
+        other.stdin.write(b"here\n")
+        other.stdin.flush()
+        assert other.stdout.readline() == b"here\n"
 
 
 def test_garbage_does_no_harm(narrow_live: Live, narrow_login: Login) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import struct
 from collections.abc import Mapping
+from itertools import islice
 from signal import Signals
 from typing import Protocol
 
@@ -21,8 +22,10 @@ FAILED = 255
 """The exit status for what is our failure and not the command's: that of OpenSSH's client for its own."""
 _LONGEST_COMMAND = 131_071
 """Bytes: the kernel's bound for one argument, less the final NUL."""
-_PASSED_ON = re.compile(r"LANG|LC_[A-Z]+|COLORTERM|NO_COLOR|TZ|GIT_PROTOCOL", re.ASCII)
-_VALUE_CHARS = 1_024
+_PASSED_ON = re.compile(r"LANG|LC_[A-Z]{1,32}|COLORTERM|NO_COLOR|TZ|GIT_PROTOCOL", re.ASCII)
+_MOST_PASSED_ON = 32
+"""Of a client's variables."""
+_VALUE_BYTES = 1_024
 _MOST_SIDE = 65_535
 _DEFAULT_SIZE = (80, 24)
 _INPUT, _SIZE = 0, 1
@@ -127,9 +130,9 @@ class ShellSession(ClientEnd, asyncssh.SSHServerSession[bytes]):
         return self._shell.get_terminal_type()
 
     async def _serve(self) -> None:
-        command = self._shell.get_command()
-        if command is not None and len(command.encode(errors="surrogateescape")) > _LONGEST_COMMAND:
-            await self._fail(f"a command has at most {_LONGEST_COMMAND} bytes")
+        command = self._shell.get_command() or ""
+        if len(command.encode()) > _LONGEST_COMMAND or "\0" in command:
+            await self._fail(f"a command has at most {_LONGEST_COMMAND} bytes, and no NUL among them")
             return
         try:
             process = self._process = await self._machine.open(self._order())
@@ -228,9 +231,10 @@ def _signal_name(number: int) -> str:
 
 
 def _environment(wanted: Mapping[str, str]) -> dict[str, str]:
-    """What of a client's variables reaches the process: its language and how it shows things."""
-    return {name: value for name, value in wanted.items() if _PASSED_ON.fullmatch(name) and _fit(value)}
+    """What of a client's variables reaches the process: its language and how it shows things; of many, the first."""
+    passed_on = ((name, value) for name, value in wanted.items() if _PASSED_ON.fullmatch(name) and _fit(value))
+    return dict(islice(passed_on, _MOST_PASSED_ON))
 
 
 def _fit(value: str) -> bool:
-    return len(value) <= _VALUE_CHARS and value.isprintable()
+    return value.isprintable() and len(value.encode()) <= _VALUE_BYTES
