@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,10 @@ import pytest
 from tests.conftest import StartLive
 from tests.live import Api, Live, new_key
 from tests.ssh.conftest import ON
+from tests.ssh.login import finished
+from tests.wait import wait_until
 
+_DORMICE_SSH = [sys.executable, "-m", "dormice.cli", "ssh"]
 Ssh = Callable[..., subprocess.CompletedProcess[bytes]]
 
 
@@ -33,22 +40,59 @@ def _machine(api: Api) -> str:
     return api.create_machine(autosleep="never")
 
 
-@pytest.fixture(name="ssh")
-def _ssh(ssh_live: Live, tmp_path: Path) -> Ssh:
-    environment = {**ssh_live.environment(), "DORMICE_BASE_URL": ssh_live.base_url, "TMPDIR": str(tmp_path)}
+@pytest.fixture(name="place")
+def _place(tmp_path: Path) -> Path:
+    """Where temporary files are made: a name that ssh_config and shells take apart."""
+    place = tmp_path / "of \"100%h\" 'kept'"
+    place.mkdir()
+    return place
 
+
+@pytest.fixture(name="environment")
+def _environment(ssh_live: Live, place: Path) -> dict[str, str]:
+    return {**ssh_live.environment(), "DORMICE_BASE_URL": ssh_live.base_url, "TMPDIR": str(place)}
+
+
+@pytest.fixture(name="ssh")
+def _ssh(environment: dict[str, str]) -> Ssh:
     def run(*words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        command = [sys.executable, "-m", "dormice.cli", "ssh", *words]
+        command = [*_DORMICE_SSH, *words]
         return subprocess.run(command, input=stdin, env=environment, capture_output=True, timeout=60, check=False)
 
     return run
 
 
-def test_a_command_runs_and_nothing_of_the_login_is_left(ssh: Ssh, api: Api, machine: str, tmp_path: Path) -> None:
+def test_a_command_runs_and_nothing_of_the_login_is_left(ssh: Ssh, api: Api, machine: str, place: Path) -> None:
     done = ssh(machine, "--", "cat; echo err >&2; exit 7", stdin=b"in")
     assert (done.returncode, done.stdout, done.stderr) == (7, b"in", b"err\n")
-    assert list(tmp_path.iterdir()) == []
+    assert list(place.iterdir()) == []
     assert api.get(f"/v1/machines/{machine}/ssh").json()["items"][0]["status"] == "closed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_nothing_of_the_login_is_left_when_it_is_told_to_end(
+    environment: dict[str, str], api: Api, machine: str, place: Path, number: signal.Signals
+) -> None:
+    with subprocess.Popen([*_DORMICE_SSH, "-N", machine], env=environment) as program:
+        child = wait_until(lambda: _child(program.pid, b"ssh\0-F"), 20, "ssh runs")
+        try:
+            program.send_signal(number)
+            assert program.wait(20) == 128 + number
+            assert not Path(f"/proc/{child}").exists()
+        finally:
+            program.kill()
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+    assert list(place.iterdir()) == []
+    assert api.get(f"/v1/machines/{machine}/ssh").json()["items"][0]["status"] == "closed"
+
+
+def _child(pid: int, command: bytes) -> int | None:
+    """The child of a process that runs a command."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        if Path(f"/proc/{child}/cmdline").read_bytes().startswith(command):
+            return int(child)
+    return None
 
 
 def test_without_a_command_there_is_a_shell(ssh: Ssh, machine: str) -> None:
@@ -62,14 +106,16 @@ def test_a_sleeping_machine_is_woken(ssh: Ssh, api: Api, machine: str) -> None:
 
 
 def test_the_files_of_a_login_can_be_kept_for_other_programs(ssh: Ssh, api: Api, machine: str, tmp_path: Path) -> None:
-    place = tmp_path / "kept"
+    kept = tmp_path / "it's kept %h"
     for _ in range(2):
-        done = ssh("--config", str(place), machine)
-        assert done.stdout.decode() == f"ssh -F {place}/config {machine}\n"
-    assert (place / "key").stat().st_mode & 0o777 == 0o600
+        done = ssh("--config", str(kept), machine)
+        shown = done.stdout.decode()
+        assert shlex.split(shown) == ["ssh", "-F", f"{kept}/config", machine]
+    assert finished(["sh", "-c", f"{shown.strip()} echo in"]).stdout == b"in\n"
+    assert (kept / "key").stat().st_mode & 0o777 == 0o600
     (tmp_path / "file").write_text("carried")
     copied = subprocess.run(
-        ["rsync", "-e", f"ssh -F {place}/config", tmp_path / "file", f"{machine}:{tmp_path}/there"],
+        ["rsync", "-e", f'ssh -F "{kept}/config"', tmp_path / "file", f"{machine}:{tmp_path}/there"],
         timeout=60,
         check=False,
     )

@@ -14,6 +14,7 @@ from threading import Thread
 from time import monotonic
 from types import FrameType
 
+from dormice.cli.endings import told_to_end
 from dormice.cli.exec import write
 from dormice.client._sync.connection import Connection
 from dormice.client._sync.terminal_connection import TerminalConnection, open_terminal
@@ -70,7 +71,7 @@ class Attachment:
 
     def run(self) -> bool:
         """Pass on until the user leaves (true) or the shell has ended (false). Raises APIError when it cannot go on."""
-        with raw(), _signals(self._note_size):
+        with raw(), told_to_end(), _sizes(self._note_size):
             say(f"{self._ids[1]}: Ctrl-] then d leaves it, and it goes on")
             try:
                 while not self._over:
@@ -184,21 +185,15 @@ def raw() -> Iterator[None]:
 
 
 @contextmanager
-def _signals(note_size: Callable[[], None]) -> Iterator[None]:
-    """Hear of new sizes, and leave in order when told to end."""
+def _sizes(note_size: Callable[[], None]) -> Iterator[None]:
+    """Hear of new sizes."""
 
     def resized(number: int, frame: FrameType | None) -> None:
         del number, frame
         note_size()
 
-    def end(number: int, frame: FrameType | None) -> None:
-        del frame
-        sys.exit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    before[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, resized)
+    before = signal.signal(signal.SIGWINCH, resized)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGWINCH, before)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from dormice.cli.commands import Parser
 from dormice.cli.connect import connect, server_options
+from dormice.cli.endings import told_to_end
 from dormice.client import routes
 from dormice.client._sync.connection import Connection
 
@@ -25,10 +26,10 @@ _CONFIG = """Host {name}
     HostName {endpoint}
     Port {port}
     User {user}
-    IdentityFile {directory}/key
-    CertificateFile {directory}/key-cert.pub
+    IdentityFile "{directory}/key"
+    CertificateFile "{directory}/key-cert.pub"
     IdentitiesOnly yes
-    UserKnownHostsFile {directory}/known_hosts
+    UserKnownHostsFile "{directory}/known_hosts"
     GlobalKnownHostsFile /dev/null
     StrictHostKeyChecking yes
     UpdateHostKeys no
@@ -81,12 +82,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Log in, and return the exit code."""
     connection = connect(arguments)
     try:
-        if arguments.config is not None:
-            return _keep(connection, arguments)
-        with tempfile.TemporaryDirectory(prefix="dormice-ssh-") as place:
-            directory = Path(place)
-            with _session(connection, arguments.machine_id, directory):
-                return _ssh(arguments, directory)
+        with told_to_end(), ExitStack() as held:
+            if arguments.config is not None:
+                return _keep(connection, arguments, held)
+            directory = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="dormice-ssh-")))
+            _prepare(connection, arguments.machine_id, directory, held)
+            return _ssh(arguments, directory)
     except FileNotFoundError as error:
         print(f"dormice ssh: there is no program {error.filename!r} here: install OpenSSH's client", file=sys.stderr)
     except (_Refused, OSError, subprocess.CalledProcessError) as error:
@@ -98,31 +99,23 @@ class _Refused(Exception):
     """There is no session; the message says why."""
 
 
-def _keep(connection: Connection, arguments: argparse.Namespace) -> int:
+def _keep(connection: Connection, arguments: argparse.Namespace, held: ExitStack) -> int:
     directory = Path(arguments.config).absolute()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in ("key", "key.pub"):
         (directory / name).unlink(missing_ok=True)
-    session = _prepare(connection, arguments.machine_id, directory)
-    print(f"ssh -F {directory / 'config'} {arguments.machine_id}")
+    session = _prepare(connection, arguments.machine_id, directory, held)
+    held.pop_all()
+    print(f"ssh -F {shlex.quote(str(directory / 'config'))} {arguments.machine_id}")
     print(f"until {session['expires_at']}; session {session['session_id']}", file=sys.stderr)
     return 0
 
 
-@contextmanager
-def _session(connection: Connection, machine_id: str, directory: Path) -> Iterator[None]:
-    session = _prepare(connection, machine_id, directory)
-    try:
-        yield
-    finally:
-        connection.call("DELETE", routes.ssh_session(machine_id, session["session_id"]))
-
-
-def _prepare(connection: Connection, machine_id: str, directory: Path) -> dict[str, Any]:
-    """Make a key, and write down what ssh needs to log in with it. Returns the session."""
+def _prepare(connection: Connection, machine_id: str, directory: Path, held: ExitStack) -> dict[str, Any]:
+    """Make a key, and write down what ssh needs to log in with it. Returns the session, which `held` deletes."""
     key = directory / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(key)], check=True)
-    session = _ready(connection, machine_id, (directory / "key.pub").read_text().strip())
+    session = _ready(connection, machine_id, (directory / "key.pub").read_text().strip(), held)
     found = session.get("connection") or {}
     trust = found.get("host_trust") or {}
     if not (found.get("user_certificate") and found.get("endpoint") and trust.get("public_key")):
@@ -134,15 +127,22 @@ def _prepare(connection: Connection, machine_id: str, directory: Path) -> dict[s
         endpoint=found["endpoint"],
         port=found["port"],
         user=found["ssh_username"],
-        directory=directory,
+        directory=_quoted(directory),
     )
     (directory / "config").write_text(config)
     return session
 
 
-def _ready(connection: Connection, machine_id: str, public_key: str) -> dict[str, Any]:
+def _quoted(directory: Path) -> str:
+    """A path as it stands between the quotation marks of ssh_config."""
+    return str(directory).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+
+
+def _ready(connection: Connection, machine_id: str, public_key: str, held: ExitStack) -> dict[str, Any]:
     path, body = routes.ssh_sessions(machine_id), {"public_key": public_key}
-    session: dict[str, Any] = connection.call("POST", path, query={"wait_ms": POLL_MS}, body=body).json()
+    # Not waited for: whoever is told to end meanwhile has to know what there is to delete.
+    session: dict[str, Any] = connection.call("POST", path, body=body).json()
+    held.callback(connection.call, "DELETE", routes.ssh_session(machine_id, session["session_id"]))
     until = time.monotonic() + WAKE_SECONDS
     while session["status"] not in ("ready", "failed", "expired", "closed"):
         if time.monotonic() > until:
@@ -168,4 +168,7 @@ def _ssh(arguments: argparse.Namespace, directory: Path) -> int:
                 code = ssh.wait()
             except KeyboardInterrupt:
                 continue  # it is for ssh, which ends by it or passes it on
+            except SystemExit:
+                ssh.terminate()
+                raise
             return code if code >= 0 else 128 - code
