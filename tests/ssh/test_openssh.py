@@ -21,6 +21,7 @@ import pytest
 
 from tests.live import Api, Live
 from tests.ssh.login import SECONDS, Login, finished
+from tests.telemetry.scraping import scrape, value
 from tests.wait import wait_until
 
 BIG = 20_000_000
@@ -342,3 +343,28 @@ def test_one_connection_carries_many_commands(login: Login, api: Api, directory:
             for number in range(20)
         ]
         assert [client.communicate(timeout=SECONDS)[0] for client in clients] == [b"%d\n" % n for n in range(20)]
+
+
+def test_what_reads_nothing_is_killed_when_its_client_leaves_a_connection_that_goes_on(
+    api: Api, login: Login, directory: Callable[[], Path]
+) -> None:
+    received: list[float] = []
+
+    def held_up() -> bool:
+        """Whether the server takes in no more of what the client sends."""
+        received.append(value(scrape(api), "dormice_ssh_bytes_total", direction="received"))
+        return received[-1] == received[-2] >= received[0] + 262_144
+
+    place = directory()
+    received.append(value(scrape(api), "dormice_ssh_bytes_total", direction="received"))
+    control, mark = ["-o", f"ControlPath={place}/c"], place / "pid"
+    (place / "much").write_bytes(bytes(800_000))  # more than is read ahead, and no more than the client may send
+    with _forwarding(login, "-M", *control), (place / "much").open("rb") as much:
+        wait_until(lambda: login.run(options=[*control, "-O", "check"]).returncode == 0, 20, "the master is there")
+        command = login.command(f"setsid sleep 600 & echo $! > {mark}; wait", options=control)
+        with subprocess.Popen(command, stdin=much) as client:
+            pid = wait_until(lambda: mark.exists() and mark.read_text().strip(), 20, "the command runs")
+            wait_until(held_up, 20, "nothing more of it is read")
+            client.kill()
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), 20, "its child is gone")
+        assert login.run("echo on", options=control).stdout == b"on\n"

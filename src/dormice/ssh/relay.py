@@ -19,6 +19,8 @@ WINDOW_BYTES = 1024 * 1024
 """What a client may send ahead on one channel."""
 PIECE_BYTES = 65_536
 _ENOUGH_BYTES = 262_144
+LOOK_SECONDS = 1.0
+"""How often is looked whether a client that nobody reads has closed its channel."""
 
 Opened = asyncssh.SSHServerChannel[bytes] | asyncssh.SSHTCPChannel[bytes]
 
@@ -32,6 +34,7 @@ class ClientEnd:
         self._pieces: list[bytes] = []
         self._size = 0
         self._ended = self._paused = self._resuming = False
+        self._looking: asyncio.TimerHandle | None = None
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -53,10 +56,7 @@ class ClientEnd:
         self._pieces.clear()
         self._size = 0
         if self._paused and not self.gone.is_set():
-            # All that has waited is taken in now, or the client would be given room for more beside it.
-            self._paused, self._resuming = False, True
-            self.channel.resume_reading()
-            self._resuming = False
+            self._resume()
             self._pause()
         return data
 
@@ -89,6 +89,26 @@ class ClientEnd:
         if self._size >= _ENOUGH_BYTES and not self._paused and not self._resuming and not self.gone.is_set():
             self._paused = True
             self.channel.pause_reading()
+            self._look_later()
+
+    def _resume(self) -> None:
+        """Take in all that has waited at once, or the client would be given room for more beside it."""
+        self._paused, self._resuming = False, True
+        self.channel.resume_reading()
+        self._resuming = False
+
+    def _look_later(self) -> None:
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """Have asyncssh tell that the client has closed its channel, which it does behind all that waits to be read."""
+        self._looking = None
+        if self._paused and not self.gone.is_set():
+            if self.channel.is_closing():
+                self._resume()
+            else:
+                self._look_later()
 
     # What asyncssh tells
 
