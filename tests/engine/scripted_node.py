@@ -8,11 +8,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
+from dormice.domain.execution import Micros
 from dormice.domain.ids import execution_bytes
-from dormice.domain.limits import Limits, MachineDefaults
+from dormice.domain.limits import SECOND_US, Limits, MachineDefaults
 from dormice.domain.machine import Machine, Phase
+from dormice.domain.ssh import SshSession
 from dormice.engine.clock import SystemClock
 from dormice.engine.engine import Engine
 from dormice.engine.observer import Observer
@@ -22,6 +24,7 @@ from dormice.protocol.framing import Framer, frame
 from dormice.store.interface import Store
 from dormice.store.sealing import Sealer
 from dormice.store.sqlite import SqliteStore
+from dormice.store.ssh import NewSshSession
 from tests.wait import wait_until_async
 
 M = TypeVar("M")
@@ -239,3 +242,20 @@ async def asleep(
     await node.hear(wire.StopMachine)
     node.say(wire.MachineEnded(machine.id, up.boot_id, clean=True, reason=""))
     await phase(server, machine.id, Phase.SLEEPING)
+
+
+async def record_ssh_session(server: Server, machine: Machine, expires_at: Micros) -> SshSession:
+    """A session that waits for its machine."""
+    new = NewSshSession(
+        id=f"ssh-{uuid4()}",
+        organization_id=server.caller.organization_id,
+        machine_id=machine.id,
+        created_by="",
+        certificate="none",
+        now=expires_at - SECOND_US,
+        expires_at=expires_at,
+        ready=False,
+    )
+    made = await server.engine.ssh_sessions._store.create(new, None, most=1)
+    assert isinstance(made, SshSession)
+    return made

@@ -10,11 +10,21 @@ import pytest
 
 from dormice.domain.errors import Conflict, Invalid, NotFound
 from dormice.domain.execution import ErrorCode, ExecutionState, Stream
-from dormice.domain.limits import Limits
+from dormice.domain.limits import SECOND_US, Limits
 from dormice.domain.machine import DesiredState, Machine, Phase
+from dormice.domain.ssh import SshState
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder, MachinePatch
 from dormice.protocol import node as wire
-from tests.engine.scripted_node import MovedClock, ScriptedNode, Server, asleep, ended, phase, serving
+from tests.engine.scripted_node import (
+    MovedClock,
+    ScriptedNode,
+    Server,
+    asleep,
+    ended,
+    phase,
+    record_ssh_session,
+    serving,
+)
 from tests.wait import others_run, wait_until_async
 
 TRUE = ExecutionOrder(command=("true",), cwd="/root")
@@ -455,3 +465,15 @@ async def test_what_waits_while_the_machine_goes_is_answered_well(server: Server
     assert isinstance(destroyed, Machine)
     assert destroyed.phase is Phase.DESTROYED
     assert all(isinstance(other, Conflict) for other in others), others
+
+
+async def test_listing_ssh_sessions_wakes_no_machine(server: Server, clock: MovedClock) -> None:
+    node = await server.node()
+    machine, up = await server.machine(node)
+    await asleep(server, node, machine, up)
+    made = await record_ssh_session(server, machine, clock.now() + 3_600 * SECOND_US)
+    [listed] = await server.engine.ssh_sessions.page(server.caller, machine.id, before=None, limit=9)
+    assert (listed.id, listed.state) == (made.id, SshState.WAKE_IN_PROGRESS)
+    await node.hears_nothing_of(wire.StartMachine)
+    await server.engine.ssh_sessions.get(server.caller, machine.id, made.id)
+    await node.hear(wire.StartMachine)

@@ -8,11 +8,11 @@ import pytest
 
 from dormice.domain.errors import NotFound
 from dormice.domain.execution import Stream
-from dormice.domain.limits import Limits
+from dormice.domain.limits import SECOND_US, Limits
 from dormice.domain.machine import Phase
 from dormice.engine.orders import ExecutionOrder, Idempotency
 from dormice.protocol import node as wire
-from tests.engine.scripted_node import MovedClock, ScriptedNode, Server, phase, serving
+from tests.engine.scripted_node import MovedClock, ScriptedNode, Server, phase, record_ssh_session, serving
 from tests.wait import wait_until_async
 
 HOUR = 3_600
@@ -156,3 +156,20 @@ async def test_who_reads_while_it_is_deleted_is_told_so_and_gets_no_wrong_byte(
         with pytest.raises(NotFound):
             await server.engine.executions.output(done, Stream.STDOUT, start=piece, end=24 * piece)
         assert await server.engine._store.executions.entries(done, after=2, limit=100, max_bytes=1 << 30) == []
+
+
+async def test_who_is_logged_in_by_ssh_is_hung_up_on_when_the_session_is_forgotten(
+    tmp_path: Path, clock: MovedClock
+) -> None:
+    async with serving(tmp_path, clock, Limits(keep_finished_hours=48)) as server:
+        machine, _ = await server.machine(await server.node(), autosleep_seconds=0)
+        made = await record_ssh_session(server, machine, clock.now() + HOUR * SECOND_US)
+        told: list[str] = []
+        with server.engine.ssh_sessions.logged_in(server.caller, made.id, machine.id, told.append):
+            clock.forward(48 * HOUR)
+            await delete_all(server)
+            assert told == []
+            clock.forward(2 * HOUR)
+            assert await delete_all(server) > 0
+            [why] = told
+            assert "expired" in why

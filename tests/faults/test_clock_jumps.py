@@ -117,7 +117,12 @@ async def test_what_has_ended_is_kept_for_its_time(server: Server, clock: MovedC
     before = await _done(server, node, machine.id, await server.execute(machine))
     clock.set_by(jump)
     after = await _done(server, node, machine.id, await server.execute(machine))
-    retention = Retention(store=server.engine._store, clock=clock, limits=Limits(keep_finished_hours=48))
+    retention = Retention(
+        store=server.engine._store,
+        clock=clock,
+        limits=Limits(keep_finished_hours=48),
+        forgotten=server.engine.ssh_sessions.hang_up_on_forgotten,
+    )
     clock.forward(47 * HOUR)
     assert await retention.delete() == 0
     for kept in (before, after):

@@ -169,7 +169,6 @@ class Engine:
             limits=limits,
             observer=observer,
         )
-        self._retention = Retention(store=store, clock=clock, limits=limits)
         self.machines = Machines(
             store=store.machines,
             board=board,
@@ -222,6 +221,9 @@ class Engine:
             clock=clock,
             limits=limits,
             authority=ssh_authority,
+        )
+        self._retention = Retention(
+            store=store, clock=clock, limits=limits, forgotten=self.ssh_sessions.hang_up_on_forgotten
         )
         self.previews = Previews(
             store=store.previews,

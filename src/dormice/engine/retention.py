@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from dormice.domain.limits import Limits
 from dormice.engine.clock import Clock
@@ -21,8 +22,10 @@ _HOUR_US = 3_600_000_000
 class Retention:
     """Deletes in pieces of milliseconds, with long pauses between them, so that nobody notices."""
 
-    def __init__(self, *, store: Store, clock: Clock, limits: Limits) -> None:
+    def __init__(self, *, store: Store, clock: Clock, limits: Limits, forgotten: Callable[[], Awaitable[None]]) -> None:
+        """`forgotten` is called behind every piece: what holds on to what is deleted lets go."""
         self._store = store
+        self._forgotten = forgotten
         self._clock = clock
         # A key that still counts must find what it made.
         self._usage_days = limits.keep_usage_days
@@ -42,6 +45,8 @@ class Retention:
         deleted = 0
         if self._hours:
             deleted = await self._store.delete_finished(now - self._hours * _HOUR_US)
+        if deleted:
+            await self._forgotten()
         if self._usage_days and not deleted:
             deleted = await self._store.usage.forget(now - self._usage_days * 24 * _HOUR_US)
         return deleted

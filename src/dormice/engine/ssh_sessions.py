@@ -170,16 +170,25 @@ class SshSessions:
         """Return sessions newest first, below the number `before`. Raises NotFound."""
         machine = await self._machines.get(caller, machine_id)
         found = await self._store.page(caller.organization_id, machine.id, before=before, limit=limit)
-        return [await self._refreshed(session) for session in found]
+        return [await self._refreshed(session, wake=False) for session in found]
 
     async def delete(self, caller: Caller, machine_id: str, session_id: str) -> SshSession:
         """Let nobody log in with it any more, and hang up on who is logged in. Repeated: unchanged. Raises NotFound."""
         session = await self.get(caller, machine_id, session_id)
         while not session.terminal:
             session = await self._store.advance(session, SshEvent.CLOSED, self._clock.now()) or session
-        for hang_up in list(self._logged_in.get(session_id, ())):
-            hang_up("the SSH session was deleted")
+        self._hang_up(session_id, "the SSH session was deleted")
         return session
+
+    async def hang_up_on_forgotten(self) -> None:
+        """Hang up on who is logged in with a session that is no longer recorded: nobody could delete it any more."""
+        for session_id in list(self._logged_in):
+            if await self._store.find(session_id) is None:
+                self._hang_up(session_id, "the SSH session expired long ago (keep_finished_hours)")
+
+    def _hang_up(self, session_id: str, why: str) -> None:
+        for hang_up in list(self._logged_in.get(session_id, ())):
+            hang_up(why)
 
     # For the SSH server
 
@@ -223,13 +232,16 @@ class SshSessions:
 
     # How far it is
 
-    async def _refreshed(self, session: SshSession) -> SshSession:
-        """Return the session as it is now, having written down what has happened since somebody last looked."""
+    async def _refreshed(self, session: SshSession, *, wake: bool = True) -> SshSession:
+        """Return the session as it is now, having written down what has happened since somebody last looked.
+
+        With `wake`, the machine that it waits for is woken again if it has fallen asleep.
+        """
         while not session.terminal:
             live = self._board.owned(session.organization_id, session.machine_id)
             happened = self._happened(session, live) or await self._revoked(session)
             if happened is None:
-                if session.state is SshState.WAKE_IN_PROGRESS and live is not None and not live.awake:
+                if wake and session.state is SshState.WAKE_IN_PROGRESS and live is not None and not live.awake:
                     await self._tasks.finish(self._channels.wake(live))
                 return session
             event, why = happened
