@@ -15,10 +15,10 @@ import pytest_asyncio
 from tests.engine.scripted_node import MovedClock, Server, phase, serving
 from tests.guest.guest_process import GUEST
 
-from dormice.domain.execution import ErrorCode, Stream
+from dormice.domain.execution import ErrorCode, ExecutionState, Stream
 from dormice.domain.machine import Machine, Phase
 from dormice.engine.channel import Channel, ChannelOrder
-from dormice.engine.orders import MachineOrder
+from dormice.engine.orders import ExecutionOrder, MachineOrder
 from dormice.node.node import Node, NodeIdentity
 from dormice.node.process import ProcessRuntime
 
@@ -129,6 +129,19 @@ async def test_a_program_that_is_not_there_is_told(world: World) -> None:
     channel = await world.open("no-such-program")
     end = await asyncio.wait_for(channel.wait(), SECONDS)
     assert (end.exit_code, end.error_code) == (None, ErrorCode.COMMAND_NOT_FOUND)
+
+
+async def test_an_execution_that_is_too_long_for_its_guest_fails_and_disturbs_nothing_else(world: World) -> None:
+    server, machine = world.server, world.machine
+    beside = await world.open("cat")
+    env = {f"V{number}": "x" * 100_000 for number in range(10)}
+    order = ExecutionOrder(command=("true", *["x" * 200] * 6_000), cwd="/", env=env)
+    made = await server.engine.executions.create(server.caller, machine.id, order, None)
+    done = await server.engine.executions.get(server.caller, machine.id, made.id, wait_ms=10_000)
+    assert (done.state, done.error_code) == (ExecutionState.FAILED, ErrorCode.SPAWN_FAILED)
+    assert "too long" in (done.error_message or "")
+    await beside.write(b"on")
+    assert await _until(beside, b"on") == b"on"
 
 
 async def test_a_sleeping_machine_is_woken_and_held_awake_by_a_channel(world: World) -> None:
