@@ -12,3 +12,8 @@ def try_lock(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def unlock(fd: int) -> None:
+    """Give the lock back at once, whoever has inherited a copy of the descriptor. Raises OSError."""
+    fcntl.flock(fd, fcntl.LOCK_UN)

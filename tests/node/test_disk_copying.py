@@ -13,6 +13,7 @@ import pytest
 from tests.node.machine_lab import SMALL, Lab, crash, lab, machine, needs_machines, new_machine_id, shell
 from tests.wait import wait_until_async
 
+from dormice.flock import try_lock
 from dormice.node import copies, disks, freezing
 from dormice.node.machines import ContainerRuntime
 from dormice.node.runtime import RuntimeFailure
@@ -70,6 +71,66 @@ async def test_a_copy_of_a_disk_that_is_written_to_is_clean_and_the_writers_go_o
             script = "a=$(cat /root/w1); for _ in $(seq 100); do sleep 0.05; [ $a != $(cat /root/w1) ] && exit 0; done; exit 1"
             assert (await again.run(script)).code == 0
     assert list((lab.data / "disks" / "snapshots").iterdir()) == []
+
+
+def needs_recovery(image: Path) -> bool:
+    """Whether an image was copied without having been held still (Documentation/filesystems/ext4/super.rst)."""
+    with image.open("rb") as file:
+        file.seek(1024 + 0x60)
+        return bool(file.read(1)[0] & 0x4)
+
+
+async def kept(lab: Lab, runtime: ContainerRuntime, machine_id: str) -> Path:
+    """A snapshot's image."""
+    snapshot_id = new_snapshot_id()
+    await runtime.take_snapshot(machine_id, snapshot_id)
+    return lab.data / "disks" / "snapshots" / f"{snapshot_id}.ext4"
+
+
+async def test_a_disk_that_is_reached_through_a_link_is_held_still(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    lab.data.symlink_to(tmp_path / "elsewhere")
+    async with lab.opened() as runtime, machine(runtime) as (running, inside):
+        await inside.run("echo written > /root/file")
+        assert not needs_recovery(await kept(lab, runtime, running.machine_id))
+
+
+@contextmanager
+def file_system_at(directory: Path) -> Iterator[None]:
+    """A file system of its own for a directory."""
+    image = directory.with_suffix(".img")
+    subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=1", str(image), "3G"], check=True)
+    directory.mkdir()
+    subprocess.run(["mount", "-o", "loop", str(image), str(directory)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(directory)], check=True)
+
+
+async def test_a_disk_on_a_mount_that_an_earlier_node_saw_is_held_still(lab: Lab) -> None:
+    with file_system_at(lab.data):
+        async with lab.opened() as runtime:
+            running = await runtime.start(new_machine_id(), uuid4(), SMALL)
+        async with lab.opened() as runtime:
+            async with shell(running) as inside:
+                await inside.run("echo written > /root/file")
+            assert not needs_recovery(await kept(lab, runtime, running.machine_id))
+            await runtime.destroy(running.machine_id)
+
+
+async def test_a_disk_that_is_in_use_but_cannot_be_held_still_is_not_copied(
+    lab: Lab, runtime: ContainerRuntime
+) -> None:
+    async with machine(runtime) as (running, _):
+        pass
+    image = runtime._disks._path(running.machine_id)
+    with image.open("rb") as used:
+        assert try_lock(used.fileno())
+        with pytest.raises(RuntimeFailure, match="in use") as raised:
+            await kept(lab, runtime, running.machine_id)
+        assert (raised.value.code, raised.value.retryable) == ("SNAPSHOT_FAILED", True)
+    assert await kept(lab, runtime, running.machine_id)
 
 
 async def test_what_was_written_before_is_on_the_copy_without_a_sync(runtime: ContainerRuntime) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dormice.crash_points import CrashPoint, reached
+from dormice.domain.ids import SNAPSHOT_PREFIX
 from dormice.node.disks import Disks
 from dormice.node.places import Places
 from dormice.node.ports import ImageSource
@@ -49,14 +50,14 @@ class DiskCopying:
     @contextlib.contextmanager
     def _still(self, origin: str) -> Iterator[None]:
         """Nobody writes to a disk in this block. A mark says so to the next node."""
-        places = Places(self._run_dir / origin)
-        if not places.private.exists():  # it is attached to no machine
+        if origin.startswith(SNAPSHOT_PREFIX):  # nobody ever does
             yield
             return
-        places.still.touch()
-        try:
-            with self._disks.still(origin, places.private / "still"):
-                reached(CrashPoint.DISK_STILL)
-                yield
-        finally:
-            places.still.unlink(missing_ok=True)
+        places = Places(self._run_dir / origin)
+        with contextlib.ExitStack() as after:
+            if places.private.exists():  # otherwise no machine runs on it
+                places.still.touch()
+                after.callback(places.still.unlink, missing_ok=True)
+            after.enter_context(self._disks.still(origin, places.private / "still"))
+            reached(CrashPoint.DISK_STILL)
+            yield

@@ -19,7 +19,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from dormice.domain.ids import SNAPSHOT_PREFIX
-from dormice.flock import try_lock
+from dormice.flock import try_lock, unlock
 from dormice.node import copies, freezing, syscalls
 from dormice.node.copies import Copies
 from dormice.node.runtime import RuntimeFailure
@@ -208,12 +208,26 @@ class Disks:
     @contextlib.contextmanager
     def still(self, machine_id: str, mountpoint: Path) -> Iterator[None]:
         """Nothing is written to the disk in this block, and it is whole, whether or not it is attached. Raises RuntimeFailure, OSError."""
-        device = _device_of(self._path(machine_id))
-        if device is None:
-            yield
-            return
-        with _mounted(device, mountpoint), freezing.frozen(mountpoint):
-            yield
+        image = self._path(machine_id)
+        try:
+            fd = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise RuntimeFailure("DISK_NOT_FOUND", f"{machine_id} has no disk to copy") from None
+        try:
+            if try_lock(fd):  # nobody uses it, nor can begin to
+                try:
+                    yield
+                finally:
+                    unlock(fd)
+                return
+            device = _device_of(image)
+            if device is None:
+                words = "the disk is in use, and there is no device to be found that could be held still"
+                raise RuntimeFailure("SNAPSHOT_FAILED", words, retryable=True)
+            with _mounted(device, mountpoint), freezing.frozen(mountpoint):
+                yield
+        finally:
+            os.close(fd)
 
     def thaw(self, machine_id: str, mountpoint: Path) -> None:
         """Let a disk go on that a node which was killed may have left still. Raises OSError."""
@@ -372,10 +386,20 @@ def _configure(loop: int, backing_fd: int) -> None:
 
 
 def _device_of(image: Path) -> str | None:
+    """The loop device that an image is attached to. Not by the name it has there: a link or another mount may lead to it as well."""
+    try:
+        stat = image.stat()
+    except FileNotFoundError:
+        return None
     for attached in Path("/sys/block").glob("loop*/loop/backing_file"):
-        with contextlib.suppress(OSError):
-            if attached.read_text().rstrip("\n") == str(image):
-                return f"/dev/{attached.parent.parent.name}"
+        device = f"/dev/{attached.parent.parent.name}"
+        with contextlib.suppress(OSError):  # detached meanwhile
+            loop = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if syscalls.loop_backing_file(loop) == (stat.st_dev, stat.st_ino):
+                    return device
+            finally:
+                os.close(loop)
     return None
 
 
