@@ -13,6 +13,8 @@ _INTERNET = 1
 _POINTER, _LABEL_MASK = 0xC0, 0x3F
 _MOST_NAME = 255
 _MOST_HOPS = 32
+_MOST_ALIASES = 16
+"""One after the other: as many as nameservers follow themselves."""
 _MOST_TTL = 0x7FFF_FFFF
 
 ANSWER, RECURSION_DESIRED, RECURSION_AVAILABLE, NO_SUCH_NAME = 0x8000, 0x0100, 0x0080, 3
@@ -66,8 +68,11 @@ def addresses(answer: bytes) -> dict[IPv4Address, int]:
             offset += length
     except (struct.error, IndexError, ValueError) as error:
         raise BadMessage(str(error)) from None
-    for _ in range(len(aliases)):
-        names |= {target for owner, target in aliases.items() if owner in names}
+    for asked in tuple(names):
+        name = asked
+        for _ in range(_MOST_ALIASES):
+            name = aliases.get(name, name)
+            names.add(name)
     return {address: ttl for owner, address, ttl in found if owner in names}
 
 
