@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import resource
+import shutil
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -25,6 +27,7 @@ from dormice.node.dns_records import BadMessage, addresses
 from dormice.node.netlink import keep_elements
 from dormice.node.network import Networks
 from dormice.node.ports import Network
+from dormice.node.runtime import RuntimeFailure
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces")
 NAMES = {"good.example": lab.ELSEWHERE, "rebound.example": "192.168.5.5", "host.example": lab.HOST_PUBLIC}
@@ -245,6 +248,71 @@ async def test_a_policy_is_kept_also_where_somebody_has_meddled_with_the_rules(
         assert not await world.reaches(lab.INTERNET)
 
 
+@contextmanager
+def instead_of_nft(monkeypatch: pytest.MonkeyPatch, directory: Path, script: str) -> Iterator[None]:
+    """Have the node run a script where it means to run `nft`; how many files it may open is set right afterwards."""
+    program, most = directory / "nft", resource.getrlimit(resource.RLIMIT_NOFILE)
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o700)
+    try:
+        with monkeypatch.context() as changed:
+            changed.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+            yield
+    finally:
+        program.unlink()
+        resource.setrlimit(resource.RLIMIT_NOFILE, most)
+
+
+REFUSE = "echo no memory >&2; exit 1"
+THEN_NO_MORE_FILES = f'{shutil.which("nft")} "$@" && prlimit --pid $PPID --nofile=0:'
+
+
+async def test_a_policy_that_the_kernel_did_not_take_is_given_again(
+    internet: lab.Namespace, servers: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_node(internet, tmp_path, GOOD) as world:
+        await world.resolve("good.example")
+        with instead_of_nft(monkeypatch, tmp_path, REFUSE), pytest.raises(RuntimeFailure, match="no memory"):
+            await world.networks.confine("dm-a", NOTHING)
+        assert await world.reaches(), "the rules are those of before"
+        await world.networks.confine("dm-a", NOTHING)
+        assert not await world.reaches()
+        with instead_of_nft(monkeypatch, tmp_path, REFUSE), pytest.raises(RuntimeFailure, match="no memory"):
+            await world.networks.confine("dm-a", PUBLIC)
+        await world.networks.confine("dm-a", NOTHING)
+        assert not await world.reaches()
+
+
+async def test_connections_that_could_not_be_cut_are_cut_when_the_policy_is_given_again(
+    internet: lab.Namespace, servers: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with a_node(internet, tmp_path, PUBLIC) as world:
+        with await lab.connect(world.inside, lab.ELSEWHERE, 80) as client:
+            connection, _ = await loop.sock_accept(servers)
+            with connection:
+                broken = instead_of_nft(monkeypatch, tmp_path, THEN_NO_MORE_FILES)
+                with broken, pytest.raises(RuntimeFailure, match="Too many open files"):
+                    await world.networks.confine("dm-a", GOOD)
+                await world.networks.confine("dm-a", GOOD)
+                await loop.sock_sendall(client, b"no more")
+                with pytest.raises(TimeoutError):
+                    await lab.receive(connection, within=0.5)
+
+
+async def test_an_address_is_given_back_only_once_its_policy_is_gone(
+    internet: lab.Namespace, servers: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_node(internet, tmp_path, NOTHING) as world:
+        address = IPv4Address(world.network.address)
+        await world.networks.release("dm-a")
+        with instead_of_nft(monkeypatch, tmp_path, REFUSE), pytest.raises(RuntimeFailure, match="no memory"):
+            await world.networks._turn()
+        while await world.networks._turn():
+            pass
+        lab.run_in_shell(f"! nft list set inet dormice closed | grep -F {address}")
+
+
 async def test_a_policy_that_cannot_be_read_opens_nothing(
     internet: lab.Namespace, servers: socket.socket, tmp_path: Path
 ) -> None:
@@ -322,6 +390,20 @@ def test_only_addresses_of_the_name_asked_for_count() -> None:
     assert addresses(whole) == {IPv4Address(lab.ELSEWHERE): 60}
     stray = b"\x04evil\0" + struct.pack(">HHIH", 1, 1, 60, 4) + socket.inet_aton("203.0.113.9")
     assert addresses(whole[:7] + b"\3" + whole[8:] + stray) == {IPv4Address(lab.ELSEWHERE): 60}
+
+
+def test_aliases_are_followed_no_further_than_nameservers_do() -> None:
+    def name(number: int) -> bytes:
+        return bytes([len(b"%x" % number)]) + b"%x" % number + b"\0"
+
+    def chain(length: int) -> bytes:
+        records = [struct.pack(">HHIH", 5, 1, 60, len(name(n + 1))) + name(n + 1) for n in range(length)]
+        last = name(length) + struct.pack(">HHIH", 1, 1, 60, 4) + socket.inet_aton(lab.ELSEWHERE)
+        answer = b"".join(name(n) + record for n, record in reversed(list(enumerate(records)))) + last
+        return struct.pack(">HHHHHH", 1, 0x8180, 1, length + 1, 0, 0) + name(0) + struct.pack(">HH", 1, 1) + answer
+
+    assert addresses(chain(16)) == {IPv4Address(lab.ELSEWHERE): 60}
+    assert addresses(chain(17)) == {}
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xc0\x0c" * 3, b"\xc0\xff" + bytes(10), b"\x50" + bytes(20)])

@@ -39,6 +39,8 @@ class _Gate:
     machine_id: str
     egress: Egress
     named: dict[IPv4Address, tuple[str, float]] = field(default_factory=dict)
+    in_doubt: bool = False
+    """While it takes effect, and after that has failed: the packet rules and connections may be those of an earlier policy."""
 
 
 class Gates:
@@ -86,38 +88,49 @@ class Gates:
         gate = self._gates.get(machine)
         return PUBLIC if gate is None else gate.egress
 
+    def confined(self, machine_id: str, machine: IPv4Address, egress: Egress) -> bool:
+        """Whether a machine has this policy already, and nothing of an earlier one."""
+        gate = self._gates.get(machine) or _Gate(machine_id, PUBLIC)
+        return (gate.machine_id, gate.egress, gate.in_doubt) == (machine_id, egress, False)
+
     def confine(self, machine_id: str, machine: IPv4Address, egress: Egress) -> None:
-        """Give a machine its policy. Connections that it no longer allows are cut. Raises OSError."""
+        """Give a machine its policy. Connections that it no longer allows are cut. Raises OSError: then it is to be asked for again."""
         with self._lock:
-            before = self._gates.get(machine) or _Gate(machine_id, PUBLIC)
-            if before.egress == egress and before.machine_id == machine_id:
+            if self.confined(machine_id, machine, egress):
                 return
-            after = _Gate(machine_id, egress, {a: why for a, why in before.named.items() if _allowed(egress, why[0])})
             _write(self._directory / machine_id, egress)
-            self._gates[machine] = after
-            gone = [address for address in before.named if address not in after.named]
-            self._change(machine, before.egress, egress, gone)
+            before = self._gates.get(machine) or _Gate(machine_id, PUBLIC)
+            named = {a: why for a, why in before.named.items() if _allowed(egress, why[0])}
+            after = _Gate(machine_id, egress, named)
+            self._change(machine, before, after)
             networks = egress.networks
             if egress.allow is not None:
                 forget_flows(machine, keep=lambda to: to in after.named or any(to in network for network in networks))
+            after.in_doubt = False
 
-    def _change(self, machine: IPv4Address, before: Egress, after: Egress, gone: list[IPv4Address]) -> None:
-        """Put a machine elsewhere. Where its elements are not as we know them, all rules are loaded anew. Raises OSError."""
-        try:
-            nftables.confine(self._table, machine, before, after, gone)
-        except OSError as error:
-            if self._policy is None:
-                raise
-            _log.warning("the packet rules are not as they were left, and are loaded again: %s", error)
-            self._load(self._policy)
+    def _change(self, machine: IPv4Address, before: _Gate, after: _Gate) -> None:
+        """Put a machine elsewhere. Where its elements may not be as we know them, all rules are loaded anew. Raises OSError."""
+        after.in_doubt = True
+        self._gates[machine] = after
+        if not before.in_doubt or self._policy is None:
+            gone = [address for address in before.named if address not in after.named]
+            try:
+                nftables.confine(self._table, machine, before.egress, after.egress, gone)
+            except OSError as error:
+                if self._policy is None:
+                    raise
+                _log.warning("the packet rules are not as they were left, and are loaded again: %s", error)
+            else:
+                return
+        self._load(self._policy)
 
     def release(self, machine: IPv4Address) -> None:
         """The address is nobody's now. Raises OSError."""
         with self._lock:
             gate = self._gates.get(machine)
             if gate is not None:
-                del self._gates[machine]
-                self._change(machine, gate.egress, PUBLIC, list(gate.named))
+                self._change(machine, gate, _Gate(gate.machine_id, PUBLIC))
+                del self._gates[machine]  # only now: what is left of a policy would bind whoever has the address next
                 # A machine that was woken meanwhile has another address, and needs its file.
                 if all(other.machine_id != gate.machine_id for other in self._gates.values()):
                     (self._directory / gate.machine_id).unlink(missing_ok=True)

@@ -188,7 +188,7 @@ class Networks:
         held = self._owned.get(machine_id)
         if held is not None:
             address = self._address(held if isinstance(held, int) else held.slot)
-            if egress != self.gates.policy(address):
+            if not self.gates.confined(machine_id, address, egress):
                 await self._in_thread(self.gates.confine, machine_id, address, egress)
 
     async def release(self, machine_id: str) -> None:
