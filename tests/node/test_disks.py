@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -177,3 +179,64 @@ def test_a_full_host_starts_no_machine(tmp_path: Path) -> None:
         assert (refused.value.code, refused.value.retryable) == ("STORAGE_EXHAUSTED", True)
     finally:
         subprocess.run(["umount", str(place)], check=True)
+
+
+def test_what_a_disk_was_made_on_is_never_guessed(disks: Disks, tmp_path: Path) -> None:
+    disks.set_base("dm-a", "default@1")
+    disks.create("dm-a", 1)
+    assert disks.take_snapshot("dm-a", "snap-a")
+    # What a file is that was named, but not written out, before the host lost power.
+    uses: list[tuple[str, Callable[[], object]]] = [
+        ("machines", lambda: disks.base("dm-a")),
+        ("machines", lambda: disks.copy("dm-a", "dm-b", 1)),
+        ("snapshots", lambda: disks.copy("snap-a", "dm-b", 1)),
+    ]
+    for directory, use in uses:
+        for base in (tmp_path / directory).glob("*.base"):
+            base.write_text("")
+        with pytest.raises(RuntimeFailure, match=r"went down before .*\.base") as lost:
+            use()
+        assert lost.value.code == "DISK_LOST"
+
+
+def test_a_copy_of_a_disk_that_has_not_grown_yet_grows(disks: Disks) -> None:
+    disks.set_base("dm-a", "default@1")
+    disks.create("dm-a", 1)
+    disks.create("dm-a", 2)
+    disks.take_snapshot("dm-a", "snap-a")
+    for origin, copy in (("dm-a", "dm-b"), ("snap-a", "dm-c")):
+        disks.copy(origin, copy, 2)
+        with attached(disks, copy) as mount:
+            assert _size(mount) > 1.9 * GIB
+
+
+@contextmanager
+def written_out(directory: Path) -> Iterator[set[str]]:
+    """The files below a directory that are synced in this block, by their descriptors."""
+    found: set[str] = set()
+
+    def seen(frame: FrameType, event: str, called: object) -> None:
+        if event == "c_call" and called is os.fsync:
+            file = Path(f"/proc/self/fd/{frame.f_locals['fd']}").readlink()
+            found.add(str(file.relative_to(directory)))
+
+    sys.setprofile(seen)
+    try:
+        yield found
+    finally:
+        sys.setprofile(None)
+
+
+def test_what_a_disk_was_made_on_is_written_out(disks: Disks, tmp_path: Path) -> None:
+    with written_out(tmp_path) as written:
+        disks.set_base("dm-a", "default@1")
+        disks.create("dm-a", 1)
+        disks.refill()
+    assert {"machines/dm-a.base", "machines"} <= written
+    with written_out(tmp_path) as written:
+        disks.take_snapshot("dm-a", "snap-a")
+    assert {"snapshots/snap-a.base", "snapshots"} <= written
+    with written_out(tmp_path) as written:
+        disks.copy("dm-a", "dm-b", 1)
+        disks.settle("dm-b")
+    assert {"machines/dm-b.ext4", "machines/dm-b.base", "machines"} <= written

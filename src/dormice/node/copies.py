@@ -52,6 +52,7 @@ class Copies:
         with contextlib.ExitStack() as failed:
             failed.callback(self.delete, snapshot_id)
             self._base(snapshot_id).write_text(base)
+            sync(self._base(snapshot_id))
             with half_made(target) as new:
                 copy_data(source, new)
                 sync(new)
@@ -69,8 +70,8 @@ class Copies:
         return self.directory / f"{snapshot_id}.ext4"
 
     def base(self, snapshot_id: str) -> str:
-        """The version of the image that it was made on. Raises OSError."""
-        return self._base(snapshot_id).read_text()
+        """The version of the image that it was made on. Raises RuntimeFailure, OSError."""
+        return read_base(self._base(snapshot_id))
 
     def _base(self, snapshot_id: str) -> Path:
         return self.directory / f"{snapshot_id}.base"
@@ -130,6 +131,24 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
+def read_base(base: Path) -> str:
+    """The version of the image that a disk was made on. Raises RuntimeFailure for one that the host lost power over, and OSError."""
+    version = base.read_text()
+    if not version:
+        raise RuntimeFailure(
+            "DISK_LOST",
+            f"the host went down before {base.name} was on its disk: the disk can no longer be used, delete it",
+        )
+    return version
+
+
+def settle_base(base: Path) -> None:
+    """See the file that names the version of the image, and the names beside it, onto the host's disk. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):  # destroyed meanwhile
+        sync(base)
+        sync(base.parent)
+
+
 def mark_unsynced(mark: Path) -> None:
     """Say that a disk may not have reached the host's disk; before it has its name."""
     mark.write_text(_HOST_BOOT.read_text())
@@ -140,6 +159,7 @@ def settle_unsynced(mark: Path) -> None:
     with contextlib.suppress(FileNotFoundError):  # settled, or destroyed meanwhile
         if mark.read_text() == _HOST_BOOT.read_text():
             sync(mark.with_suffix(".ext4"))
+            settle_base(mark.with_suffix(".base"))
             mark.unlink()
 
 

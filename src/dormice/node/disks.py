@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -50,6 +51,7 @@ class Disks:
         self._pool_size = pool_size
         self._pool_gib = 0
         self._promises = threading.Lock()
+        self._unsettled: deque[Path] = deque()
 
     def open(self) -> None:
         """Make the directories and drop what an earlier node left half made."""
@@ -120,7 +122,9 @@ class Disks:
                 with new.open("xb") as file:  # counted from now on, while it is being filled
                     file.truncate(size_gib * GIB)
             copies.copy_data(source, new)
-            if source.stat().st_size < size_gib * GIB or self._growing(origin).exists():
+            if (
+                _superblock_size(new) < size_gib * GIB
+            ):  # in memory now; the origin may never have been grown to its own size
                 self._growing(machine_id).touch()
             self.set_base(machine_id, base)
             copies.mark_unsynced(self._unsynced(machine_id))
@@ -136,16 +140,19 @@ class Disks:
         return self._images
 
     def base(self, machine_id: str) -> str | None:
-        """The version of the image that the disk's overlay was made on; None as long as there is no disk."""
+        """The version of the image that the disk's overlay was made on; None as long as there is no disk. Raises RuntimeFailure."""
         if not self._path(machine_id).exists():
             return None
         try:
-            return self._base(machine_id).read_text()
+            return copies.read_base(self._base(machine_id))
         except FileNotFoundError:
             return None
 
     def set_base(self, machine_id: str, version: str) -> None:
-        """Remember the version, before the disk is made: an overlay means nothing on other files than its own."""
+        """Remember the version, before the disk is made: an overlay means nothing on other files than its own.
+
+        It may not have reached the host's disk before the next `refill`, or `settle` of a copy.
+        """
         new = self._base(machine_id).with_suffix(".new")
         try:
             new.write_text(version)
@@ -153,6 +160,7 @@ class Disks:
         except OSError:
             new.unlink(missing_ok=True)
             raise
+        self._unsettled.append(self._base(machine_id))
 
     def delete(self, machine_id: str) -> None:
         self._path(machine_id).unlink(missing_ok=True)
@@ -252,7 +260,9 @@ class Disks:
             return _resize(mountpoint, image.stat().st_size // _BLOCK)
 
     def refill(self) -> None:
-        """Bring the pool to its size, in the size of disk that was asked for last."""
+        """Bring the pool to its size, in the size of disk that was asked for last, and see what new disks were made on onto the host's disk."""
+        while self._unsettled:
+            copies.settle_base(self._unsettled.popleft())
         size = self._pool_gib
         if size:
             for _ in range(self._pool_size - len(list(self._pool.glob(f"{size}-*")))):
