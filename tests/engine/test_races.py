@@ -45,6 +45,35 @@ async def narrow(tmp_path: Path, clock: MovedClock, faults: Faults) -> AsyncIter
 # Requests
 
 
+async def a_snapshot(server: Server, node: ScriptedNode) -> str:
+    machine, _ = await server.machine(node)
+    asked = asyncio.ensure_future(server.engine.snapshots.create(server.caller, machine, "kept", None))
+    node.say(wire.SnapshotTaken((await node.hear(wire.TakeSnapshot)).snapshot_id, 4096))
+    return (await asked).id
+
+
+async def test_a_snapshot_that_is_being_deleted_becomes_no_machine(faulty: Server, faults: Faults) -> None:
+    snapshot_id = await a_snapshot(faulty, await faulty.node())
+    async with faults.held("advance") as begun:
+        deletion = asyncio.ensure_future(faulty.engine.snapshots.delete(faulty.caller, snapshot_id))
+        await begun.wait()
+        with pytest.raises(Conflict, match="deleting"):
+            await faulty.engine.machines.create(faulty.caller, MachineOrder(snapshot=snapshot_id), None)
+    await deletion
+
+
+async def test_a_snapshot_that_is_becoming_a_machine_is_not_deleted(faulty: Server, faults: Faults) -> None:
+    snapshot_id = await a_snapshot(faulty, await faulty.node())
+    async with faults.held("create") as begun:
+        order = MachineOrder(snapshot=snapshot_id)
+        creation = asyncio.ensure_future(faulty.engine.machines.create(faulty.caller, order, None))
+        await begun.wait()
+        with pytest.raises(Conflict, match="being made") as refused:
+            await faulty.engine.snapshots.delete(faulty.caller, snapshot_id)
+        assert refused.value.retryable
+        creation.cancel()
+
+
 async def test_a_key_that_came_with_a_refused_request_can_be_used_again(server: Server) -> None:
     node = await server.node()
     machine, up = await server.machine(node)

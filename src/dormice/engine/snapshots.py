@@ -61,6 +61,8 @@ class Snapshots:
         """What the node has said, oldest first; None: it has just come."""
         self._reported = asyncio.Event()
         self._held: Counter[str] = Counter()
+        """Snapshots from which machines are being recorded, and below those whose deletion is: none is both."""
+        self._deleted: Counter[str] = Counter()
 
     async def create(
         self, caller: Caller, machine: Machine, name: str, idempotency: Idempotency | None, *, wait_ms: int = 0
@@ -123,12 +125,13 @@ class Snapshots:
     async def delete(self, caller: Caller, snapshot_id: str, *, wait_ms: int = 0) -> Snapshot:
         """Delete a snapshot. Raises Conflict while a machine is being made from it."""
         snapshot = await self.get(caller, snapshot_id)
-        if self._held[snapshot_id] or self._board.copies_of(snapshot_id):
-            raise Conflict("a machine is being made from the snapshot: wait until it runs", retryable=True)
         return await self._wait(await self._tasks.finish(self._delete(snapshot)), wait_ms)
 
     async def _delete(self, snapshot: Snapshot) -> Snapshot:
-        moved = await self._store.advance(snapshot.id, SnapshotEvent.DELETE)
+        if self._held[snapshot.id] or self._board.copies_of(snapshot.id):
+            raise Conflict("a machine is being made from the snapshot: wait until it runs", retryable=True)
+        with _counted(self._deleted, snapshot.id):
+            moved = await self._store.advance(snapshot.id, SnapshotEvent.DELETE)
         if isinstance(moved, SnapshotLostRace):
             if moved.current is None:
                 raise NotFound("no such snapshot")
@@ -140,22 +143,19 @@ class Snapshots:
     @contextmanager
     def held(self, snapshot_id: str) -> Iterator[None]:
         """In this block the snapshot is not deleted: a machine that is to be made from it is being recorded."""
-        self._held[snapshot_id] += 1
-        try:
+        with _counted(self._held, snapshot_id):
             yield
-        finally:
-            self._held[snapshot_id] -= 1
-            if not self._held[snapshot_id]:
-                del self._held[snapshot_id]
 
     async def ready(self, caller: Caller, snapshot_id: str) -> Snapshot:
         """Return a snapshot that a machine can be made from. Raises NotFound, Conflict."""
+        going = self._deleted[snapshot_id] > 0  # and maybe no longer so once it is read, as it was before
         snapshot = await self.get(caller, snapshot_id)
-        if snapshot.state is not SnapshotState.READY:
+        state = SnapshotState.DELETING if going else snapshot.state
+        if state is not SnapshotState.READY:
             raise Conflict(
-                f"the snapshot is {snapshot.state.value}",
-                retryable=snapshot.state is SnapshotState.CREATING,
-                details={"current_observed_state": snapshot.state.value},
+                f"the snapshot is {state.value}",
+                retryable=state is SnapshotState.CREATING,
+                details={"current_observed_state": state.value},
             )
         return snapshot
 
@@ -218,6 +218,17 @@ class Snapshots:
             self._gateway.send(wire.TakeSnapshot(snapshot.machine_id, snapshot.id))
         elif snapshot.state is SnapshotState.DELETING:
             self._gateway.send(wire.DeleteSnapshot(snapshot.id))
+
+
+@contextmanager
+def _counted(counter: Counter[str], snapshot_id: str) -> Iterator[None]:
+    counter[snapshot_id] += 1
+    try:
+        yield
+    finally:
+        counter[snapshot_id] -= 1
+        if not counter[snapshot_id]:
+            del counter[snapshot_id]
 
 
 def _wanted(snapshot: Snapshot | None) -> bool:
