@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 import pytest
 
 from dormice.domain.errors import Conflict, Invalid, NotFound, RateLimited
 from dormice.domain.execution import ErrorCode, Stream
+from dormice.domain.files import FileEntry
 from dormice.domain.ids import execution_bytes
 from dormice.domain.machine import Machine
-from dormice.engine.channel import Channel, ChannelOrder
+from dormice.engine.channel import Channel, ChannelEnd, ChannelOrder
+from dormice.engine.files import _many
 from dormice.protocol import node as wire
 from tests.engine.scripted_node import PATIENCE_SECONDS, MovedClock, ScriptedNode, Server, asleep, ended
+from tests.wait import others_run
 
 
 async def _open(server: Server, machine: Machine, *argv: str) -> Channel:
@@ -215,3 +219,64 @@ async def test_who_does_not_read_is_not_acknowledged(server: Server) -> None:
     await node.hears_nothing_of(wire.AckOutput)
     assert len(await channel.read()) == 1000
     assert (await node.hear(wire.AckOutput)).offset == 1000
+
+
+_LINE = b"f 644 0 0 3 1000 name%d \n"
+
+
+async def _listed(server: Server, node: ScriptedNode, machine: Machine, said: bytes, *, limit: int) -> list[FileEntry]:
+    """List a directory, with a machine that says this."""
+    listing = asyncio.ensure_future(
+        server.engine.files.page(server.caller, machine.id, "/srv", after=None, limit=limit)
+    )
+    start = await node.hear(wire.StartExecution)
+    node.say(wire.ExecutionStarted(start.machine_id, start.execution, 1))
+    for offset in range(0, len(said), 60_000):
+        node.say(wire.Output(start.machine_id, start.execution, 1, offset, said[offset : offset + 60_000]))
+    node.say(ended(start, 0, len(said)))
+    return await listing
+
+
+async def test_a_machine_that_says_more_than_it_was_asked_for_is_not_listened_to(server: Server) -> None:
+    node = await server.node()
+    machine, _ = await server.machine(node)
+    lines = [_LINE % number for number in range(4)]
+    assert [one.name for one in await _listed(server, node, machine, b"".join(lines[:3]), limit=3)] == [
+        b"name0",
+        b"name1",
+        b"name2",
+    ]
+    endless = b"f 644 0 0 3 1000 " + b"x" * 30_000 + b" \n"
+    for said in (b"".join(lines), endless, lines[0] + b"f 644 0 0"):
+        with pytest.raises(Conflict, match="interferes"):
+            await _listed(server, node, machine, said, limit=3)
+
+
+class _Said:
+    """A channel that has said all that it will."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = [*pieces, b""]
+
+    async def read(self) -> bytes:
+        return self._pieces.pop(0)
+
+    async def wait(self) -> ChannelEnd:
+        return ChannelEnd(exit_code=0)
+
+
+async def test_others_go_on_while_a_long_answer_is_parsed() -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await others_run()
+
+    counting = asyncio.ensure_future(count())
+    said = b"".join(_LINE % number for number in range(1_000))
+    entries = await _many(cast("Channel", _Said(said[:1_000], said[1_000:])), "/srv", 1_000)
+    counting.cancel()
+    assert [one.name for one in entries] == [b"name%d" % number for number in range(1_000)]
+    assert turns >= 1_000 // 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import posixpath
 from collections.abc import AsyncIterable, Sequence
 
@@ -16,8 +17,12 @@ from dormice.engine.orders import Caller
 
 SHORT_MS = 50_000
 """How long a tool that moves no bytes may take: below the read timeout of clients."""
-_ANSWER_BYTES = 32 << 20
-"""A page of the longest names and targets of links, escaped."""
+_ENTRY_BYTES = 64 << 10
+"""What a tool may say that is asked for one entry."""
+_LINE_BYTES = 25_000
+"""The longest path and the longest target of a link, every byte of them escaped, and the numbers of an entry."""
+_AT_ONCE = 16
+"""Lines that are parsed before others may go on."""
 _COMPLAINT_BYTES = 4_096
 
 
@@ -42,16 +47,14 @@ class Files:
     ) -> list[FileEntry]:
         """Return at most `limit` entries of a directory, in the order of the bytes of their names, behind the name `after`."""
         begin = escaped(after) if after is not None else "/"
-        answer = await self._answer(caller, machine_id, path, "list", self._at(path), begin, str(limit))
-        return [entry(line) for line in answer.splitlines()]
+        return await self._entries(caller, machine_id, path, "list", self._at(path), begin, str(limit), limit=limit)
 
     async def glob(
         self, caller: Caller, machine_id: str, cwd: str, patterns: Sequence[str], *, limit: int
     ) -> list[FileEntry]:
         """Return at most `limit` regular files whose paths match, named by their paths: absolute, or from `cwd` on."""
         wanted = map(escaped, patterns)
-        answer = await self._answer(caller, machine_id, cwd, "glob", self._at(cwd), str(limit), *wanted)
-        return [entry(line) for line in answer.splitlines()]
+        return await self._entries(caller, machine_id, cwd, "glob", self._at(cwd), str(limit), *wanted, limit=limit)
 
     async def mkdir(self, caller: Caller, machine_id: str, path: str, *, mode: int, parents: bool) -> FileEntry:
         """Make a directory; with `parents`, also those above it, and it may be there already."""
@@ -109,13 +112,18 @@ class Files:
         return await self._channels.open(caller, machine_id, order)
 
     async def _entry(self, caller: Caller, machine_id: str, path: str, *argv: str) -> FileEntry:
-        return entry((await self._answer(caller, machine_id, path, *argv)).removesuffix(b"\n"))
-
-    async def _answer(self, caller: Caller, machine_id: str, path: str, *argv: str) -> bytes:
         channel = await self._open(caller, machine_id, *argv, timeout_ms=SHORT_MS)
         try:
             channel.write_eof()
-            return await _result(channel, path)
+            return await _one(channel, path)
+        finally:
+            channel.close()
+
+    async def _entries(self, caller: Caller, machine_id: str, path: str, *argv: str, limit: int) -> list[FileEntry]:
+        channel = await self._open(caller, machine_id, *argv, timeout_ms=SHORT_MS)
+        try:
+            channel.write_eof()
+            return await _many(channel, path, limit)
         finally:
             channel.close()
 
@@ -198,21 +206,41 @@ async def _taken(channel: Channel, pieces: AsyncIterable[bytes], path: str) -> F
                 break  # it has failed; nobody would read the rest
         else:
             channel.write_eof()
-        return entry((await _result(channel, path)).removesuffix(b"\n"))
+        return await _one(channel, path)
     finally:
         channel.close()
 
 
-async def _result(channel: Channel, path: str) -> bytes:
-    parts, size = [], 0
+async def _one(channel: Channel, path: str) -> FileEntry:
+    """Return the entry that a tool puts out."""
+    said = b""
     while piece := await channel.read():
-        parts.append(piece)
-        size += len(piece)
-        if size > _ANSWER_BYTES:
+        said += piece
+        if len(said) > _ENTRY_BYTES:
             raise file_tools.nonsense()
     if (await channel.wait()).exit_code != 0:
         raise await _complaint(channel, path)
-    return b"".join(parts)
+    return entry(said.removesuffix(b"\n"))
+
+
+async def _many(channel: Channel, path: str, limit: int) -> list[FileEntry]:
+    """Return the entries that a tool puts out. One that says more than it was asked for is not listened to."""
+    entries: list[FileEntry] = []
+    rest = b""
+    while piece := await channel.read():
+        if piece.count(b"\n") > limit - len(entries):
+            raise file_tools.nonsense()
+        *lines, rest = (rest + piece).split(b"\n")
+        if max(map(len, [*lines, rest])) > _LINE_BYTES:
+            raise file_tools.nonsense()
+        for start in range(0, len(lines), _AT_ONCE):
+            entries += map(entry, lines[start : start + _AT_ONCE])
+            await asyncio.sleep(0)
+    if (await channel.wait()).exit_code != 0:
+        raise await _complaint(channel, path)
+    if rest:
+        raise file_tools.nonsense()
+    return entries
 
 
 async def _complaint(channel: Channel, path: str) -> DormiceError:
