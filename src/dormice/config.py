@@ -86,7 +86,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What one machine may read, and write, of its disk, so that it leaves something to the others and to the store; 0 sets no bound. Hosts
     without the cgroup controller `io` or `blkio` have none."""
     storage_reserve_gib: int = 2
-    """Storage of the host that is never promised to machines."""
+    """Storage of the host that is never promised to machines, and that artifacts leave free."""
     guest: str = ""
     """The guest's binary; empty: where `make install` or a package puts it."""
     local_mode: bool = False

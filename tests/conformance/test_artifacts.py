@@ -138,13 +138,22 @@ def test_one_that_never_ran_leaves_nothing(container_api: Api) -> None:
     assert _collected(container_api, record)["artifacts"] == []
 
 
+def test_a_pattern_that_could_be_tried_in_countless_ways_is_soon_done(
+    container_api: Api, container_machine: str
+) -> None:
+    script = "mkdir -p /srv/deep/$(printf 'a/%.0s' $(seq 40)) && touch /srv/deep/a/a/found"
+    pattern = "/srv/deep/" + "**/*/" * 6 + "**/nomatch*"
+    record = container_api.shell(container_machine, script, artifacts=[pattern, "/srv/deep/**/**/a/**/found"])
+    assert _names(_collected(container_api, record)) == ["/srv/deep/a/a/found"]
+
+
 @pytest.fixture(name="small", scope="module")
 def _small(start_live: StartLive) -> Iterator[Live]:
     limits = {
         "ARTIFACTS_PER_EXECUTION": "3",
         "ARTIFACT_BYTES": "1000",
         "ARTIFACTS_TOTAL_BYTES": "1500",
-        "ARTIFACT_PATTERNS": "2",
+        "ARTIFACT_PATTERNS": "4",
         "ARTIFACT_URL_SECONDS": "1",
     }
     with start_live("container", **{f"DORMICE_LIMIT_{name}": value for name, value in limits.items()}) as live:
@@ -158,6 +167,8 @@ def test_limits_leave_out_and_say_so(small: Live) -> None:
         found = _collected(api, record)
         assert _names(found) == ["1", "2", "3"]
         assert "artifacts_per_execution" in found["artifacts_message"]
+        record = api.shell(machine, "touch 1 2 x; rm 3 4 5", artifacts=["[1-2]", "*", "[12]", "x"])
+        assert _names(_collected(api, record)) == ["1", "2", "x"]
         record = api.shell(
             machine, "head -c 1001 /dev/zero > a; head -c 900 /dev/zero > b; cp b c", artifacts=["[a-c]"]
         )
@@ -165,7 +176,7 @@ def test_limits_leave_out_and_say_so(small: Live) -> None:
         assert _names(found) == ["b"]
         assert "a: larger than artifact_bytes" in found["artifacts_message"]
         assert "c: together larger than artifacts_total_bytes" in found["artifacts_message"]
-        body = {"command": ["true"], "artifacts": ["1", "2", "3"]}
+        body = {"command": ["true"], "artifacts": list("12345")}
         refused = api.post(f"/v1/machines/{machine}/executions", json=body, headers=new_key())
         assert (refused.status_code, "artifact_patterns" in refused.text) == (422, True)
         url = api.get(_of(found)).json()["download_url"]

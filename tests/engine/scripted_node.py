@@ -21,6 +21,7 @@ from dormice.engine.observer import Observer
 from dormice.engine.orders import Caller, ExecutionOrder, Idempotency, MachineOrder
 from dormice.protocol import node as wire
 from dormice.protocol.framing import Framer, frame
+from dormice.store.artifacts import Contents
 from dormice.store.interface import Store
 from dormice.store.sealing import Sealer
 from dormice.store.sqlite import SqliteStore
@@ -183,6 +184,7 @@ async def serving(
     limits: Limits | None = None,
     wrap: Callable[[Store], Store] = lambda store: store,
     observer: Observer | None = None,
+    contents: Contents | None = None,
 ) -> AsyncIterator[Server]:
     """Run an engine on the store in `directory`; leaving the block ends it as a kill would, but for the store's lock."""
     sealer = Sealer.load(directory / "sealing-key")
@@ -200,6 +202,7 @@ async def serving(
                 fingerprint=sealer.request_hash,
                 group=group,
                 observer=observer,
+                contents=contents,
             )
             organization = await store.keys.ensure_organization("default", clock.now())
             await engine.load()

@@ -54,6 +54,25 @@ async def test_the_oldest_is_due_first(world: World) -> None:
     assert [due.execution_id for due in await world.store.artifacts.due(limit=3)] == [one.id for one in made[:3]]
 
 
+async def test_what_may_not_begin_is_passed_over(world: World) -> None:
+    made = [await _made(world, "x") for _ in range(2)]
+    for execution in made:
+        await _ended(world, execution)
+    store = world.store.artifacts
+    assert [due.execution_id for due in await store.due(limit=9, executions=[made[0].id, "x"])] == [made[1].id]
+    assert await store.due(limit=9, machines=["x", world.machine.id]) == []
+    assert await store.due(limit=9, organizations=[world.organization]) == []
+    assert len(await store.due(limit=9, executions=["x"], machines=["x"], organizations=["x"])) == 2
+
+
+async def test_it_is_known_how_much_an_organization_keeps(world: World) -> None:
+    made, store = await _made(world, "x"), world.store.artifacts
+    assert await store.kept_bytes(world.organization) == 0
+    await store.end(made.id, CollectionEvent.COPIED, [_artifact(world, made, number) for number in (3, 4)], "")
+    assert await store.kept_bytes(world.organization) == 7
+    assert await store.kept_bytes("another") == 0
+
+
 async def test_a_collection_ends_once_and_with_all_that_was_copied(world: World) -> None:
     made, store = await _made(world, "x"), world.store.artifacts
     await _ended(world, made)

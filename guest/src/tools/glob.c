@@ -1,8 +1,11 @@
 /* glob CWD MOST PATTERN...: the regular files whose paths match, at most MOST, as entries named by their paths.
 
    A pattern is absolute, or from CWD on; its parts are matched as a shell does (`*`, `?`, `[...]`; a leading dot is matched
-   by a dot only), and `**` stands for any number of directories. What matches twice is said twice. A link to a file counts
-   as the file; `**` goes through no link. */
+   by a dot only), and `**` stands for any number of directories. A path is said once, however often it matches. A link to a
+   file counts as the file; `**` goes through no link.
+
+   Of a pattern every path is visited once, with all places of the pattern that it may be at: otherwise a few `**` would take
+   longer than anybody waits. */
 #define _GNU_SOURCE
 #include "files.h"
 #include "tools.h"
@@ -11,94 +14,173 @@
 #include <fcntl.h>
 #include <fnmatch.h>
 #include <limits.h>
+#include <search.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+enum { MOST_PARTS = PATH_MAX / 2 + 1, WORDS = MOST_PARTS / 64 + 1 };
+
+/* Which parts of the pattern come next; the place behind the last one is its end. */
+struct places {
+    uint64_t bits[WORDS];
+};
+
 static char path[PATH_MAX]; /* of what is being looked at */
-static long left;           /* how many may still be said */
+static char *parts[MOST_PARTS];
+static size_t count;
+static long left;  /* how many may still be said */
+static void *said; /* a tree of their paths */
 
-static bool match(size_t end, const char *pattern, int depth);
+static bool has(const struct places *places, size_t place)
+{
+    return places->bits[place / 64] >> place % 64 & 1;
+}
 
-/* Says the file at `path`, if it is one. */
+static void add(struct places *places, size_t place)
+{
+    places->bits[place / 64] |= UINT64_C(1) << place % 64;
+}
+
+static bool is_plain(size_t place)
+{
+    return !strpbrk(parts[place], "*?[\\");
+}
+
+static bool is_deep(size_t place)
+{
+    return !strcmp(parts[place], "**");
+}
+
+/* Takes a pattern apart, in its place. False with errno when it has too many parts. */
+static bool take_apart(char *pattern)
+{
+    static char any[] = "*";
+    char *save, *part = strtok_r(pattern, "/", &save);
+    for (count = 0; part; part = strtok_r(NULL, "/", &save)) {
+        if (count + 2 > MOST_PARTS) {
+            errno = ENAMETOOLONG;
+            return false;
+        }
+        if (!count || strcmp(part, "**") || !is_deep(count - 1))
+            parts[count++] = part;
+    }
+    if (count && is_deep(count - 1))
+        parts[count++] = any;
+    return true;
+}
+
+static int by_text(const void *one, const void *other)
+{
+    return strcmp(one, other);
+}
+
+static int by_name(const void *name, const void *at)
+{
+    return strcmp(name, *(char *const *)at);
+}
+
+/* Says the file at `path`, if it is one and has not been said. False with errno. */
 static bool found(void)
 {
     struct stat status;
-    if (stat(path, &status) || !S_ISREG(status.st_mode))
+    if (stat(path, &status) || !S_ISREG(status.st_mode) || tfind(path, &said, by_text))
         return true;
+    char *kept = strdup(path);
+    if (!kept || !tsearch(kept, &said, by_text))
+        return false;
     put_status(&status, path, "");
     left--;
     return true;
 }
 
-/* Goes on with the name behind the directory whose path ends at `end`. */
-static bool descend(size_t end, const char *name, const char *rest, int depth)
+static bool is_directory(void)
 {
+    struct stat status;
+    return !lstat(path, &status) && S_ISDIR(status.st_mode);
+}
+
+/* Where the pattern is behind `name`, the last part of `path`. False when it is nowhere. */
+static bool step(const struct places *at, const char *name, struct places *next)
+{
+    bool any = false;
+    *next = (struct places){0};
+    for (size_t place = 0; place < count; place++) {
+        if (!has(at, place))
+            continue;
+        bool deep = is_deep(place);
+        bool fits = deep               ? *name != '.' && is_directory()
+                    : is_plain(place) ? !strcmp(parts[place], name)
+                                      : !fnmatch(parts[place], name, FNM_PERIOD);
+        if (fits)
+            add(next, deep ? place : place + 1);
+        any |= fits;
+    }
+    return any;
+}
+
+static bool visit(size_t end, struct places *at, int depth);
+
+/* Goes on with a name behind the directory whose path ends at `end`. False with errno. */
+static bool try(size_t end, const char *name, const struct places *at, int depth)
+{
+    struct places next;
     size_t size = strlen(name);
     if (end + size + 2 > sizeof path)
         return true; /* nothing could open it by its path */
     memcpy(path + end, name, size + 1);
-    if (!*rest)
-        return found();
+    if (!step(at, name, &next))
+        return true;
+    if (has(&next, count) && !found())
+        return false;
     memcpy(path + end + size, "/", 2);
-    return match(end + size + 1, rest, depth + 1);
+    return visit(end + size + 1, &next, depth + 1);
 }
 
-static bool is_plain(const char *part)
+/* Tries the names that the pattern itself has, unless they were tried with all that are in the directory. */
+static bool try_plain(size_t end, const struct names *tried, const struct places *at, int depth)
 {
-    return !strpbrk(part, "*?[\\");
-}
-
-static bool is_directory(int dir, const char *name)
-{
-    struct stat status;
-    return !fstatat(dir, name, &status, AT_SYMLINK_NOFOLLOW) && S_ISDIR(status.st_mode);
-}
-
-/* Tries `part` on every name in the directory at `path`; for `**` also what is below with the pattern itself. */
-static bool match_names(size_t end, const char *part, const char *rest, const char *pattern, int depth)
-{
-    bool all = !strcmp(part, "**"), done = true;
-    int dir = open(end ? path : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    struct names names;
-    if (dir < 0)
-        return errno != EMFILE && errno != ENFILE;
-    if (!names_read(dir, &names)) {
-        close(dir);
-        return errno != ENOMEM;
+    bool done = true;
+    for (size_t place = 0; done && left && place < count; place++) {
+        if (!has(at, place) || !is_plain(place))
+            continue;
+        bool before = tried->count && bsearch(parts[place], tried->at, tried->count, sizeof *tried->at, by_name);
+        for (size_t earlier = 0; !before && earlier < place; earlier++)
+            before = has(at, earlier) && !strcmp(parts[earlier], parts[place]);
+        if (!before)
+            done = try(end, parts[place], at, depth);
     }
-    for (size_t index = 0; done && left && index < names.count; index++) {
-        const char *name = names.at[index];
-        if (all ? *name != '.' && is_directory(dir, name) : !fnmatch(part, name, FNM_PERIOD))
-            done = descend(end, name, all ? pattern : rest, depth);
-    }
-    names_free(&names);
-    close(dir);
     return done;
 }
 
-/* Matches the rest of a pattern below the directory whose path ends at `end`. False with errno. */
-static bool match(size_t end, const char *pattern, int depth)
+/* Matches below the directory whose path ends at `end`. False with errno. */
+static bool visit(size_t end, struct places *at, int depth)
 {
-    char part[NAME_MAX + 1];
-    while (*pattern == '/')
-        pattern++;
-    size_t size = strcspn(pattern, "/");
-    const char *rest = pattern + size;
-    while (*rest == '/')
-        rest++;
-    path[end] = 0;
-    if (!left || size > NAME_MAX || !size || depth > MOST_DEPTH)
+    struct names names = {0};
+    bool listed = false, done = true;
+    for (size_t place = 0; place < count; place++) {
+        if (!has(at, place))
+            continue;
+        if (is_deep(place))
+            add(at, place + 1); /* it stands for no directory, too */
+        listed |= !is_plain(place);
+    }
+    if (depth > MOST_DEPTH)
         return true;
-    memcpy(part, pattern, size);
-    part[size] = 0;
-    if (is_plain(part))
-        return descend(end, part, rest, depth);
-    if (strcmp(part, "**"))
-        return match_names(end, part, rest, pattern, depth);
-    /* None of the directories that it stands for, and then one or more. */
-    const char *below = *rest ? rest : "*";
-    return match(end, below, depth) && (path[end] = 0, match_names(end, part, rest, pattern, depth));
+    path[end] = 0;
+    if (listed) {
+        int dir = open(end ? path : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        bool read = dir >= 0 && names_read(dir, &names);
+        if (dir >= 0)
+            close(dir);
+        if (!read && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
+            return false;
+    }
+    for (size_t index = 0; done && left && index < names.count; index++)
+        done = try(end, names.at[index], at, depth);
+    done = done && try_plain(end, &names, at, depth);
+    names_free(&names);
+    return done;
 }
 
 int tool_glob(int argc, char **argv)
@@ -107,15 +189,16 @@ int tool_glob(int argc, char **argv)
     left = cwd ? tool_number(argv[2], 1, 1000000) : -1;
     if (left < 0)
         return file_fail("path");
-    raise_open_files();
     if (chdir(cwd))
         return errno == ENOENT || errno == ENOTDIR ? 0 : file_fail("chdir"); /* nothing is in it */
     for (int index = 3; index < argc; index++) {
         char *pattern = path_argument(argv[index]);
+        struct places first = {{1}};
         if (!pattern)
             return file_fail("path");
+        bool absolute = *pattern == '/';
         path[0] = '/';
-        if (!match(*pattern == '/', pattern, 0))
+        if (!take_apart(pattern) || !visit(absolute, &first, 0))
             return file_fail("glob");
     }
     return fflush(stdout) ? file_fail("stdout") : 0;

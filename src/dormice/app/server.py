@@ -94,6 +94,7 @@ class _PreparedServer:
     push: PushPolicy
     webhooks: WebhookPolicy
     preview_url: str
+    reserve_bytes: int
 
 
 def _prepare_server(settings: Settings) -> _PreparedServer:
@@ -127,6 +128,7 @@ def _prepare_server(settings: Settings) -> _PreparedServer:
         push,
         webhooks,
         settings.preview_url or _local_preview_url(settings, http),
+        settings.storage_reserve_gib << 30,
     )
 
 
@@ -184,7 +186,7 @@ async def _serve_server(prepared: _PreparedServer) -> None:
                 group=group,
                 observer=observer,
                 ssh_authority=ssh.authority if ssh is not None else None,
-                contents=ArtifactFiles(prepared.directory / "artifacts"),
+                contents=ArtifactFiles(prepared.directory / "artifacts", reserve_bytes=prepared.reserve_bytes),
             )
             await engine.keys.admit(prepared.secret)
             webhooks = Webhooks(

@@ -58,6 +58,8 @@ class Limits:
     """One artifact; a larger file is left out, and that is told."""
     artifacts_total_bytes: int = 16 << 30
     """All artifacts of one execution."""
+    artifacts_bytes_per_organization: int = 64 << 30
+    """All artifacts that an organization keeps; what would be beyond is left out, and that is told."""
     keep_artifacts_hours: int = 720
     """How long an artifact is kept; 0 is for ever."""
     artifact_url_seconds: int = 900

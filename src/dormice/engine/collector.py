@@ -2,14 +2,17 @@
 
 A collection is recorded in the transaction that records its execution, so no crash loses one. Once the execution has ended it is
 due, and stays so over restarts until its files are copied, or cannot be had any more. The end of the execution does not wait for it;
-the machine is held awake meanwhile, and woken if it sleeps.
+the machine is held awake meanwhile, and woken if it sleeps. One collection of a machine is under way at a time, and few of an
+organization: nobody's machines keep those of others waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from mimetypes import MimeTypes
 
@@ -19,10 +22,13 @@ from dormice.domain.errors import Conflict, DormiceError, Invalid, NotFound
 from dormice.domain.execution import Execution, Micros
 from dormice.domain.files import FileEntry
 from dormice.domain.limits import Limits
+from dormice.engine.artifact_room import ArtifactRoom
 from dormice.engine.clock import Clock
+from dormice.engine.file_tools import TookTooLong
 from dormice.engine.files import Files
 from dormice.engine.observer import Observer
 from dormice.engine.orders import Caller
+from dormice.engine.service import attempt
 from dormice.engine.tasks import Tasks
 from dormice.store.artifacts import ArtifactStore, Contents, TooMuch
 
@@ -30,8 +36,13 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_SECONDS = 30.0
 LEAST_PAUSE_SECONDS = 0.05
-AT_ONCE = 4
+AT_ONCE = 8
 """Collections under way."""
+AT_ONCE_PER_ORGANIZATION = 2
+MOST_SECONDS = 3_600.0
+"""How long one may take."""
+MOST_TIMEOUTS = 3
+"""One that takes too long so many times is given up: it would wake its machine again and again."""
 _PIECE_RECORDS = 50
 _HOUR_US = 3_600_000_000
 _FIRST_PAUSE_US, _LAST_PAUSE_US = 500_000, 60_000_000
@@ -56,6 +67,16 @@ class CollectionHints(Observer):
             self.due.set()
 
 
+@dataclass(slots=True)
+class _Failure:
+    """What could not be collected."""
+
+    again: Micros = 0
+    """When it is tried again."""
+    pause: int = _FIRST_PAUSE_US // 2
+    timeouts: int = 0
+
+
 class Collector:
     """The service."""
 
@@ -77,9 +98,12 @@ class Collector:
         self._tasks = tasks
         self._clock = clock
         self._limits = limits
-        self._busy: set[str] = set()
-        self._later: dict[str, tuple[int, Micros]] = {}
-        """What could not be collected, how long it was put off, and when it is tried again."""
+        self._room = ArtifactRoom(store=store, contents=contents, limits=limits)
+        self._busy: dict[str, str] = {}
+        """Machines with a collection under way, and their organizations."""
+        self._failures: dict[str, _Failure] = {}
+        """By execution."""
+        self._forget_at: Micros = 0
 
     async def load(self) -> None:
         """Learn what there is, and delete files that a crash has left. Raises OSError, StoreUnavailable."""
@@ -94,20 +118,40 @@ class Collector:
                 await self._hints.due.wait()
         self._hints.due.clear()
         await self._expire()
-        now = self._clock.steady()
-        for collection in await self._store.due(limit=AT_ONCE + len(self._busy) + len(self._later)):
-            execution_id = collection.execution_id
-            _, again = self._later.get(execution_id, (0, 0))
-            if len(self._busy) < AT_ONCE and execution_id not in self._busy and again <= now:
-                self._busy.add(execution_id)
-                self._tasks.start(f"artifacts of {execution_id}", partial(self._collect, collection))
+        await self._forget()
+        while len(self._busy) < AT_ONCE and (collection := await self._next()) is not None:
+            self._busy[collection.machine_id] = collection.organization_id
+            self._tasks.start(f"artifacts of {collection.execution_id}", partial(self._collect, collection))
+
+    async def _next(self) -> Collection | None:
+        """Return the oldest that may begin, of those whose organization has the fewest under way."""
+        now, busy = self._clock.steady(), Counter(self._busy.values())
+        waiting = [execution_id for execution_id, failure in self._failures.items() if failure.again > now]
+        for most in range(AT_ONCE_PER_ORGANIZATION):
+            others = [organization_id for organization_id, count in busy.items() if count > most]
+            found = await self._store.due(limit=1, executions=waiting, machines=list(self._busy), organizations=others)
+            if found:
+                return found[0]
+        return None
 
     def _patience(self) -> float:
         """Seconds until there is something to look at for sure."""
-        next_again = min((again for _, again in self._later.values()), default=None)
+        now = self._clock.steady()
+        next_again = min((one.again for one in self._failures.values() if one.again > now), default=None)
         if next_again is None:
             return LOOK_EVERY_SECONDS
-        return min(max(next_again - self._clock.steady(), 0) / 1_000_000 + LEAST_PAUSE_SECONDS, LOOK_EVERY_SECONDS)
+        return min((next_again - now) / 1_000_000 + LEAST_PAUSE_SECONDS, LOOK_EVERY_SECONDS)
+
+    async def _forget(self) -> None:
+        """Once an hour: forget what retention has deleted."""
+        now = self._clock.steady()
+        if now < self._forget_at:
+            return
+        self._forget_at = now + _HOUR_US
+        before = set(self._hints.known)  # all of them are in the store, if they were not deleted
+        self._hints.known -= before - await self._store.known()
+        for execution_id in self._failures.keys() - self._hints.known:
+            del self._failures[execution_id]
 
     async def _expire(self) -> None:
         for artifact_id in await self._store.expired(self._clock.now(), limit=_PIECE_RECORDS):
@@ -117,31 +161,38 @@ class Collector:
     async def _collect(self, collection: Collection) -> None:
         """Collect, or leave it to a later turn."""
         try:
-            artifacts, message = await self._copied(collection)
+            async with asyncio.timeout(MOST_SECONDS):
+                artifacts, message = await self._copied(collection)
         except _GONE as error:
             await self._end(collection, CollectionEvent.LOST, [], error.message)
         except (DormiceError, OSError) as error:
-            log.warning("the artifacts of %s are not collected yet: %s", collection.execution_id, error)
-            self._busy.discard(collection.execution_id)
-            self._postpone(collection.execution_id)
+            failure = self._failures.setdefault(collection.execution_id, _Failure())
+            failure.timeouts += isinstance(error, TookTooLong | TimeoutError)
+            if failure.timeouts == MOST_TIMEOUTS:
+                await self._end(collection, CollectionEvent.LOST, [], "looking for the files took too long")
+            else:
+                log.warning("the artifacts of %s are not collected yet: %s", collection.execution_id, error)
+                failure.pause = min(failure.pause * 2, _LAST_PAUSE_US)
+                failure.again = self._clock.steady() + failure.pause
         else:
             await self._end(collection, CollectionEvent.COPIED, artifacts, message)
-
-    def _postpone(self, execution_id: str) -> None:
-        pause, _ = self._later.get(execution_id, (_FIRST_PAUSE_US // 2, 0))
-        pause = min(pause * 2, _LAST_PAUSE_US)
-        self._later[execution_id] = pause, self._clock.steady() + pause
+        self._room.release(collection)
+        del self._busy[collection.machine_id]
         self._hints.due.set()
 
     async def _end(
         self, collection: Collection, event: CollectionEvent, artifacts: list[Artifact], message: str
     ) -> None:
-        if not await self._store.end(collection.execution_id, event, artifacts, message):
-            for artifact in artifacts:
-                await self._contents.delete(artifact.id)
-        self._busy.discard(collection.execution_id)
-        self._later.pop(collection.execution_id, None)
-        self._hints.due.set()
+        """Record the end, however long the store takes to be there again: what was copied is not copied twice."""
+        execution_id = collection.execution_id
+
+        async def record() -> None:
+            if not await self._store.end(execution_id, event, artifacts, message):
+                for artifact in artifacts:
+                    await self._contents.delete(artifact.id)
+
+        await attempt(f"the end of the artifacts of {execution_id}", record)
+        self._failures.pop(execution_id, None)
 
     async def _copied(self, collection: Collection) -> tuple[list[Artifact], str]:
         """Copy what matches. Return it, and what is to be said of what was left out."""
@@ -152,7 +203,7 @@ class Collector:
         found = await self._files.glob(
             caller, collection.machine_id, collection.cwd, collection.patterns, limit=most + 1
         )
-        entries = list({entry.name: entry for entry in found}.values())
+        entries = list({entry.name: entry for entry in found}.values())  # a machine may say what our tool would not
         left_out = ["there are more files than artifacts_per_execution"] if len(found) > most else []
         artifacts: list[Artifact] = []
         try:
@@ -186,8 +237,13 @@ class Collector:
                 return f"{shown}: larger than artifact_bytes"
             if before + size > limits.artifacts_total_bytes:
                 return f"{shown}: together larger than artifacts_total_bytes"
-            await reading.want(0, size)
-            size, sha256 = await self._contents.save(artifact_id, reading, most=size)
+            if refusal := await self._room.claim(collection, size):
+                return f"{shown}: {refusal}"
+            try:
+                await reading.want(0, size)
+                copied, sha256 = await self._contents.save(artifact_id, reading, most=size)
+            finally:
+                self._room.written(size)
         except (Conflict, TooMuch):
             return f"{shown}: it was changed while it was copied"
         finally:
@@ -199,7 +255,7 @@ class Collector:
             organization_id=collection.organization_id,
             machine_id=collection.machine_id,
             name=entry.name,
-            size=size,
+            size=copied,
             sha256=sha256,
             mime_type=_types.guess_type(shown)[0] or "application/octet-stream",
             created_at=now,

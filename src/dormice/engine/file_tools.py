@@ -25,6 +25,10 @@ _HINTS: Mapping[int, str] = {
 }
 
 
+class TookTooLong(Unavailable):
+    """A tool was killed because it took too long."""
+
+
 def escaped(path: str) -> str:
     """Return a path as an argument of a tool. Bytes that are no UTF-8 are surrogates, as everywhere in Python."""
     return quote_from_bytes(path.encode("utf-8", "surrogateescape"), safe="/")
@@ -88,5 +92,5 @@ def _cut_off(end: ChannelEnd) -> DormiceError:
     if end.error_code is ErrorCode.RESOURCE_EXHAUSTED:
         return Unavailable(f"the file tool could not be started: {end.error_message}", retry_after_ms=1_000)
     if end.error_code is ErrorCode.TIMEOUT:
-        return Unavailable(f"the file tool took too long, and was {end.error_message}", retry_after_ms=1_000)
+        return TookTooLong(f"the file tool took too long, and was {end.error_message}", retry_after_ms=1_000)
     return Unavailable(f"the file tool was cut off: {end.error_message}", retry_after_ms=1_000)

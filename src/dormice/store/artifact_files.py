@@ -20,8 +20,10 @@ _DRAFT = ".draft"
 class ArtifactFiles:
     """Contents of artifacts in a directory, which is made when it is missing."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, reserve_bytes: int = 0) -> None:
+        """`reserve_bytes` of the file system are left to others: the store is on it, too."""
         self._directory = directory
+        self._reserve = reserve_bytes
         directory.mkdir(mode=0o700, exist_ok=True)
 
     async def save(self, artifact_id: str, pieces: AsyncIterable[bytes], *, most: int) -> tuple[int, str]:
@@ -40,6 +42,10 @@ class ArtifactFiles:
             draft.unlink(missing_ok=True)
             raise
         return size, digest.hexdigest()
+
+    async def room(self) -> int:
+        found = await asyncio.to_thread(os.statvfs, self._directory)
+        return found.f_bavail * found.f_frsize - self._reserve
 
     async def read(self, artifact_id: str, start: int, end: int) -> AsyncGenerator[bytes, None]:
         file = await asyncio.to_thread((self._directory / artifact_id).open, "rb")

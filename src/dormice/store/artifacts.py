@@ -17,8 +17,15 @@ class ArtifactStore(Protocol):
         """Return the ids of all executions that have a collection."""
         ...
 
-    async def due(self, *, limit: int) -> list[Collection]:
-        """Return pending collections whose execution has ended, oldest first."""
+    async def due(
+        self,
+        *,
+        limit: int,
+        executions: Sequence[str] = (),
+        machines: Sequence[str] = (),
+        organizations: Sequence[str] = (),
+    ) -> list[Collection]:
+        """Return pending collections whose execution has ended, oldest first; none of those that are named."""
         ...
 
     async def end(self, execution_id: str, event: CollectionEvent, artifacts: Sequence[Artifact], message: str) -> bool:
@@ -49,6 +56,10 @@ class ArtifactStore(Protocol):
         """Return ids of artifacts whose time is over, those of longest ago first."""
         ...
 
+    async def kept_bytes(self, organization_id: str) -> int:
+        """Return how large all artifacts of an organization are."""
+        ...
+
     async def ids(self) -> set[str]:
         """Return the ids of all artifacts."""
         ...
@@ -59,6 +70,10 @@ class Contents(Protocol):
 
     async def save(self, artifact_id: str, pieces: AsyncIterable[bytes], *, most: int) -> tuple[int, str]:
         """Keep bytes, durably; return how many and their SHA-256 in hexadecimal. Raises TooMuch beyond `most`, and what `pieces` raises."""
+        ...
+
+    async def room(self) -> int:
+        """Return how many bytes more may be kept at present; less than 0 if there are too many already."""
         ...
 
     def read(self, artifact_id: str, start: int, end: int) -> AsyncIterator[bytes]:

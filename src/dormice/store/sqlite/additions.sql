@@ -265,4 +265,5 @@ CREATE TABLE IF NOT EXISTS artifacts (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS artifacts_of_execution ON artifacts (execution_id);
 CREATE INDEX IF NOT EXISTS artifacts_of_machine ON artifacts (machine_id, number);
+CREATE INDEX IF NOT EXISTS artifacts_of_organization ON artifacts (organization_id, size);
 CREATE INDEX IF NOT EXISTS artifacts_expiry ON artifacts (expires_at) WHERE expires_at IS NOT NULL;

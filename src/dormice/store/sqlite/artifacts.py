@@ -35,8 +35,22 @@ class SqliteArtifacts:
     async def ids(self) -> set[str]:
         return await self._reader.scan(partial(_column, sql=_SQL["ids"]))
 
-    async def due(self, *, limit: int) -> list[Collection]:
-        found = await self._reader.scan(lambda db: db.execute(_SQL["due"], (limit,)).fetchall())
+    async def kept_bytes(self, organization_id: str) -> int:
+        found: list[tuple[Any, ...]] = await self._reader.scan(
+            lambda db: db.execute(_SQL["kept_bytes"], (organization_id,)).fetchall()
+        )
+        return int(found[0][0])
+
+    async def due(
+        self,
+        *,
+        limit: int,
+        executions: Sequence[str] = (),
+        machines: Sequence[str] = (),
+        organizations: Sequence[str] = (),
+    ) -> list[Collection]:
+        besides = [msgspec.json.encode(names).decode() for names in (executions, machines, organizations)]
+        found = await self._reader.scan(lambda db: db.execute(_SQL["due"], (limit, *besides)).fetchall())
         return list(map(_collection, found))
 
     async def end(self, execution_id: str, event: CollectionEvent, artifacts: Sequence[Artifact], message: str) -> bool:

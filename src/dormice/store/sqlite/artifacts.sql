@@ -8,10 +8,18 @@ VALUES (?, ?, ?, ?, ?, 'pending', '');
 SELECT execution_id FROM artifact_collections;
 
 -- name: due
--- Pending ones whose execution has ended, or is no more.
+-- Pending ones whose execution has ended, or is no more, besides those of some executions, machines and organizations.
 SELECT c.execution_id, c.organization_id, c.machine_id, c.cwd, c.patterns, c.state, c.message, e.started_at IS NOT NULL
 FROM artifact_collections c LEFT JOIN executions e ON e.id = c.execution_id
-WHERE c.state = 'pending' AND (e.number IS NULL OR e.completed_at IS NOT NULL) ORDER BY c.number LIMIT ?;
+WHERE c.state = 'pending' AND (e.number IS NULL OR e.completed_at IS NOT NULL)
+    AND c.execution_id NOT IN (SELECT value FROM json_each(?2))
+    AND c.machine_id NOT IN (SELECT value FROM json_each(?3))
+    AND c.organization_id NOT IN (SELECT value FROM json_each(?4))
+ORDER BY c.number LIMIT ?1;
+
+-- name: kept_bytes
+-- How large all artifacts of an organization are.
+SELECT coalesce(sum(size), 0) FROM artifacts WHERE organization_id = ?;
 
 -- name: end
 -- A collection ends, if it is in the state that it must be in.
