@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from tempfile import TemporaryDirectory
 import pytest_asyncio
 from tests.engine.scripted_node import MovedClock, Server, phase, serving
 from tests.guest.guest_process import GUEST
+from tests.wait import wait_until_async
 
 from dormice.domain.execution import ErrorCode, ExecutionState, Stream
 from dormice.domain.machine import Machine, Phase
@@ -73,6 +75,11 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
+
+
+def _status(pid: int) -> list[str]:
+    """Return the fields of a process's status that follow its name."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 async def _all(channel: Channel, stream: Stream = Stream.STDOUT) -> bytes:
@@ -187,6 +194,42 @@ async def test_a_shell_that_is_killed_ends_the_terminal_likewise(world: World) -
     channel = await world.open("tty", "80", "24", "sh", "-c", "kill -KILL $$", tool=True)
     await _all(channel)
     assert (await channel.wait()).signal == 9
+
+
+async def test_a_shell_that_was_stopped_and_goes_on_costs_nothing(world: World) -> None:
+    channel = await world.open("tty", "80", "24", "sh", "-c", "echo $PPID $$; exec cat", tool=True)
+    tool, shell = map(int, (await _until(channel, b"\n")).split())
+
+    rest, last = 0, ""
+
+    async def stopped() -> bool:
+        return _status(shell)[0] == "T"
+
+    async def at_rest() -> bool:
+        """Whether the tool has used no time for a while."""
+        nonlocal rest, last
+        used = " ".join(_status(tool)[11:13])
+        rest, last = rest + 1 if used == last else 0, used
+        return rest == 30
+
+    os.kill(shell, signal.SIGSTOP)
+    await wait_until_async(stopped, SECONDS, "the shell is stopped")
+    os.kill(shell, signal.SIGCONT)
+    await wait_until_async(at_rest, SECONDS, "the tool waits")
+    await channel.write(b"\0\x03\0\0\0on\n")
+    await _until(channel, b"on\r\non")
+    channel.close()
+
+
+async def test_a_program_that_leaves_its_terminal_and_comes_back_is_shown_and_heard(world: World) -> None:
+    away = "exec 0</dev/null 1>/dev/null 2>&1; sleep 0.5; exec 0</dev/tty 1>/dev/tty; echo back; exec cat"
+    channel = await world.open("tty", "80", "24", "sh", "-c", f"echo ready; {away}", tool=True)
+    await _until(channel, b"ready")
+    await channel.write(b"\0\x05\0\0\0typed")  # while nobody has it open
+    await _until(channel, b"back")
+    await channel.write(b"\0\x01\0\0\0\n")
+    await _until(channel, b"typed\r\n")
+    channel.close()
 
 
 async def test_what_is_no_message_to_a_terminal_ends_it(world: World) -> None:

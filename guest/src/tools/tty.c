@@ -93,19 +93,16 @@ static bool type(int terminal)
     return true;
 }
 
-static _Noreturn void become(int terminal, char **argv)
+static _Noreturn void become(int slave, char **argv)
 {
     sigset_t none;
-    int slave = ioctl(terminal, TIOCGPTPEER, O_RDWR | O_NOCTTY);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGPIPE, SIG_DFL);
-    if (slave < 0 || setsid() < 0 || ioctl(slave, TIOCSCTTY, 0))
+    if (setsid() < 0 || ioctl(slave, TIOCSCTTY, 0))
         _exit(tool_fail("terminal", TOOL_OS_ERROR));
     for (int fd = 0; fd < 3; fd++)
         dup2(slave, fd);
-    if (slave > 2)
-        close(slave);
     execvp(argv[0], argv);
     int status = errno == ENOENT || errno == ENOTDIR ? 127 : 126;
     _exit(tool_fail(argv[0], status));
@@ -135,7 +132,16 @@ static int end_as(int status)
     return 128 + WTERMSIG(status);
 }
 
-static int attend(int terminal, int ends, pid_t child)
+/* Whether the command has ended. */
+static bool has_ended(int ends, pid_t child, int *status)
+{
+    struct signalfd_siginfo said;
+    while (read(ends, &said, sizeof said) > 0)
+        ;
+    return waitpid(child, status, WNOHANG) == child;
+}
+
+static int attend(int terminal, int slave, int ends, pid_t child)
 {
     int status;
     shown.from = typed.to = terminal;
@@ -144,7 +150,7 @@ static int attend(int terminal, int ends, pid_t child)
         struct pollfd polled[] = {
             {typed.held ? -1 : typed.from, POLLIN, 0},
             {shown.held ? 1 : -1, POLLOUT, 0},
-            {wanted ? terminal : -1, wanted, 0}, /* a hang-up is told of whatever is wanted */
+            {wanted ? terminal : -1, wanted, 0},
             {ends, POLLIN, 0},
         };
         if (poll(polled, 4, -1) < 0 && errno != EINTR)
@@ -155,13 +161,12 @@ static int attend(int terminal, int ends, pid_t child)
             fputs("stdin holds something that is no message\n", stderr);
             return TOOL_PROTOCOL;
         }
-        if (polled[2].revents & (POLLIN | POLLHUP) && !shown.held && !flow_fill(&shown))
-            shown.from = -1; /* nobody has it open: the command has ended, or gone away from it */
-        if (polled[2].revents & POLLHUP && shown.from < 0)
-            typed.held = 0;
+        if (polled[2].revents & POLLIN && !shown.held && !flow_fill(&shown))
+            return tool_fail("terminal", TOOL_OS_ERROR);
         if (!flow_drain(&shown))
             return TOOL_OS_ERROR;
-        if (polled[3].revents && waitpid(child, &status, WNOHANG) == child) {
+        if (polled[3].revents && has_ended(ends, child, &status)) {
+            close(slave);
             show_rest(terminal);
             return end_as(status);
         }
@@ -176,19 +181,22 @@ int tool_tty(int argc, char **argv)
         return TOOL_USAGE;
     }
     int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
-    if (terminal < 0 || unlockpt(terminal))
+    /* Open here, too: it does not hang up while the command has left it and may come back. */
+    int slave = terminal < 0 || unlockpt(terminal) ? -1 : ioctl(terminal, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (slave < 0)
         return tool_fail("pseudo terminal", TOOL_OS_ERROR);
     resize(terminal, (unsigned)columns, (unsigned)rows);
     signal(SIGPIPE, SIG_IGN);
     sigset_t child_signal;
+    sigaction(SIGCHLD, &(struct sigaction){.sa_handler = SIG_DFL, .sa_flags = SA_NOCLDSTOP}, NULL);
     sigemptyset(&child_signal);
     sigaddset(&child_signal, SIGCHLD);
     sigprocmask(SIG_BLOCK, &child_signal, NULL);
     int ends = signalfd(-1, &child_signal, SFD_CLOEXEC | SFD_NONBLOCK);
     pid_t child = ends >= 0 ? fork() : -1;
     if (!child)
-        become(terminal, argv + 3);
+        become(slave, argv + 3);
     if (child < 0 || !nonblocking(0) || !nonblocking(1) || !nonblocking(terminal))
         return tool_fail("tty", TOOL_OS_ERROR);
-    return attend(terminal, ends, child);
+    return attend(terminal, slave, ends, child);
 }
