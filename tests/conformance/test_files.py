@@ -197,7 +197,10 @@ def test_a_tree_comes_back_as_it_was(place: Place) -> None:
 
 
 def _tar(
-    *members: tuple[str, bytes | None, str], form: int = tarfile.PAX_FORMAT, pax: dict[str, str] | None = None
+    *members: tuple[str, bytes | None, str],
+    form: int = tarfile.PAX_FORMAT,
+    pax: dict[str, str] | None = None,
+    mtime: int = 0,
 ) -> bytes:
     """Members are name, type and what it says: the content of a file, the target of a link."""
     made = io.BytesIO()
@@ -208,7 +211,7 @@ def _tar(
             info.pax_headers = dict(pax or {})
             data = text.encode() if kind is None else b""
             info.size, info.linkname = len(data), "" if kind is None else text
-            info.mode = 0o6755
+            info.mode, info.mtime = 0o6755, mtime
             archive.addfile(info, io.BytesIO(data))
     return made.getvalue()
 
@@ -264,6 +267,24 @@ def test_archives_of_others_are_taken(place: Place) -> None:
             assert place.shell(f"cat into-{number}/to-long") == "long"
     _refused(place.unpack("into-0", _tar(("made", None, "a file for a directory"))), 409, "EISDIR")
     _refused(place.unpack("into-0", _tar(("hard", tarfile.DIRTYPE, ""))), 409, "EEXIST")
+
+
+def test_a_time_before_1970_is_kept(place: Place) -> None:
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        archive = _tar(("old", None, "x"), ("link", tarfile.SYMTYPE, "old"), form=form, mtime=-86_400)
+        place.unpack("into", archive).raise_for_status()
+        assert place.shell("cd into; stat -c %Y old link; rm old") == "-86400\n-86400\n"
+
+
+def test_a_link_that_cannot_be_made_takes_nothing_away(place: Place) -> None:
+    place.shell("mkdir into; echo kept > into/a")
+    itself = _tar(("a", tarfile.LNKTYPE, "a"), ("./a", tarfile.LNKTYPE, "a"), ("b", tarfile.LNKTYPE, "a"))
+    place.unpack("into", itself).raise_for_status()
+    assert place.shell("cd into; cat a; ls -A") == "kept\na\nb\n"
+    _refused(place.unpack("into", _tar(("a", tarfile.LNKTYPE, "missing"))), 404, "no such file")
+    assert place.shell("cd into; cat a; ls -A") == "kept\na\nb\n"
+    place.unpack("into", _tar(("a", tarfile.SYMTYPE, "b"), ("a", tarfile.SYMTYPE, "b"))).raise_for_status()
+    assert place.shell("cd into; readlink a; ls -A") == "b\na\nb\n"
 
 
 def test_a_file_of_a_gibibyte_is_read_in_full_and_in_part(place: Place) -> None:

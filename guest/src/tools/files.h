@@ -64,6 +64,7 @@ struct fresh {
     char name[32]; /* the name that it has all the same, where the file system has no files without one */
 };
 
+void random_name(char name[32]); /* of a file that will not stay */
 bool fresh_open(struct fresh *fresh, int dir);                          /* false with errno */
 bool fresh_place(struct fresh *fresh, int dir, const char *name);       /* replaces a file of that name; false with errno */
 void fresh_drop(struct fresh *fresh, int dir);

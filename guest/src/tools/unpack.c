@@ -92,6 +92,20 @@ static bool number(const char *field, size_t room, uint64_t *value)
     return true;
 }
 
+/* A time; GNU's binary one may be before 1970. */
+static bool moment(const char *field, size_t room, int64_t *value)
+{
+    const unsigned char *at = (const unsigned char *)field, *end = at + room;
+    uint64_t bits = UINT64_MAX;
+    bool before = (*at & 0xc0) == 0xc0;
+    if (!before && !number(field, room, &bits))
+        return false;
+    for (; before && at < end; at++)
+        bits = bits << 8 | *at;
+    *value = (int64_t)bits;
+    return true;
+}
+
 /* A value of an extended head, which ends with its line. */
 static bool set_text(char **text, const char *value, size_t size)
 {
@@ -216,10 +230,15 @@ static void set_mtime(int dir, const char *name, int64_t mtime)
     utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW);
 }
 
-/* Takes away what a link is to replace. False with errno when that is a directory. */
-static bool make_room(int dir, const char *name)
+/* Gives a link that has been made as `fresh` its name. False with errno when `made` is, or when that is a directory's. */
+static bool place_link(int dir, const char *fresh, const char *name, bool made)
 {
-    return !unlinkat(dir, name, 0) || errno == ENOENT;
+    bool done = made && !renameat(dir, fresh, dir, name);
+    int error = errno;
+    if (made)
+        unlinkat(dir, fresh, 0); /* also there where both are the same file already */
+    errno = error;
+    return done;
 }
 
 static bool unpack_file(int dir, const char *name, mode_t mode, uint64_t size, int64_t mtime)
@@ -261,22 +280,37 @@ static bool unpack_hard_link(int dir, const char *name, char *target)
     int above = open_above(target, false);
     if (above < 0)
         return false;
-    bool done = make_room(dir, name) && !linkat(above, last_part(target), dir, name, 0);
+    char fresh[32];
+    random_name(fresh);
+    bool done = place_link(dir, fresh, name, !linkat(above, last_part(target), dir, fresh, 0));
     int error = errno;
     close(above);
     errno = error;
     return done;
 }
 
+static bool unpack_link(int dir, const char *name, const char *target, int64_t mtime)
+{
+    if (!*target)
+        return refuse("a link in the archive leads nowhere");
+    char fresh[32];
+    random_name(fresh);
+    if (!place_link(dir, fresh, name, !symlinkat(target, dir, fresh)))
+        return false;
+    set_mtime(dir, name, mtime);
+    return true;
+}
+
 static bool unpack_entry(const struct tar_head *head, uint64_t size)
 {
-    uint64_t mode, mtime;
+    uint64_t mode;
+    int64_t mtime;
     char *path = given.path ? given.path : head_path, *link = given.link ? given.link : head_link;
-    if (!number(head->mode, sizeof head->mode, &mode) || !number(head->mtime, sizeof head->mtime, &mtime) || !settle(path))
+    if (!number(head->mode, sizeof head->mode, &mode) || !moment(head->mtime, sizeof head->mtime, &mtime) || !settle(path))
         return false;
     size_t end = strlen(path);
     char type = head->type;
-    int64_t modified = given.has_mtime ? given.mtime : (int64_t)mtime;
+    int64_t modified = given.has_mtime ? given.mtime : mtime;
     if (!end && type != '5')
         return refuse("a name in the archive is empty");
     int dir = open_above(path, true);
@@ -295,10 +329,7 @@ static bool unpack_entry(const struct tar_head *head, uint64_t size)
         done = unpack_directory(dir, path, kept) && skip(size + padding(size));
         break;
     case '2':
-        done = *link ? make_room(dir, name) && !symlinkat(link, dir, name) : refuse("a link in the archive leads nowhere");
-        if (done)
-            set_mtime(dir, name, modified);
-        done = done && skip(size + padding(size));
+        done = unpack_link(dir, name, link, modified) && skip(size + padding(size));
         break;
     case '1':
         done = unpack_hard_link(dir, name, link) && skip(size + padding(size));

@@ -14,7 +14,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-static void random_name(char name[32])
+void random_name(char name[32])
 {
     unsigned char random[10];
     if (getrandom(random, sizeof random, 0) != sizeof random)
