@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from dormice.cli.archives import BadArchive, pack, unpack
+
+NOBODY = 65_534
 
 
 def _tar(*members: tuple[str, bytes | None, str]) -> io.BytesIO:
@@ -52,6 +55,26 @@ def test_a_file_that_replaces_a_link_does_not_write_through_it(tmp_path: Path) -
     unpack(_tar(("name", tarfile.SYMTYPE, "../victim"), ("name", None, "new")), tmp_path / "into")
     assert (tmp_path / "victim").read_text() == "untouched"
     assert (tmp_path / "into/name").read_text() == "new"
+
+
+def test_a_link_of_a_file_to_itself_takes_nothing_away(tmp_path: Path) -> None:
+    unpack(_tar(("a", None, "kept"), ("./a", tarfile.LNKTYPE, "a"), ("b", tarfile.LNKTYPE, "a")), tmp_path)
+    assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["kept", "kept"]
+
+
+def test_a_directory_that_cannot_be_read_is_told() -> None:
+    with tempfile.TemporaryDirectory(prefix="dormice-") as place:
+        Path(place).chmod(0o755)
+        (Path(place) / "shut").mkdir(mode=0o000)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(NOBODY)
+        try:
+            with pytest.raises(PermissionError, match="shut"):
+                list(pack(Path(place)))
+        finally:
+            if root:
+                os.seteuid(0)
 
 
 def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:

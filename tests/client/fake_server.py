@@ -228,7 +228,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _any(self) -> None:
         url = urlsplit(self.path)
-        content = self.rfile.read(int(self.headers.get("content-length") or 0))
+        content = self._content()
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Recorded(self.command, unquote(url.path), query, headers, content)
@@ -241,6 +241,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._coded(401, "AUTH_INVALID", "no such key")
         else:
             self._route(request)
+
+    def _content(self) -> bytes:
+        if self.headers.get("transfer-encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("content-length") or 0))
+        content = b""
+        while size := int(self.rfile.readline(), 16):
+            content += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return content
 
     do_GET = do_POST = do_PATCH = do_DELETE = do_PUT = _any  # noqa: N815 - the base class looks these names up
 

@@ -71,3 +71,17 @@ def test_a_connection_that_the_server_ends_is_not_used_again(server: Counted) ->
     assert ask(transport, server, "/last") == ask(transport, server) == b"hello"
     transport.close()
     assert server.connections == 2
+
+
+def test_what_the_source_of_a_body_raises_is_no_fault_of_the_server(server: Counted) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"some"
+        raise PermissionError(13, "Permission denied", "shut")
+
+    host, port = server.server_address[:2]
+    transport = SocketTransport()
+    with pytest.raises(PermissionError, match="shut"):
+        transport.send(
+            Request("PUT", f"http://{host!s}:{port}/", {"content-length": "9"}, b"", Timeout(5, 5), pieces())
+        )
+    transport.close()

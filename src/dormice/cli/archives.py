@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 _PIECE = 1 << 20
 _KEPT = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE)
@@ -23,12 +23,16 @@ class BadArchive(Exception):
 
 def pack(directory: Path) -> Iterator[bytes]:
     """Yield a directory as a tar archive. Raises OSError. Sockets, pipes and devices are left out."""
-    for place, names, files in os.walk(os.fspath(directory)):
+    for place, names, files in os.walk(os.fspath(directory), onerror=_raise):
         names.sort()
         for name in sorted([*names, *files]):
             path = os.path.join(place, name)  # noqa: PTH118 - a Path for each would cost as much as all the rest
             yield from _packed(path, os.path.relpath(path, directory))
     yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def _packed(path: str, name: str) -> Iterator[bytes]:
@@ -72,7 +76,7 @@ def unpack(source: BinaryIO, directory: Path) -> None:
 
 
 def _unpacked(archive: tarfile.TarFile, member: tarfile.TarInfo, root: int) -> None:
-    parts = [part for part in member.name.split("/") if part not in {"", "."}]
+    parts = _parts(member.name)
     if ".." in parts or member.name.startswith("/") or member.type not in _KEPT:
         raise BadArchive(f"{member.name!r} is not taken: it leads out of the directory, or is a device or a pipe")
     if not parts:
@@ -84,16 +88,22 @@ def _unpacked(archive: tarfile.TarFile, member: tarfile.TarInfo, root: int) -> N
         os.close(above)
 
 
+def _parts(name: str) -> list[str]:
+    return [part for part in name.split("/") if part not in {"", "."}]
+
+
 def _placed(archive: tarfile.TarFile, member: tarfile.TarInfo, root: int, above: int, name: str) -> None:
     if member.isdir():
         os.close(_directory(above, [name]))
         return
+    if member.islnk() and _parts(member.linkname) == _parts(member.name):
+        return  # a link of a file to itself: to make it would take the file away
     with suppress(FileNotFoundError):
         os.unlink(name, dir_fd=above)
     if member.issym():
         os.symlink(member.linkname, name, dir_fd=above)
     elif member.islnk():
-        parts = [part for part in member.linkname.split("/") if part not in {"", "."}]
+        parts = _parts(member.linkname)
         if ".." in parts or not parts:
             raise BadArchive(f"{member.linkname!r} is not taken: it leads out of the directory")
         source = _directory(root, parts[:-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -86,7 +87,7 @@ def _download(arguments: argparse.Namespace) -> int:
     connection, path = connect(arguments), routes.artifact(arguments.machine_id, arguments.artifact_id)
     artifact = connection.call("GET", path).json()
     target = None if arguments.output == "-" else _target(Path(arguments.output or "."), artifact)
-    if target is not None and arguments.output is None and target.exists():
+    if target is not None and arguments.output is None and os.path.lexists(target):
         print(f"dormice: {target} is here already; --output says where to write it", file=sys.stderr)
         return 1
     progress = Progress(quiet=arguments.quiet)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import BinaryIO
 
 from dormice.cli.archives import BadArchive, pack, unpack
 from dormice.cli.commands import Parser
 from dormice.cli.connect import connect, server_options
 from dormice.cli.files import remote
-from dormice.cli.transfers import Progress, save, to_stdout
+from dormice.cli.transfers import Progress, pieces_of, save, to_stdout
 from dormice.client import routes
 from dormice.client._sync.connection import Connection
 from dormice.client._sync.files import Files
@@ -65,7 +65,7 @@ def _upload(connection: Connection, source: str, machine_id: str, path: str, pro
     files = Files(connection)
     if source == "-":
         progress.begin(path)
-        files.write(machine_id, path, progress.over(_pieces(sys.stdin.buffer)))
+        files.write(machine_id, path, progress.over(pieces_of(sys.stdin.buffer)))
         return
     local = Path(source)
     inside = _is_directory(files, machine_id, path)
@@ -76,8 +76,9 @@ def _upload(connection: Connection, source: str, machine_id: str, path: str, pro
         return
     with local.open("rb") as file:
         status = os.fstat(file.fileno())
-        pieces = progress.over(_pieces(file))
-        files.write(machine_id, target, pieces, mode=status.st_mode & 0o777, size=status.st_size)
+        size = status.st_size if stat.S_ISREG(status.st_mode) and status.st_size else None  # of some in /proc it is 0
+        pieces = progress.over(pieces_of(file, size))
+        files.write(machine_id, target, pieces, mode=status.st_mode & 0o777, size=size)
 
 
 def _download(connection: Connection, machine_id: str, path: str, target: str, progress: Progress) -> None:
@@ -108,11 +109,6 @@ def _is_directory(files: Files, machine_id: str, path: str) -> bool:
     except NotFoundError:
         return False
     return entry.type == "directory"
-
-
-def _pieces(file: BinaryIO) -> Iterator[bytes]:
-    while piece := file.read(_PIECE):
-        yield piece
 
 
 class _Readable(io.RawIOBase):

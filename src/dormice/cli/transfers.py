@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from dormice.cli.printing import printable
 
 _EVERY_SECONDS = 0.2
+_PIECE = 1 << 20
 
 
 def to_stdout(pieces: Iterable[bytes]) -> None:
@@ -21,13 +25,24 @@ def to_stdout(pieces: Iterable[bytes]) -> None:
     sys.stdout.buffer.flush()
 
 
+def pieces_of(file: BinaryIO, size: int | None = None) -> Iterator[bytes]:
+    """Yield what a file holds: its first `size` bytes, which were announced, also if it has grown since. Raises OSError if it has shrunk."""
+    left = sys.maxsize if size is None else size
+    while left and (piece := file.read(min(left, _PIECE))):
+        left -= len(piece)
+        yield piece
+    if size is not None and left:
+        raise OSError(errno.EIO, "it became shorter while it was copied", file.name)
+
+
 def save(local: Path, pieces: Iterable[bytes], mode: int = 0o666) -> None:
-    """Write a file, which is there as a whole or not at all. `mode`: its permissions, less those that the umask takes."""
+    """Write a file, which is there as a whole or not at all; through a link. `mode`: its permissions, less those that the umask takes."""
+    local = Path(os.path.realpath(local))  # a loop of links is left as it is
     if local.exists() and not local.is_file():  # a device, a pipe: there is nothing to replace
         with local.open("wb") as file:
             file.writelines(pieces)
         return
-    fresh = local.with_name(f".{local.name[:200]}.{os.getpid()}")
+    fresh = local.with_name(f".dormice-{secrets.token_hex(8)}")
     try:
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.writelines(pieces)

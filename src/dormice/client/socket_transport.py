@@ -32,15 +32,17 @@ class SocketTransport:
         origin = f"{url.scheme}://{url.netloc}"
         with _our_errors(origin):
             connection = self._idle.pop(origin, None) or _connect(url, request.timeout.connect)
-            try:
-                connection.settimeout(request.timeout.read)
+        try:
+            connection.settimeout(request.timeout.read)
+            with _our_errors(origin):
                 connection.sendall(_head(request, url) + request.content)
-                if request.pieces is not None:
-                    _send_pieces(connection, request)
+            if request.pieces is not None:
+                _send_pieces(connection, request, origin)
+            with _our_errors(origin):
                 return SocketResponse(self, origin, connection)
-            except BaseException:
-                connection.close()
-                raise
+        except BaseException:
+            connection.close()
+            raise
 
     def close(self) -> None:
         while self._idle:
@@ -144,16 +146,28 @@ def _head(request: Request, url: SplitResult) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
-def _send_pieces(connection: socket.socket, request: Request) -> None:
+def _send_pieces(connection: socket.socket, request: Request, origin: str) -> None:
+    """Send them. What they raise is the caller's own."""
     chunked = "content-length" not in request.headers
     try:
-        for piece in cast("Iterable[bytes]", request.pieces):
-            if piece:
-                connection.sendall(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+        for piece in filter(None, cast("Iterable[bytes]", request.pieces)):
+            _send(connection, b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece, origin)
         if chunked:
-            connection.sendall(b"0\r\n\r\n")
-    except (BrokenPipeError, ConnectionResetError):
+            _send(connection, b"0\r\n\r\n", origin)
+    except _Unwanted:
         pass  # a server that wants no more of it says why: the answer is there to be read
+
+
+class _Unwanted(Exception):
+    """The server reads no more."""
+
+
+def _send(connection: socket.socket, data: bytes, origin: str) -> None:
+    with _our_errors(origin):
+        try:
+            connection.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            raise _Unwanted from None
 
 
 @contextmanager
