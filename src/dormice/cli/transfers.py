@@ -37,11 +37,11 @@ def pieces_of(file: BinaryIO, size: int | None = None) -> Iterator[bytes]:
 
 def save(local: Path, pieces: Iterable[bytes], mode: int = 0o666) -> None:
     """Write a file, which is there as a whole or not at all; through a link. `mode`: its permissions, less those that the umask takes."""
-    local = Path(os.path.realpath(local))  # a loop of links is left as it is
     if local.exists() and not local.is_file():  # a device, a pipe: there is nothing to replace
         with local.open("wb") as file:
             file.writelines(pieces)
         return
+    local = Path(os.path.realpath(local))
     fresh = local.with_name(f".dormice-{secrets.token_hex(8)}")
     try:
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
