@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import threading
 from collections.abc import AsyncIterator
@@ -287,6 +288,32 @@ def test_a_client_may_be_used_in_one_event_loop_after_the_other() -> None:
         asyncio.run(transport.aclose())
         servers.get_loop().call_soon_threadsafe(stop.set)
         serving.result(10)
+
+
+def test_what_is_left_of_a_body_that_is_not_wanted_keeps_no_connection() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(1 << 20)
+
+    async def ask(url: str) -> int:
+        transport = AiohttpTransport(url)
+        response = await transport.send(Request("PUT", url, {}, b"", Timeout(5, 5), endless()))
+        await response.read()
+        await response.aclose()
+        await transport.aclose()
+        return response.status
+
+    def refuse(listener: socket.socket) -> socket.socket:
+        connection, _ = listener.accept()
+        connection.recv(1024)
+        connection.sendall(b"HTTP/1.1 409 Full\r\nContent-Length: 2\r\n\r\n{}")
+        return connection
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as threads:
+        refusing = threads.submit(refuse, listener)
+        assert asyncio.run(ask(f"http://127.0.0.1:{listener.getsockname()[1]}")) == 409
+        with refusing.result(5):
+            gc.collect()  # warns of a connection that is open still, which is an error here
 
 
 def test_a_client_may_be_made_where_no_event_loop_runs() -> None:

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import StreamWriter
 from yarl import URL
 
 from dormice.client.errors import APIConnectionError, APITimeoutError, ConfigurationError
@@ -43,10 +45,10 @@ class AiohttpTransport:
             async with asyncio.timeout(None) as deadline:
                 body: bytes | _Upload | None = content or None
                 if request.pieces is not None:
-                    body = _Upload(cast("AsyncIterable[bytes]", request.pieces), read, deadline)
+                    body = _Upload(_Patient(cast("AsyncIterable[bytes]", request.pieces), read, deadline))
                 elif len(content) > _PIECE:
                     headers = {**headers, "content-length": str(len(content))}
-                    body = _Upload(_cut(content), read, deadline)
+                    body = _Upload(_Patient(_cut(content), read, deadline))
                 response = await session.request(
                     request.method,
                     URL(request.url, encoded=True),
@@ -79,8 +81,20 @@ class AiohttpTransport:
             await asyncio.sleep(0)  # connections that were closed end in the loop's next turn
 
 
-class _Upload:
-    """A large body, of which each piece must be taken within so many seconds: aiohttp itself would wait for ever."""
+class _Upload(aiohttp.AsyncIterablePayload):
+    """A large body. What of it is on its way when the answer comes is dropped: aiohttp itself would keep the connection until it is taken."""
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        try:
+            await super().write_with_length(writer, content_length)
+        except asyncio.CancelledError:
+            if isinstance(writer, StreamWriter) and writer.transport is not None:
+                writer.transport.abort()
+            raise
+
+
+class _Patient:
+    """Pieces of a body, each of which must be taken within so many seconds: aiohttp itself would wait for ever."""
 
     def __init__(self, pieces: AsyncIterable[bytes], seconds: float, deadline: asyncio.Timeout) -> None:
         self._pieces = pieces
