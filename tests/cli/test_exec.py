@@ -35,6 +35,18 @@ def test_all_options_reach_the_server(dormice: Dormice, server: FakeServer) -> N
     }
 
 
+def test_what_was_kept_is_told_when_it_has_ended(dormice: Dormice, server: FakeServer) -> None:
+    asked = ["--artifacts", "out/a.json", "--artifacts", "none/*"]
+    done = dormice("exec", *asked, server.machine(), "--", "fail", "3")
+    assert (done.returncode, done.stderr) == (3, b"dormice: kept out/a.json (4 bytes) as art-out/a.json\n")
+
+
+def test_that_nothing_matched_is_told(dormice: Dormice, server: FakeServer) -> None:
+    asked = ["--artifacts", "none", "--artifacts", "none/*"]
+    done = dormice("exec", *asked, server.machine(), "--", "echo", "x")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"x\n", b"dormice: no file matches none or none/*\n")
+
+
 def test_options_may_stand_behind_the_machine(dormice: Dormice, server: FakeServer) -> None:
     assert dormice("exec", server.machine(), "--cwd", "/tmp", "--", "true").returncode == 0
     assert server.sent("POST")[0].body["cwd"] == "/tmp"

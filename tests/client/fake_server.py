@@ -69,11 +69,22 @@ class Execution:
             "env_keys": sorted(body.get("env") or {}),
             "cwd": body.get("cwd", "/root"),
             "log_capture": {},
+            "artifacts": [],
             "a_field_of_tomorrow": 1,
         }
+        self.patterns: list[str] = body.get("artifacts") or []
+        if self.patterns:
+            self.record["artifacts_status"] = "pending"
         if asleep:
             self.lifecycle("wake_in_progress", retry_after_ms=250)
         self.play(body.get("stdin") or "")
+
+    def collect(self) -> None:
+        """Keep files; those of a pattern that begins with `none` are none."""
+        if self.finished and self.record.get("artifacts_status") == "pending":
+            found = [pattern for pattern in self.patterns if not pattern.startswith("none")]
+            self.record["artifacts"] = [{"artifact_id": f"art-{name}", "name": name} for name in found]
+            self.record["artifacts_status"] = "collected"
 
     def play(self, stdin: str) -> None:
         name, *rest = self.record["command"]
@@ -318,6 +329,10 @@ class _Handler(BaseHTTPRequestHandler):
             case "GET", ["executions"]:
                 mine = [e.record for e in self.fake.executions.values() if e.record["machine_id"] == machine_id]
                 self._page(request, mine[::-1])
+            case "GET", ["artifacts"]:
+                mine = [e.record for e in self.fake.executions.values() if e.record["machine_id"] == machine_id]
+                kept = [{**one, "size_bytes": 4} for record in mine for one in record["artifacts"]]
+                self._page(request, kept[::-1])
             case _, ["executions", execution_id, *below] if execution_id in self.fake.executions:
                 self._execution(request, self.fake.executions[execution_id], below)
             case _:
@@ -342,6 +357,7 @@ class _Handler(BaseHTTPRequestHandler):
                     with execution.changed:
                         execution.changed.wait_for(lambda: execution.finished, int(request.query["wait_ms"]) / 1000)
                 self._json(execution.record)
+                execution.collect()
             case "DELETE", []:
                 if not execution.finished:
                     execution.end("cancelled", signal=15, error_code="cancelled", error_message="cancelled")

@@ -160,7 +160,7 @@ async def test_what_happens_on_the_way_is_a_connection_error_without_what_the_ur
             b"/else?q=secret": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
         }
         for url, said in (
-            (f"{_refused()}?q=secret", "Connect call failed"),
+            (f"{_refused()}?q=secret", "Connection refused"),
             (f"{server.url}/cut", "not completed"),
             (f"{server.url}/else?q=secret", "HTTP/"),
         ):

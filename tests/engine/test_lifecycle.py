@@ -318,6 +318,16 @@ async def test_sizes_beyond_the_host_are_refused_by_name(
     assert refused.value.location == location
 
 
+@pytest.mark.parametrize(
+    ("memory_mib", "words"),
+    [(1, r"memory_mib is 1, must be between 64 and \d+ MiB of the host$"), (1 << 20, "exceeds capacity$")],
+)
+async def test_only_what_is_too_large_exceeds_capacity(server: Server, memory_mib: int, words: str) -> None:
+    await server.machine(await server.node())
+    with pytest.raises(Invalid, match=words):
+        await server.engine.machines.create(server.caller, MachineOrder(memory_mib=memory_mib), None)
+
+
 async def test_a_resize_reaches_the_node_and_storage_never_shrinks(server: Server) -> None:
     node = await server.node()
     machine, _ = await server.machine(node)

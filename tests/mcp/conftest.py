@@ -50,10 +50,10 @@ def _listens(url: str) -> bool:
 
 
 @asynccontextmanager
-async def over_stdio(live: Live) -> AsyncIterator[Client]:
+async def over_stdio(live: Live, **changes: str) -> AsyncIterator[Client]:
     """Speak to a `dormice mcp` of one's own."""
     words = ["-m", "dormice.cli", "mcp"]
-    parameters = StdioServerParameters(command=sys.executable, args=words, env=dict(environment(live)))
+    parameters = StdioServerParameters(command=sys.executable, args=words, env={**environment(live), **changes})
     async with Client(parameters) as client:
         yield client
 

@@ -214,7 +214,8 @@ async def test_what_goes_wrong_is_told_in_words(connect: Connect, machine: str, 
     async with connect() as client:
         unknown = "dm-01234567-89ab-7cde-8f01-23456789abcd"
         assert "no such machine" in await refused(client, "get_machine", machine_id=unknown)
-        assert "no such machine" in await refused(client, "run_command", machine_id=unknown, command=["true"])
+        said = await refused(client, "run_command", machine_id=unknown, command=["true"])
+        assert "no such machine; list_machines shows" in said
         assert "memory_mib" in await refused(client, "create_machine", memory_mib=1)
         assert "command" in await refused(client, "run_command", machine_id=machine, command=[])
         assert "no such file" in await refused(client, "read_file", machine_id=machine, path=f"{tmp_path}/none")
@@ -232,6 +233,34 @@ async def test_what_goes_wrong_is_told_in_words(connect: Connect, machine: str, 
         assert "wait_seconds" in await refused(
             client, "run_command", machine_id=machine, command=["true"], wait_seconds=601
         )
+
+
+async def test_a_bad_argument_is_told_in_plain_words(connect: Connect) -> None:
+    async with connect() as client:
+        said = await refused(client, "run_command", machine_id="dm-1", command="ls -l")
+        assert (
+            said == 'command must be a list. Program and arguments, as a list. For a shell, give ["sh", "-c", "ls -l"].'
+        )
+        for tool, arguments, words in (
+            ("run_command", {"machine_id": "dm-1", "command": ["a", 1]}, "command[1] must be a string."),
+            ("run_command", {"machine_id": "dm-1", "command": []}, "command must not be empty."),
+            ("run_command", {"command": ["a"]}, "machine_id is missing. As create_machine returned it."),
+            ("run_command", {"machine_id": "dm-1", "command": ["a"], "timeout_seconds": 0}, "must be more than 0.0."),
+            ("wait_for_command", {"machine_id": "a", "execution_id": "b", "wait_seconds": 601}, "must be at most 600"),
+            ("list_machines", {"limit": "many"}, "limit must be an integer. How many at most."),
+            ("list_machines", {"limit": 0}, "limit must be at least 1."),
+            ("read_file", {"machine_id": "a", "path": "b", "encoding": "hex"}, "encoding must be 'text' or 'base64'."),
+        ):
+            said = await refused(client, tool, **arguments)
+            assert words in said
+            assert "pydantic" not in said
+
+
+async def test_a_server_that_is_not_there_is_named(live: Live) -> None:
+    async with over_stdio(live, DORMICE_BASE_URL="http://127.0.0.1:9") as client:
+        said = await refused(client, "list_machines")
+    assert "no answer from http://127.0.0.1:9/v1/machines: Connection refused;" in said
+    assert "DORMICE_BASE_URL of `dormice mcp` sets its address" in said
 
 
 def test_nobody_gets_in_without_the_key(http_url: str, live: Live) -> None:

@@ -63,7 +63,7 @@ def declare(parser: Parser) -> None:
         "--artifacts",
         action="append",
         metavar="PATTERN",
-        help="keep these files when it has ended: out/*.json, logs/** (dormice machines artifacts)",
+        help="keep these files when it has ended, and say so on stderr: out/*.json, logs/** (dormice machines artifacts)",
     )
     parser.add_argument("--no-stdin", action="store_true", help="give it an empty stdin")
     server_options(parser)
@@ -165,6 +165,10 @@ class _Session:
             self._tell_cut()
         if last.get("error_code") not in _PLAIN_ENDS:
             print(f"dormice: {last['error_code']}: {last.get('error_message') or last['status']}", file=sys.stderr)
+        if patterns := self._body["artifacts"]:
+            from dormice.cli.kept import tell_kept  # noqa: PLC0415 - loaded when needed
+
+            tell_kept(self._connection, self._machine_id, self._execution_id, patterns)
         return exit_code(last)
 
     def _tell_cut(self) -> None:

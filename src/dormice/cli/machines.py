@@ -72,6 +72,10 @@ def declare(parser: Parser) -> None:
         "Have memory raised when a machine is short of it, or show whether it is",
         _autoresizing,
     )
+    autoresizing.epilog = (
+        "A machine's setting is in effect while the organization's is on too; --json prints the one that was asked for. "
+        "Example: dormice machines autoresizing on --machine-id dm-…"
+    )
     autoresizing.add_argument("--machine-id", metavar="ID", help="without it: whether the organization allows it")
     autoresizing.add_argument("setting", nargs="?", choices=("on", "off"), help="without it, nothing is changed")
     watch = _command(commands, "watch", "Follow a machine to the state that it is to have", _watch)
@@ -107,7 +111,12 @@ def _machine_option(parser: Parser) -> None:
 def _sizes(parser: Parser) -> None:
     parser.add_argument("--vcpu", type=float, metavar="N", help="processors, in quarters")
     parser.add_argument("--memory-mib", type=int, metavar="MIB")
-    parser.add_argument("--storage-gib", type=int, metavar="GIB", help="a disk can grow, not shrink")
+    parser.add_argument(
+        "--storage-gib",
+        type=int,
+        metavar="GIB",
+        help="a disk can grow, not shrink; a running machine may show it from its next start on",
+    )
     parser.add_argument("--autosleep", metavar="TIME", help="idle time before it sleeps: 30s, 5m, 1h30m, or never")
 
 
@@ -162,7 +171,16 @@ def _autoresizing(arguments: argparse.Namespace) -> int:
         reply = connection.call("GET", path)
     else:
         reply = connection.call("PUT", path, body={"enabled": arguments.setting == "on"})
-    show(reply.json(), as_json=arguments.json)
+    if arguments.json:
+        show(reply.json(), as_json=True)
+        return 0
+    own = reply.json()["enabled"]
+    if arguments.machine_id is not None:
+        allowed = connection.call("GET", routes.POLICY).json()["enabled"]
+        settings = {"machine": own, "organization": allowed, "in effect": own and allowed}
+    else:
+        settings = {"organization": own}
+    show({whose: "on" if setting else "off" for whose, setting in settings.items()}, as_json=False)
     return 0
 
 

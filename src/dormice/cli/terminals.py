@@ -68,7 +68,11 @@ def _get(arguments: argparse.Namespace) -> int:
 
 def _delete(arguments: argparse.Namespace) -> int:
     path = routes.terminal(arguments.machine_id, arguments.terminal_id)
-    show(connect(arguments).call("DELETE", path).json(), as_json=arguments.json)
+    terminal: Record = connect(arguments).call("DELETE", path).json()
+    if arguments.json:
+        show({name: value for name, value in terminal.items() if name != "stream_url"}, as_json=True)
+    else:
+        show({"terminal_id": terminal["terminal_id"], "deleted": True}, as_json=False)
     return 0
 
 

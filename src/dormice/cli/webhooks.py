@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 
 from dormice.cli.commands import Parser
 from dormice.cli.connect import connect, server_options
-from dormice.cli.printing import Columns, json_option, list_options, pages, show, show_pages
+from dormice.cli.printing import Columns, Record, json_option, list_options, pages, printable, show, show_pages
 from dormice.client import routes
 
 COLUMNS: Columns = {
@@ -37,13 +38,13 @@ def declare(parser: Parser) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     create = _command(commands, "create", "Make a webhook; its secret is shown this once", _create)
     create.add_argument("url", metavar="URL", help="where events are sent to")
-    _events(create)
+    _events(create, "all")
     create.add_argument("--idempotency-key", metavar="KEY", help="the same key again gives the same webhook")
     _command(commands, "list", "List the webhooks, without their secrets", _list)
     _of_one(commands, "get", "Show a webhook", _get)
     update = _of_one(commands, "update", "Change a webhook; what is pending is tried at once", _update)
     update.add_argument("--url", help="where events are sent to")
-    _events(update)
+    _events(update, "as before")
     switch = update.add_mutually_exclusive_group()
     switch.add_argument("--enable", action="store_true", help="send to it (again)")
     switch.add_argument("--disable", action="store_true", help="send nothing more to it")
@@ -71,13 +72,15 @@ def _of_one(commands: argparse._SubParsersAction[Parser], name: str, summary: st
     return command
 
 
-def _events(command: Parser) -> None:
-    what = "an event, such as execution.finished or machine.failed; may be given several times (default: all)"
+def _events(command: Parser, default: str) -> None:
+    what = f"an event, such as execution.finished or machine.failed; may be given several times (default: {default})"
     command.add_argument("--event", action="append", dest="events", metavar="EVENT", help=what)
 
 
 def _wait(command: Parser) -> None:
-    command.add_argument("--wait-ms", type=int, metavar="MS", help="wait so long for the attempt")
+    command.add_argument(
+        "--wait-ms", type=int, metavar="MS", help="wait so long for the attempt (exit 1 if it is not delivered)"
+    )
 
 
 def _create(arguments: argparse.Namespace) -> int:
@@ -124,8 +127,12 @@ def _redeliver(arguments: argparse.Namespace) -> int:
 
 def _deliver(arguments: argparse.Namespace, path: str) -> int:
     reply = connect(arguments).call("POST", path, query={"wait_ms": arguments.wait_ms})
-    show(reply.json(), as_json=arguments.json)
-    return 0
+    delivery: Record = reply.json()
+    show(delivery, as_json=arguments.json)
+    if not arguments.wait_ms or delivery["status"] == "delivered":
+        return 0
+    print(f"dormice: not delivered: {printable(delivery.get('last_error') or delivery['status'])}", file=sys.stderr)
+    return 1
 
 
 def _show(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
@@ -168,4 +169,11 @@ def _our_errors(url: str) -> Iterator[None]:
     except aiohttp.ClientResponseError as error:  # its text would say all of the URL
         raise APIConnectionError(f"no answer from {where}: {error.message}") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise APIConnectionError(f"no answer from {where}: {error}") from error
+        raise APIConnectionError(f"no answer from {where}: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    """The system's word for what it did not do; the library's own says how it tried."""
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ConnectionError):
+        return os.strerror(error.os_error.errno or 0)
+    return str(error)

@@ -30,10 +30,13 @@ UNREACHABLE = tuple(
 """What machines may not reach, besides every address of the host itself and each other."""
 
 _NAME_CHARS = 253
+_SHOWN_CHARS = 64
 _LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
 _NAME = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
 _ANY_BELOW = "*."
-_WORDS = "a name such as example.com, *.example.com for all names below it, or an IPv4 network such as 1.2.3.0/24"
+_IN_NETWORKS = frozenset("0123456789abcdef.:/")
+_POLICIES = frozenset({"public", "none"})
+_WORDS = "a domain name such as example.com, *.example.com for all names below it, or an IPv4 address or network such as 1.2.3.0/24"
 
 
 class BadEntry(ValueError):
@@ -76,8 +79,12 @@ def _plain(entry: str) -> str:
             raise BadEntry(f"{entry} is not public, and no machine reaches it")
         return str(network)
     name = entry.strip().lower().removesuffix(".")
+    if name in _POLICIES:
+        raise BadEntry(f"{name} is a policy of its own and stands alone, in no list")
     if len(name) > _NAME_CHARS or not _NAME.fullmatch(name) or name.rpartition(".")[2].isdecimal():
         raise BadEntry(f"{entry[:_NAME_CHARS]!r} must be {_WORDS}")
+    if "." not in name:
+        raise BadEntry(f"{entry!r} has no dot and must be {_WORDS}; public or none, alone, in place of a list")
     return name
 
 
@@ -86,8 +93,12 @@ def _network(text: str) -> IPv4Network | None:
     try:
         network: IPv4Network | IPv6Network = ip_network(text)
     except ValueError:
+        if "/" in text and not _IN_NETWORKS.issuperset(text.lower()):
+            raise BadEntry(
+                f"{text[:_SHOWN_CHARS]!r} is a URL: give its host's name alone, such as example.com"
+            ) from None
         if "/" in text:
-            raise BadEntry(f"{text[:64]!r} must be {_WORDS}; no bits may be set behind its prefix") from None
+            raise BadEntry(f"{text[:_SHOWN_CHARS]!r} must be {_WORDS}; no bits may be set behind its prefix") from None
         return None
     if isinstance(network, IPv6Network):
         raise BadEntry(f"{text} is IPv6, which machines do not have")

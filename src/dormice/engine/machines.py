@@ -165,9 +165,9 @@ class Machines:
         _bounds("vcpu", vcpu, limits.vcpu_min, host_vcpus, "cores of the host")
         if vcpu % limits.vcpu_step:
             raise Invalid(f"vcpu goes in steps of {limits.vcpu_step}", location="body.vcpu")
-        _bounds("memory_mib", memory_mib, limits.memory_mib_min, host_memory, "MiB of the host: exceeds capacity")
+        _bounds("memory_mib", memory_mib, limits.memory_mib_min, host_memory, "MiB of the host")
         most = min(limits.storage_gib_max, host_storage)
-        _bounds("storage_gib", storage_gib, limits.storage_gib_min, most, "GiB of the host: exceeds capacity")
+        _bounds("storage_gib", storage_gib, limits.storage_gib_min, most, "GiB of the host")
         _bounds("autosleep", autosleep_seconds, 0, limits.autosleep_seconds_max, "seconds; 0 or never turns it off")
 
     async def _create(
@@ -377,6 +377,12 @@ def _check_growth(order: MachineOrder, least: int, what: str) -> None:
         raise Invalid(f"storage_gib must be at least that of {what}, {least}", location="body.storage_gib")
 
 
+_OF_THE_HOST = frozenset({"memory_mib", "storage_gib"})
+
+
 def _bounds(field: str, value: float, low: float, high: float, unit: str) -> None:
     if not low <= value <= high:
-        raise Invalid(f"{field} is {value}, must be between {low} and {high} {unit}", location=f"body.{field}")
+        words = f"must be between {low} and {high} {unit}"
+        if value > high and field in _OF_THE_HOST:
+            words += ": exceeds capacity"
+        raise Invalid(f"{field} is {value}, {words}", location=f"body.{field}")

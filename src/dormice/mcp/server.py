@@ -7,13 +7,18 @@ import json
 import logging
 import sys
 from importlib.metadata import version
+from typing import Any
 
 import uvicorn
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.transport_security import TransportSecuritySettings
+from mcp.types import CallToolResult, InputRequiredResult
+from pydantic import ValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dormice.client import AsyncDormice
+from dormice.mcp.arguments import faults
 from dormice.mcp.tools import Tools
 
 INSTRUCTIONS = (
@@ -48,11 +53,25 @@ async def serve_http(client: AsyncDormice, key: str, host: str, port: int) -> No
 
 
 def _server(client: AsyncDormice) -> MCPServer[None]:
-    server: MCPServer[None] = MCPServer(
-        "dormice", version=version("dormice"), instructions=INSTRUCTIONS, log_level="WARNING"
-    )
+    server = _Server("dormice", version=version("dormice"), instructions=INSTRUCTIONS, log_level="WARNING")
     Tools(client).add_to(server)
     return server
+
+
+class _Server(MCPServer[None]):
+    """Says in plain words which arguments are wrong."""
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[None, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool. Raises ToolError."""
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as error:
+            if not isinstance(wrong := error.__cause__, ValidationError):
+                raise
+            schema = next(tool.input_schema for tool in await self.list_tools() if tool.name == name)
+            raise ToolError(faults(wrong, schema)) from wrong
 
 
 class Guarded:

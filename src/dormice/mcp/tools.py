@@ -15,7 +15,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 from pydantic import Field
 
-from dormice.client import AsyncDormice, DormiceError, Execution
+from dormice.client import APIConnectionError, AsyncDormice, DormiceError, Execution, NotFoundError
 from dormice.mcp.records import (
     CommandList,
     CommandResult,
@@ -62,9 +62,19 @@ def told(tool: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         try:
             return await tool(*arguments, **named)
         except (DormiceError, ValueError) as problem:
-            raise ToolError(str(problem)) from problem
+            raise ToolError(f"{problem}{_advice(problem)}") from problem
 
     return telling
+
+
+def _advice(problem: Exception) -> str:
+    """What may help, where the message does not say it."""
+    match problem:
+        case NotFoundError() if "no such machine" in str(problem):
+            return "; list_machines shows those that there are, create_machine makes one"
+        case APIConnectionError():
+            return "; is the server running there? DORMICE_BASE_URL of `dormice mcp` sets its address"
+    return ""
 
 
 class Tools:
@@ -151,7 +161,7 @@ class Tools:
             list[str],
             Field(
                 min_length=1,
-                description='Program and arguments. No shell is involved: for one, give ["sh", "-c", "…"].',
+                description='Program and arguments, as a list. For a shell, give ["sh", "-c", "ls -l"].',
             ),
         ],
         cwd: Annotated[str | None, Field(description="Working directory, /root by default.")] = None,
