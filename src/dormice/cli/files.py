@@ -19,7 +19,7 @@ def declare(parser: Parser) -> None:
         "dormice files mkdir --parents dm-…:a/b. A relative path begins at /root."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    listing = _command(commands, "ls", "List a directory", _list)
+    listing = _command(commands, "ls", "List a directory", _list, place=_place_or_home)
     list_options(listing)
     _command(commands, "stat", "Show what a path names; of a symbolic link, the link itself", _stat)
     remove = _command(commands, "rm", "Delete a file or a directory", _remove)
@@ -33,17 +33,26 @@ def declare(parser: Parser) -> None:
 
 
 def _command(
-    commands: argparse._SubParsersAction[Parser], name: str, summary: str, run: Callable[[argparse.Namespace], int]
+    commands: argparse._SubParsersAction[Parser],
+    name: str,
+    summary: str,
+    run: Callable[[argparse.Namespace], int],
+    place: Callable[[str], tuple[str, str]] | None = None,
 ) -> Parser:
     command = commands.add_parser(name, help=summary, description=summary + ".")
     command.set_defaults(run=run)
-    command.add_argument("place", metavar="MACHINE:PATH", type=place)
+    command.add_argument("place", metavar="MACHINE:PATH", type=place or _place)
     server_options(command)
     json_option(command)
     return command
 
 
-def place(text: str) -> tuple[str, str]:
+def _place_or_home(text: str) -> tuple[str, str]:
+    """As `_place`; a machine alone is its /root."""
+    return (text, ".") if text.startswith("dm-") and not set(text) & {":", "/"} else _place(text)
+
+
+def _place(text: str) -> tuple[str, str]:
     """Return machine and path. Raises ArgumentTypeError."""
     found = remote(text)
     if found is None:
