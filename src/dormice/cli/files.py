@@ -16,7 +16,7 @@ _MARKS = {"directory": "/", "symlink": "@", "other": "?"}
 def declare(parser: Parser) -> None:
     parser.epilog = (
         "Examples: dormice files ls dm-…:/var/log; dormice files rm --recursive dm-…:build; "
-        "dormice files mkdir --parents dm-…:a/b. A relative path begins at /root."
+        "dormice files mkdir --parents dm-…:a/b. A relative path begins at /root, as ~/ does."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     listing = _command(commands, "ls", "List a directory", _list, place=_place_or_home)
@@ -63,7 +63,12 @@ def _place(text: str) -> tuple[str, str]:
 def remote(text: str) -> tuple[str, str] | None:
     """Return machine and path of MACHINE:PATH, None for what is a path of this host: a slash comes before any colon."""
     machine_id, colon, path = text.partition(":")
-    return (machine_id, path or ".") if colon and machine_id and "/" not in machine_id else None
+    return (machine_id, _from_home(path) or ".") if colon and machine_id and "/" not in machine_id else None
+
+
+def _from_home(path: str) -> str:
+    """A relative path begins at home anyway."""
+    return path[2:].lstrip("/") if path == "~" or path.startswith("~/") else path
 
 
 def _name(entry: Record) -> str:
@@ -100,7 +105,7 @@ def _make(arguments: argparse.Namespace) -> int:
 
 
 def _rename(arguments: argparse.Namespace) -> int:
-    return _call(arguments, "POST", "/rename", to=arguments.to, replace=arguments.replace or None)
+    return _call(arguments, "POST", "/rename", to=_from_home(arguments.to) or ".", replace=arguments.replace or None)
 
 
 def _call(arguments: argparse.Namespace, method: str, tail: str, **query: str | bool | None) -> int:
