@@ -255,3 +255,9 @@ def test_a_machine_alone_is_its_home_for_who_only_looks(dormice: Dormice, server
     (asked,) = server.sent("GET")
     assert (asked.path, asked.query["path"]) == ("/v1/machines/dm-1/files/list", ".")
     assert dormice("files", "rm", "-r", "dm-1").returncode == 2
+
+
+def test_a_port_is_a_number(dormice: Dormice) -> None:
+    done = dormice("preview", "dm-1", "http")
+    assert done.returncode == 2
+    assert b"'http' is not a number from 1 to 65535" in done.stderr
