@@ -60,6 +60,8 @@ leaves it; the shell goes on, and `--attach` comes back to it. A lost connection
 comes then, once. What was typed may be lost with a connection; it is never typed twice. Its exit code is 0 when it was left, else that
 of the shell as with `dormice exec`.
 
+**Machines** are named by `--machine-id ID` or alone, as `dm-…`: a command that takes one takes both. Files are `MACHINE:PATH`.
+
 **Completion.** `eval "$(dormice completion bash)"`, the same for zsh, and `dormice completion fish | source`.
 """
 

@@ -231,3 +231,33 @@ def test_wrong_usage_is_one_line_and_exit_code_two(dormice: Dormice) -> None:
 
 def test_options_cannot_be_abbreviated(dormice: Dormice) -> None:
     assert dormice("machines", "create", "--mem", "256").returncode == 2
+
+
+def test_a_machine_is_named_by_an_option_or_alone_whichever_is_usual(dormice: Dormice, server: FakeServer) -> None:
+    machine_id = server.machine()
+    for words in (
+        ("machines", "get", machine_id, "--json"),
+        ("machines", "get", "--json", machine_id),
+        ("machines", "update", "--memory-mib", "512", machine_id),
+        ("exec", "--machine-id", machine_id, "--", "echo", "--machine-id"),
+        ("exec", "--no-stdin", f"--machine-id={machine_id}", "--", "echo", "--machine-id"),
+    ):
+        done = dormice(*words)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == b"--machine-id\n"
+    assert b"--machine-id" in dormice("machines", "get").stderr
+    assert b"MACHINE" in dormice("exec", "--", "echo").stderr
+
+
+def test_a_machine_alone_is_its_home_for_who_only_looks(dormice: Dormice, server: FakeServer) -> None:
+    server.planned.append(Answer(200, body={"items": []}))
+    assert dormice("files", "ls", "dm-1").returncode == 0
+    (asked,) = server.sent("GET")
+    assert (asked.path, asked.query["path"]) == ("/v1/machines/dm-1/files/list", ".")
+    assert dormice("files", "rm", "-r", "dm-1").returncode == 2
+
+
+def test_a_port_is_a_number(dormice: Dormice) -> None:
+    done = dormice("preview", "dm-1", "http")
+    assert done.returncode == 2
+    assert b"'http' is not a number from 1 to 65535" in done.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dormice.cli.files import remote
 from dormice.cli.transfers import pieces_of, save
 from tests.cli.conftest import Dormice
 from tests.client.fake_server import Answer, FakeServer
@@ -63,3 +64,30 @@ def test_a_link_is_written_through(tmp_path: Path) -> None:
     assert (tmp_path / "link").readlink() == Path("there/file")
     assert (tmp_path / "there/file").read_bytes() == b"new"
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["file"]
+
+
+def test_what_cannot_be_written_is_called_as_it_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as raised:
+        save(Path("missing/a"), [b"content"])
+    assert raised.value.filename == "missing/a"
+
+
+def test_several_go_into_a_directory(dormice: Dormice, server: FakeServer, tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).write_text(name)
+    sources = [str(tmp_path / name) for name in "ab"]
+    server.planned += [Answer(200, body={**ENTRY, "type": "directory"}), Answer(200, body=ENTRY)] * 2
+    done = dormice("cp", "-r", *sources, "dm-1:~/there")
+    assert done.returncode == 0, done.stderr
+    assert [(put.query["path"], put.content) for put in server.sent("PUT")] == [("there/a", b"a"), ("there/b", b"b")]
+    assert dormice("cp", *sources, "-", "dm-1:x").returncode == 2
+    done = dormice("cp", "dm-1:a", "dm-1:b", str(tmp_path / "none"))
+    assert (done.returncode, done.stderr) == (1, f"dormice cp: {tmp_path}/none: Not a directory\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "path"), [("dm-1:~/a/b", "a/b"), ("dm-1:~", "."), ("dm-1:~/", "."), ("dm-1:~a", "~a"), ("dm-1:", ".")]
+)
+def test_a_tilde_is_the_home_of_the_machine(text: str, path: str) -> None:
+    assert remote(text) == ("dm-1", path)

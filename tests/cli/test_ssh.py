@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -87,6 +88,27 @@ def test_nothing_of_the_login_is_left_when_it_is_told_to_end(
     assert api.get(f"/v1/machines/{machine}/ssh").json()["items"][0]["status"] == "closed"
 
 
+def test_an_ssh_that_does_not_hear_is_killed(
+    environment: dict[str, str], machine: str, place: Path, tmp_path: Path
+) -> None:
+    deaf = tmp_path / "bin/ssh"
+    deaf.parent.mkdir()
+    deaf.write_text("#!/bin/sh\ntrap '' TERM\nexec sleep 60\n")
+    deaf.chmod(0o755)
+    path = f"{deaf.parent}:{environment['PATH']}"
+    with subprocess.Popen([*_DORMICE_SSH, machine], env={**environment, "PATH": path}) as program:
+        child = wait_until(lambda: _child(program.pid, b"sleep\0"), 20, "it runs")
+        try:
+            program.terminate()
+            assert program.wait(20) == 128 + signal.SIGTERM
+            assert not Path(f"/proc/{child}").exists()
+        finally:
+            program.kill()
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+    assert list(place.iterdir()) == []
+
+
 def _child(pid: int, command: bytes) -> int | None:
     """The child of a process that runs a command."""
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
@@ -130,3 +152,33 @@ def test_what_goes_wrong_is_one_line_and_255(ssh: Ssh, machine: str) -> None:
         done = ssh(*words)
         assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (255, b"", 1)
         assert b"a command goes behind --" in done.stderr
+
+
+def test_root_may_be_named_and_nobody_else(ssh: Ssh, machine: str) -> None:
+    done = ssh("-v", f"root@{machine}", "--", "whoami")
+    assert (done.returncode, done.stdout) == (0, b"root\n")
+    assert b"debug1: " in done.stderr
+    assert ssh(f"root@{machine}", "--", "true").stderr == b""
+    done = ssh(f"me@{machine}", "--", "true")
+    assert (done.returncode, done.stderr.count(b"\n")) == (255, 1)
+    assert b"only root" in done.stderr
+
+
+def test_a_forward_that_fails_says_why(environment: dict[str, str], machine: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ours = taken.getsockname()[1]
+    words = [*_DORMICE_SSH, "-N", "-L", f"{ours}:localhost:1", machine]
+    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE) as program:
+        try:
+            wait_until(lambda: _reached(ours), 20, "it listens")
+            assert program.stderr is not None
+            assert b"open failed" in program.stderr.readline()
+        finally:
+            program.terminate()
+            program.wait(20)
+
+
+def _reached(port: int) -> bool:
+    with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
+from dormice.cli import screen as screens
 from dormice.cli.attachment import Keys
 from tests.conformance.terminals import PLAIN, create, path, shown, window
 from tests.conftest import StartLive
-from tests.live import Api, Live
+from tests.live import Api, Live, new_key
 from tests.wait import wait_until
 
 SECONDS = 20.0
@@ -120,11 +121,14 @@ def test_the_keys_leave_and_another_comes_back(live: Live, api: Api, machine: st
         one.type(LEAVE)
         assert one.end() == 0
         assert one.modes() == before
+        assert b"\x1b[?1049l" not in one.seen, "no other screen was shown"
+        assert one.seen.endswith(f"left; come back with dormice terminal {machine} --attach {terminal}\r\n".encode())
     with screen(live, machine, "--attach", terminal) as other:
         other.wait_for(b"once\r\n")
         other.type(b"echo we''nt; cat -v\r")
         other.wait_for(b"went\r\n")
         other.type(b"\x1d\x1d\x1dx\r")
+        other.wait_for(b"Ctrl-] then d leaves; Ctrl-] twice types one")
         other.wait_for(b"^]^]x\r\n^]^]x\r\n")
         other.type(b"\x03")
         other.wait_for(b"^C")
@@ -134,6 +138,40 @@ def test_the_keys_leave_and_another_comes_back(live: Live, api: Api, machine: st
     with screen(live, machine, "--attach", terminal) as late:
         assert late.end() == 130
         assert b"once" in late.seen
+        assert late.seen.endswith(f"\ndormice: {terminal} had ended before: exit code 130\r\n".encode())
+
+
+def test_what_a_program_that_is_left_has_made_of_the_screen_is_undone(live: Live, api: Api, machine: str) -> None:
+    with screen(live, machine, "--", "sh", "-c", r"printf '\033[?1049h\033[?1h\033[?1004hfull'; cat") as one:
+        terminal = id_of(one)
+        one.wait_for(b"full")
+        one.type(LEAVE)
+        assert one.end() == 0
+        behind = one.seen.rpartition(b"full")[2]
+        assert all(mode in behind for mode in (b"\x1b[?1049l", b"\x1b[?1l", b"\x1b[?1004l"))
+    api.delete(path(machine, terminal))
+
+
+def test_a_switch_of_screens_is_found_over_pieces() -> None:
+    seen = screens.Screen()
+    seen.shown(b"a\x1b[?10")
+    seen.shown(b"49hb")
+    assert seen.restoring().startswith(b"\x1b[?1049l")
+    seen.shown(b"\x1b[?1049")
+    seen.shown(b"l")
+    assert b"1049" not in seen.restoring()
+
+
+def test_a_machine_that_is_put_to_sleep_is_said_to_be_why_it_ended(live: Live, api: Api) -> None:
+    machine = api.create_machine()
+    with screen(live, machine, *QUIET) as one:
+        terminal = id_of(one)
+        one.type(b"echo re''ady\r")
+        one.wait_for(b"ready\r\n")
+        api.post(f"/v1/machines/{machine}/sleep", headers=new_key()).raise_for_status()
+        assert one.end() > 128
+        assert f"{terminal} ended: its machine was put to sleep\r\n".encode() in one.seen
+    api.delete(f"/v1/machines/{machine}", headers=new_key())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

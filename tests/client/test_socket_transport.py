@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import repeat
 from typing import ClassVar
 
 import pytest
@@ -34,6 +36,17 @@ class Answers(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
+
+    def do_PUT(self) -> None:
+        """Refuse it unread, or read on without an answer."""
+        with suppress(ConnectionError):
+            if self.path == "/full":
+                self.send_response(409)
+                self.send_header("Content-Length", "4")
+                self.end_headers()
+                self.wfile.write(b"full")
+            while self.rfile.read1(65_536):
+                pass
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
         pass
@@ -85,3 +98,19 @@ def test_what_the_source_of_a_body_raises_is_no_fault_of_the_server(server: Coun
             Request("PUT", f"http://{host!s}:{port}/", {"content-length": "9"}, b"", Timeout(5, 5), pieces())
         )
     transport.close()
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-length": str(1 << 40)}], ids=["chunked", "with a length"])
+def test_nothing_more_is_sent_once_the_answer_is_there(server: Counted, headers: dict[str, str]) -> None:
+    """The source would go on for ever."""
+    host, port = server.server_address[:2]
+    url = f"http://{host!s}:{port}/full"
+    transport = SocketTransport()
+    response = transport.send(Request("PUT", url, headers, b"", Timeout(5, 5), repeat(bytes(65_536), 100_000)))
+    try:
+        assert (response.status, response.read()) == (409, b"full")
+    finally:
+        response.close()
+    assert ask(transport, server) == b"hello"
+    transport.close()
+    assert server.connections == 2, "what is behind half a request is no request"

@@ -16,6 +16,7 @@ from types import FrameType
 
 from dormice.cli.endings import told_to_end
 from dormice.cli.exec import write
+from dormice.cli.screen import Screen
 from dormice.client._sync.connection import Connection
 from dormice.client._sync.terminal_connection import TerminalConnection, open_terminal
 from dormice.client.errors import APIConnectionError, APIStatusError, ConflictError, TerminalError
@@ -27,8 +28,7 @@ GIVE_UP_SECONDS = 600.0
 """Without a connection. The terminal goes on, and can be attached to again."""
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 8.0
 _READ_BYTES = 65_536
-_MODES_OFF = b"\x1b[?25h\x1b[?2004l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[0m"
-"""The cursor is shown; no bracketed paste, no mouse reports, no colours: what a program that is left had switched on."""
+_HINT = "Ctrl-] then d leaves; Ctrl-] twice types one; what else comes behind it is typed as it is"
 
 
 class Keys:
@@ -36,6 +36,8 @@ class Keys:
 
     def __init__(self) -> None:
         self._escaped = False
+        self.unknown = False
+        """Whether another key than those has been behind the first of them."""
 
     def take(self, data: bytes) -> tuple[bytes, bool]:
         """Return what is to be passed on, and whether to leave behind that."""
@@ -45,6 +47,7 @@ class Keys:
                 self._escaped = False
                 if byte == LEAVE:
                     return bytes(passed), True
+                self.unknown |= byte != ESCAPE
                 passed += bytes((ESCAPE,)) if byte == ESCAPE else bytes((ESCAPE, byte))
             elif byte == ESCAPE:
                 self._escaped = True
@@ -60,6 +63,8 @@ class Attachment:
         self._connection = connection
         self._ids = machine_id, terminal_id
         self._keys = Keys()
+        self._hinted = False
+        self._screen = Screen()
         self._unsent = b""
         self._terminal: TerminalConnection | None = None
         self._over = False
@@ -84,7 +89,7 @@ class Attachment:
                 self._leaving = True
                 if self._terminal is not None:
                     self._terminal.close()
-                write(1, _MODES_OFF)
+                write(1, self._screen.restoring())
 
     def _note_size(self) -> None:
         self._resized = True
@@ -123,6 +128,9 @@ class Attachment:
         data = os.read(0, _READ_BYTES)
         passed, left = self._keys.take(data)
         self._unsent += passed
+        if self._keys.unknown and not self._hinted:
+            self._hinted = True  # once: such keys may well be meant for the program there
+            say(_HINT)
         return left or not data  # who hangs up has left
 
     def _pass_on(self) -> bool:
@@ -156,6 +164,7 @@ class Attachment:
                 try:
                     for data in terminal:
                         write(1, data)
+                        self._screen.shown(data)
                         self.after = terminal.after
                     self._over = True
                     break

@@ -53,6 +53,9 @@ COMMANDS = {
 }
 
 
+_BY_NAME = "--machine-id"
+
+
 class _Formatter(argparse.HelpFormatter):
     """Finds its width without shutil, which argparse loads for nothing else: 4 ms for every command."""
 
@@ -90,6 +93,26 @@ class Parser(argparse.ArgumentParser):
             hint = "" if arguments.argv else "; a command goes behind --"
             self.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
         return arguments  # without argv, what is left over is most likely the command: that is said when it is missed
+
+    def parse_known_args(  # type: ignore[override] # it has a wider type there
+        self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse does it, except that a machine may be named by --machine-id or as a word alone, whichever is usual here."""
+        return super().parse_known_args(self._with_machine(args or []), namespace)
+
+    def _with_machine(self, words: list[str]) -> list[str]:
+        """The words, with the machine as this command declares it."""
+        if _BY_NAME in self._option_string_actions:
+            at = next((at for at, word in enumerate(words) if word.startswith("dm-")), None)
+            named = any(word.partition("=")[0] == _BY_NAME for word in words)
+            return words if named or at is None else [*words[:at], _BY_NAME, *words[at:]]
+        if any(action.dest == "machine_id" for action in self._actions):
+            for at, word in enumerate(words):
+                name, equals, value = word.partition("=")
+                if name == _BY_NAME:
+                    rest = words[at + 1 :] if equals else words[at + 2 :]
+                    return [*([value] if equals else words[at + 1 : at + 2]), *words[:at], *rest]
+        return words
 
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)

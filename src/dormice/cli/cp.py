@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import stat
@@ -28,28 +29,39 @@ def declare(parser: Parser) -> None:
     parser.epilog = (
         "Examples: dormice cp report.pdf dm-…:/srv/ ; dormice cp dm-…:out results ; tar c . | dormice cp - dm-…:/tmp/a.tar ; "
         "dormice cp dm-…:log.txt - . A directory is copied with all that is in it: into the target if that is a directory "
-        "already, else as the target. A file is replaced at once, at the end. A path of this host that has a colon is written with ./."
+        "already, else as the target; several sources always go into it. ~/ is /root. A file is replaced at once, at the end. A path of this host that has a colon is written with ./."
     )
-    parser.add_argument("source", metavar="SOURCE", help="PATH, MACHINE:PATH, or - for stdin")
+    parser.add_argument("sources", metavar="SOURCE", nargs="+", help="PATH, MACHINE:PATH, or - for stdin")
     parser.add_argument("target", metavar="TARGET", help="PATH, MACHINE:PATH, or - for stdout")
     parser.add_argument("--quiet", "-q", action="store_true", help="show no progress")
+    parser.add_argument("-r", "-R", "-a", action="store_true", help="changes nothing: directories are copied anyway")
     server_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Copy."""
-    source, target = remote(arguments.source), remote(arguments.target)
-    if (source is None) == (target is None):
+    sources, target = arguments.sources, remote(arguments.target)
+    several = len(sources) > 1
+    if any((remote(source) is None) == (target is None) for source in sources):
         print("dormice cp: one of source and target must be MACHINE:PATH, and the other not", file=sys.stderr)
+        return 2
+    if several and "-" in (*sources, arguments.target):
+        print(
+            "dormice cp: several sources go into a directory, and - is one source or the target of one", file=sys.stderr
+        )
         return 2
     connection = connect(arguments)
     progress = Progress(quiet=arguments.quiet)
     try:
-        if target is not None:
-            _upload(connection, arguments.source, *target, progress)
-        elif source is not None:
-            _download(connection, *source, arguments.target, progress)
+        if several and target is None and not Path(arguments.target).is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), arguments.target)
+        for source in sources:
+            if target is not None:
+                machine_id, path = target
+                _upload(connection, source, machine_id, f"{path}/" if several else path, progress)
+            elif (place := remote(source)) is not None:
+                _download(connection, *place, arguments.target, progress)
     except OSError as error:
         print(f"dormice cp: {error.filename or arguments.target}: {error.strerror or error}", file=sys.stderr)
         return 1

@@ -16,10 +16,10 @@ _MARKS = {"directory": "/", "symlink": "@", "other": "?"}
 def declare(parser: Parser) -> None:
     parser.epilog = (
         "Examples: dormice files ls dm-…:/var/log; dormice files rm --recursive dm-…:build; "
-        "dormice files mkdir --parents dm-…:a/b. A relative path begins at /root."
+        "dormice files mkdir --parents dm-…:a/b. A relative path begins at /root, as ~/ does."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    listing = _command(commands, "ls", "List a directory", _list)
+    listing = _command(commands, "ls", "List a directory", _list, place=_place_or_home)
     list_options(listing)
     _command(commands, "stat", "Show what a path names; of a symbolic link, the link itself", _stat)
     remove = _command(commands, "rm", "Delete a file or a directory", _remove)
@@ -33,17 +33,26 @@ def declare(parser: Parser) -> None:
 
 
 def _command(
-    commands: argparse._SubParsersAction[Parser], name: str, summary: str, run: Callable[[argparse.Namespace], int]
+    commands: argparse._SubParsersAction[Parser],
+    name: str,
+    summary: str,
+    run: Callable[[argparse.Namespace], int],
+    place: Callable[[str], tuple[str, str]] | None = None,
 ) -> Parser:
     command = commands.add_parser(name, help=summary, description=summary + ".")
     command.set_defaults(run=run)
-    command.add_argument("place", metavar="MACHINE:PATH", type=place)
+    command.add_argument("place", metavar="MACHINE:PATH", type=place or _place)
     server_options(command)
     json_option(command)
     return command
 
 
-def place(text: str) -> tuple[str, str]:
+def _place_or_home(text: str) -> tuple[str, str]:
+    """As `_place`; a machine alone is its /root."""
+    return (text, ".") if text.startswith("dm-") and not set(text) & {":", "/"} else _place(text)
+
+
+def _place(text: str) -> tuple[str, str]:
     """Return machine and path. Raises ArgumentTypeError."""
     found = remote(text)
     if found is None:
@@ -54,7 +63,12 @@ def place(text: str) -> tuple[str, str]:
 def remote(text: str) -> tuple[str, str] | None:
     """Return machine and path of MACHINE:PATH, None for what is a path of this host: a slash comes before any colon."""
     machine_id, colon, path = text.partition(":")
-    return (machine_id, path or ".") if colon and machine_id and "/" not in machine_id else None
+    return (machine_id, _from_home(path) or ".") if colon and machine_id and "/" not in machine_id else None
+
+
+def _from_home(path: str) -> str:
+    """A relative path begins at home anyway."""
+    return path[2:].lstrip("/") if path == "~" or path.startswith("~/") else path
 
 
 def _name(entry: Record) -> str:
@@ -91,7 +105,7 @@ def _make(arguments: argparse.Namespace) -> int:
 
 
 def _rename(arguments: argparse.Namespace) -> int:
-    return _call(arguments, "POST", "/rename", to=arguments.to, replace=arguments.replace or None)
+    return _call(arguments, "POST", "/rename", to=_from_home(arguments.to) or ".", replace=arguments.replace or None)
 
 
 def _call(arguments: argparse.Namespace, method: str, tail: str, **query: str | bool | None) -> int:

@@ -8,7 +8,7 @@ import sys
 
 from dormice.cli.commands import Parser
 from dormice.cli.connect import connect, server_options
-from dormice.cli.previews import creation_options
+from dormice.cli.previews import creation_options, port
 from dormice.cli.printing import json_option
 from dormice.client import routes
 
@@ -22,7 +22,7 @@ def declare(parser: Parser) -> None:
         "`dormice machines previews` lists and deletes previews and makes further links."
     )
     parser.add_argument("machine_id", metavar="MACHINE")
-    parser.add_argument("port", type=int, metavar="PORT")
+    parser.add_argument("port", type=port, metavar="PORT")
     creation_options(parser)
     parser.add_argument("--link-seconds", type=int, metavar="N", help="how long the link lets in (default 3600)")
     parser.add_argument("--open", action="store_true", help="open it in a browser as well")

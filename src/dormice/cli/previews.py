@@ -23,7 +23,7 @@ COLUMNS: Columns = {
 def declare(parser: Parser) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     create = _command(commands, "create", "Serve a port", _create)
-    create.add_argument("--port", type=int, metavar="N", required=True)
+    create.add_argument("--port", type=port, metavar="N", required=True)
     creation_options(create)
     listing = _command(commands, "list", "List a machine's previews, newest first", _list)
     list_options(listing)
@@ -33,6 +33,14 @@ def declare(parser: Parser) -> None:
     link.add_argument("--expires-in-seconds", type=int, metavar="N", help="how long the link lets in (default 3600)")
     for command in (retrieve, delete, link):
         command.add_argument("--preview-id", metavar="ID", required=True)
+
+
+def port(text: str) -> int:
+    """Raises ArgumentTypeError. Which numbers are ports is the server's to say."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 65535") from None
 
 
 def creation_options(parser: Parser) -> None:

@@ -22,6 +22,8 @@ OWN_FAILURE = 255
 """As OpenSSH's own."""
 POLL_MS = 30_000
 WAKE_SECONDS = 300.0
+GRACE_SECONDS = 2.0
+"""For ssh to end after it was told to."""
 _CONFIG = """Host {name}
     HostName {endpoint}
     Port {port}
@@ -52,7 +54,7 @@ examples:
 Exit code: that of ssh, which is the command's, or 255 if ssh or Dormice failed."""
     parser.failure_code = parser.usage_code = OWN_FAILURE
     parser.takes_argv, parser.needs_argv = True, False
-    parser.add_argument("machine_id", metavar="MACHINE")
+    parser.add_argument("machine_id", metavar="MACHINE", type=_machine)
     parser.add_argument(
         "-L",
         dest="local",
@@ -65,6 +67,9 @@ Exit code: that of ssh, which is the command's, or 255 if ssh or Dormice failed.
         "-D", dest="dynamic", action="append", default=[], metavar="PORT", help="a SOCKS proxy to the machine's ports"
     )
     parser.add_argument("-N", dest="nothing", action="store_true", help="run nothing, only forward")
+    parser.add_argument(
+        "-v", dest="verbosity", action="count", default=0, help="say what ssh does; more with -vv and -vvv"
+    )
     parser.add_argument("-t", dest="terminal", action="store_true", help="give the command a terminal")
     parser.add_argument(
         "-o", dest="options", action="append", default=[], metavar="OPTION", help="an option of ssh_config"
@@ -76,6 +81,14 @@ Exit code: that of ssh, which is the command's, or 255 if ssh or Dormice failed.
     )
     server_options(parser)
     parser.set_defaults(run=run)
+
+
+def _machine(text: str) -> str:
+    """The machine, which may stand behind root@. Raises ArgumentTypeError."""
+    user, _, machine_id = text.rpartition("@")
+    if user not in {"", "root"}:
+        raise argparse.ArgumentTypeError(f"{user!r} cannot log in, only root; su is there then")
+    return machine_id
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -156,11 +169,16 @@ def _ready(connection: Connection, machine_id: str, public_key: str, held: ExitS
 
 
 def _ssh(arguments: argparse.Namespace, directory: Path) -> int:
-    command = ["ssh", "-F", str(directory / "config")]
+    command = ["ssh", "-F", str(directory / "config"), *["-v"] * arguments.verbosity]
     for flag, values in (("-L", arguments.local), ("-D", arguments.dynamic), ("-o", arguments.options)):
         for value in values:
             command += [flag, value]
     command += ["-N"] * arguments.nothing + ["-t"] * arguments.terminal
+    if arguments.nothing:
+        command += [
+            "-o",
+            "LogLevel=INFO",
+        ]  # why a forward fails; with a terminal it would be told of every good end too
     command += [arguments.machine_id, *(["--", *arguments.argv] if arguments.argv else [])]
     with subprocess.Popen(command) as ssh:
         while True:
@@ -170,5 +188,9 @@ def _ssh(arguments: argparse.Namespace, directory: Path) -> int:
                 continue  # it is for ssh, which ends by it or passes it on
             except SystemExit:
                 ssh.terminate()
+                try:
+                    ssh.wait(GRACE_SECONDS)
+                except subprocess.TimeoutExpired:  # it can miss a signal, and would stay until something else happens
+                    ssh.kill()
                 raise
             return code if code >= 0 else 128 - code

@@ -15,6 +15,7 @@ from dormice.cli.connect import connect, server_options
 from dormice.cli.exec import OWN_FAILURE, variable, write
 from dormice.client import routes
 from dormice.client._sync.connection import Connection
+from dormice.client.errors import NotFoundError
 
 _WAIT_MS = 30_000
 _PASSED_ON = ("TERM", "COLORTERM")
@@ -54,19 +55,37 @@ def run(arguments: argparse.Namespace) -> int:
     record = _ready(connection, _found(connection, arguments) if arguments.attach else _opened(connection, arguments))
     if record["status"] in {"failed", "expired"}:
         return _fail(f"{record.get('error_code')}: {record.get('error_message') or record['status']}")
-    after = None if arguments.attach else 0
+    after, late = None if arguments.attach else 0, arguments.attach and record["status"] != "ready"
     from dormice.cli.attachment import Attachment, raw  # noqa: PLC0415 - so late, because it loads the WebSocket library
 
     if record["status"] == "ready":
         attachment = Attachment(connection, record["machine_id"], record["terminal_id"], after)
         if attachment.run():
+            again = f"dormice terminal {arguments.machine_id} --attach {record['terminal_id']}"
+            print(f"\ndormice: left; come back with {again}", file=sys.stderr)
             return 0
         after = attachment.after
         record = _found_again(connection, record)
     rest = _shown_behind(connection, record, after or 0)
     with raw():
         write(1, rest)
+    why = f"had ended before: exit code {_exit_code(record)}" if late else _ended_by_its_machine(connection, record)
+    if why:
+        print(f"\ndormice: {record['terminal_id']} {why}", file=sys.stderr)
     return _exit_code(record)
+
+
+def _ended_by_its_machine(connection: Connection, record: dict[str, Any]) -> str | None:
+    """How to say so, if it was."""
+    if record.get("signal") is None:
+        return None
+    try:
+        wanted = connection.call("GET", routes.machine(record["machine_id"])).json()["desired_state"]
+    except NotFoundError:
+        wanted = "destroyed"
+    return {"sleeping": "ended: its machine was put to sleep", "destroyed": "ended: its machine was deleted"}.get(
+        wanted
+    )
 
 
 def _fail(message: str) -> int:

@@ -41,15 +41,17 @@ def save(local: Path, pieces: Iterable[bytes], mode: int = 0o666) -> None:
         with local.open("wb") as file:
             file.writelines(pieces)
         return
-    local = Path(os.path.realpath(local))
+    named, local = local, Path(os.path.realpath(local))
     fresh = local.with_name(f".dormice-{secrets.token_hex(8)}")
     try:
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.writelines(pieces)
         fresh.replace(local)
-    except BaseException:
-        with suppress(FileNotFoundError):
+    except BaseException as error:
+        with suppress(OSError):
             fresh.unlink()
+        if isinstance(error, OSError) and error.filename == str(fresh):
+            raise OSError(error.errno, error.strerror, str(named)) from error  # nobody knows it by the other name
         raise
 
 

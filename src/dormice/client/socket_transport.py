@@ -36,10 +36,9 @@ class SocketTransport:
             connection.settimeout(request.timeout.read)
             with _our_errors(origin):
                 connection.sendall(_head(request, url) + request.content)
-            if request.pieces is not None:
-                _send_pieces(connection, request, origin)
+            early = None if request.pieces is None else _send_pieces(connection, request, origin)
             with _our_errors(origin):
-                return SocketResponse(self, origin, connection)
+                return SocketResponse(self, origin, connection, early)
         except BaseException:
             connection.close()
             raise
@@ -57,12 +56,15 @@ class SocketTransport:
 
 
 class SocketResponse:
-    """A `Response`."""
+    """A `Response`. `early`: what has come of it already, None if all of the request was sent before that."""
 
-    def __init__(self, transport: SocketTransport, origin: str, connection: socket.socket) -> None:
+    def __init__(self, transport: SocketTransport, origin: str, connection: socket.socket, early: bytes | None) -> None:
         self._transport, self._origin, self._connection = transport, origin, connection
         self._receipt = _Receipt()
         self._parser = self._receipt.parser = httptools.HttpResponseParser(self._receipt)
+        self._cut_short = early is not None
+        if early:
+            self._parser.feed_data(early)
         while not self._receipt.head_complete:
             self._receive()
         self.status = self._parser.get_status_code()
@@ -82,7 +84,7 @@ class SocketResponse:
                     self._receive()
 
     def close(self) -> None:
-        if self._receipt.may_stay:
+        if self._receipt.may_stay and not self._cut_short:
             self._transport.keep(self._origin, self._connection)
         else:
             self._connection.close()
@@ -146,28 +148,41 @@ def _head(request: Request, url: SplitResult) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
-def _send_pieces(connection: socket.socket, request: Request, origin: str) -> None:
-    """Send them. What they raise is the caller's own."""
+def _send_pieces(connection: socket.socket, request: Request, origin: str) -> bytes | None:
+    """Send them. What they raise is the caller's own.
+
+    A server that wants no more of it says why: then returns what has come of its answer so far, else None.
+    """
     chunked = "content-length" not in request.headers
-    try:
-        for piece in filter(None, cast("Iterable[bytes]", request.pieces)):
-            _send(connection, b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece, origin)
-        if chunked:
-            _send(connection, b"0\r\n\r\n", origin)
-    except _Unwanted:
-        pass  # a server that wants no more of it says why: the answer is there to be read
+    for piece in filter(None, cast("Iterable[bytes]", request.pieces)):
+        early = _heard(connection)
+        if early is not None:
+            return early
+        if not _sent(connection, b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece, origin):
+            return b""
+    return b"" if chunked and not _sent(connection, b"0\r\n\r\n", origin) else None
 
 
-class _Unwanted(Exception):
-    """The server reads no more."""
-
-
-def _send(connection: socket.socket, data: bytes, origin: str) -> None:
+def _sent(connection: socket.socket, data: bytes, origin: str) -> bool:
+    """Send it. False if the server reads no more."""
     with _our_errors(origin):
         try:
             connection.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
-            raise _Unwanted from None
+            return False
+        return True
+
+
+def _heard(connection: socket.socket) -> bytes | None:
+    """What the server has said, empty if it has left; None if it is silent. Does not wait."""
+    seconds = connection.gettimeout()
+    connection.settimeout(0)
+    try:
+        return connection.recv(_PIECE)
+    except OSError:  # mostly that there is nothing; what else it may be, sending finds out
+        return None
+    finally:
+        connection.settimeout(seconds)
 
 
 @contextmanager
