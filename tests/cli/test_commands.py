@@ -241,6 +241,7 @@ def test_a_machine_is_named_by_an_option_or_alone_whichever_is_usual(dormice: Do
         ("machines", "update", "--memory-mib", "512", machine_id),
         ("exec", "--machine-id", machine_id, "--", "echo", "--machine-id"),
         ("exec", "--no-stdin", f"--machine-id={machine_id}", "--", "echo", "--machine-id"),
+        ("exec", machine_id, "--", "echo", "--machine-id"),
     ):
         done = dormice(*words)
         assert done.returncode == 0, done.stderr

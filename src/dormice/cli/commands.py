@@ -7,6 +7,7 @@ import os
 import sys
 from collections import namedtuple
 from importlib import import_module
+from itertools import takewhile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,17 +102,18 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(self._with_machine(args or []), namespace)
 
     def _with_machine(self, words: list[str]) -> list[str]:
-        """The words, with the machine as this command declares it."""
+        """The words, with the machine as this command declares it. What stands behind it or behind `--` may be a command's own."""
+        ours = list(takewhile(lambda word: word != "--", words))
+        at = next((at for at, word in enumerate(ours) if word.startswith("dm-")), len(ours))
         if _BY_NAME in self._option_string_actions:
-            at = next((at for at, word in enumerate(words) if word.startswith("dm-")), None)
-            named = any(word.partition("=")[0] == _BY_NAME for word in words)
-            return words if named or at is None else [*words[:at], _BY_NAME, *words[at:]]
+            named = any(word.partition("=")[0] == _BY_NAME for word in ours)
+            return words if named or at == len(ours) else [*words[:at], _BY_NAME, *words[at:]]
         if any(action.dest == "machine_id" for action in self._actions):
-            for at, word in enumerate(words):
+            for number, word in enumerate(ours[:at]):
                 name, equals, value = word.partition("=")
                 if name == _BY_NAME:
-                    rest = words[at + 1 :] if equals else words[at + 2 :]
-                    return [*([value] if equals else words[at + 1 : at + 2]), *words[:at], *rest]
+                    rest = words[number + 1 :] if equals else words[number + 2 :]
+                    return [*([value] if equals else words[number + 1 : number + 2]), *words[:number], *rest]
         return words
 
     def error(self, message: str) -> NoReturn:
