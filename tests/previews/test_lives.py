@@ -197,7 +197,8 @@ def test_a_server_that_is_killed_cuts_what_is_open_and_leaves_nothing_of_it(star
             assert opened.recv(20) == "again"
         program.seen_again(url, ["cut"], "cut")  # both the socket and the upload
         wait_until(lambda: _dials(live) == 0, 20, "nothing is left of them")
-        assert _node_files(live) < files + 3  # it may have made a spare launcher meanwhile
+        # What it prepares for the next machine, which is made meanwhile, takes a few.
+        wait_until(lambda: _node_files(live) < files + 6, 20, "the node's files are closed")
 
 
 def _mirrored(url: str, size: int) -> None:
