@@ -27,7 +27,11 @@ large = b"HTTP/1.1 200 OK\\r\\ncontent-length: %d\\r\\n\\r\\n"
 
 async def serve(reader, writer):
     piece = bytes(1 << 16)
-    while head := await reader.readuntil(b"\\r\\n\\r\\n"):
+    while True:
+        try:
+            head = await reader.readuntil(b"\\r\\n\\r\\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            break
         if b" /large " not in head:
             writer.write(small)
             continue
@@ -35,6 +39,7 @@ async def serve(reader, writer):
         for _ in range(LARGE // len(piece)):
             writer.write(piece)
             await writer.drain()
+    writer.close()
 
 async def main():
     server = await asyncio.start_server(serve, "127.0.0.1", PORT)
