@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from contextlib import closing
 
 from dormice.cli.commands import Parser
-from dormice.cli.connect import connect, server_options
-from dormice.cli.printing import Columns, Record, json_option, list_options, pages, printable, show, show_pages
+from dormice.cli.connect import connect
+from dormice.cli.printing import Columns, Record, list_options, pages, printable, show_pages
+from dormice.cli.subcommands import show_answer, subcommand
 from dormice.client import routes
 
 TYPE_CHECKING = False
@@ -32,33 +32,19 @@ def declare(parser: Parser) -> None:
         "dormice machines artifacts list --machine-id dm-…"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    listing = _command(commands, "list", "List a machine's artifacts, newest first", _list)
+    listing = subcommand(commands, "list", "List a machine's artifacts, newest first", _list, of_machine=True)
     list_options(listing)
-    retrieve = _command(commands, "retrieve", "Show an artifact, with a new download URL", _retrieve, aliases=["get"])
-    download = _command(commands, "download", "Write an artifact to a file", _download)
+    retrieve = subcommand(
+        commands, "retrieve", "Show an artifact, with a new download URL", _retrieve, aliases=["get"], of_machine=True
+    )
+    download = subcommand(commands, "download", "Write an artifact to a file", _download, of_machine=True, shows=False)
     download.add_argument(
         "--output", "-o", metavar="PATH", help="a file, a directory, or - for stdout (default: its name, here)"
     )
     download.add_argument("--quiet", "-q", action="store_true", help="show no progress")
-    delete = _command(commands, "delete", "Delete an artifact", _delete)
+    delete = subcommand(commands, "delete", "Delete an artifact", _delete, of_machine=True)
     for command in (retrieve, download, delete):
         command.add_argument("--artifact-id", metavar="ID", required=True)
-    for command in (listing, retrieve, delete):
-        json_option(command)
-
-
-def _command(
-    commands: argparse._SubParsersAction[Parser],
-    name: str,
-    summary: str,
-    run: Callable[[argparse.Namespace], int],
-    aliases: list[str] | None = None,
-) -> Parser:
-    command = commands.add_parser(name, help=summary, description=summary + ".", aliases=aliases or [])
-    command.set_defaults(run=run)
-    command.add_argument("--machine-id", metavar="ID", required=True)
-    server_options(command)
-    return command
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -68,15 +54,11 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _retrieve(arguments: argparse.Namespace) -> int:
-    reply = connect(arguments).call("GET", routes.artifact(arguments.machine_id, arguments.artifact_id))
-    show(reply.json(), as_json=arguments.json)
-    return 0
+    return show_answer(arguments, "GET", routes.artifact(arguments.machine_id, arguments.artifact_id))
 
 
 def _delete(arguments: argparse.Namespace) -> int:
-    reply = connect(arguments).call("DELETE", routes.artifact(arguments.machine_id, arguments.artifact_id))
-    show(reply.json(), as_json=arguments.json)
-    return 0
+    return show_answer(arguments, "DELETE", routes.artifact(arguments.machine_id, arguments.artifact_id))
 
 
 def _download(arguments: argparse.Namespace) -> int:

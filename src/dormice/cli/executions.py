@@ -6,20 +6,20 @@ import argparse
 import json
 import os
 import shlex
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
 from dormice.cli.commands import Parser
-from dormice.cli.connect import connect, server_options
-from dormice.cli.printing import Columns, Record, json_option, list_options, pages, show, show_pages
+from dormice.cli.connect import connect
+from dormice.cli.printing import Columns, Record, list_options, pages, show, show_pages
+from dormice.cli.subcommands import show_answer, subcommand
 from dormice.client import routes
 from dormice.client._sync.streams import events_of_execution
 
 
 def declare(parser: Parser) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    create = _command(commands, "create", "Start a command and return its record at once", _create)
+    create = subcommand(commands, "create", "Start a command and return its record at once", _create, of_machine=True)
     create.add_argument("--command", type=_argv, required=True, metavar="JSON", help="""argv, such as '["ls", "-l"]'""")
     create.add_argument("--cwd", metavar="DIR", help="working directory (default /root)")
     create.add_argument("--env", type=_environment, metavar="JSON", help="""variables, such as '{"A": "1"}'""")
@@ -29,34 +29,29 @@ def declare(parser: Parser) -> None:
     create.add_argument("--artifacts", action="append", metavar="PATTERN", help="keep these files: out/*.json, logs/**")
     create.add_argument("--wait-ms", type=int, metavar="N", help="answer when it has ended, or after so long")
     create.add_argument("--idempotency-key", metavar="KEY")
-    listing = _command(commands, "list", "List a machine's executions, newest first", _list)
+    listing = subcommand(commands, "list", "List a machine's executions, newest first", _list, of_machine=True)
     list_options(listing)
-    retrieve = _command(commands, "retrieve", "Show an execution", _retrieve, aliases=["get"])
+    retrieve = subcommand(commands, "retrieve", "Show an execution", _retrieve, aliases=["get"], of_machine=True)
     retrieve.add_argument("--wait-ms", type=int, metavar="N", help="answer when it has ended, or after so long")
-    delete = _command(commands, "delete", "Cancel an execution; its record stays", _delete, aliases=["cancel"])
-    events = _command(commands, "events", "Show the log of an execution", _events)
+    delete = subcommand(
+        commands, "delete", "Cancel an execution; its record stays", _delete, aliases=["cancel"], of_machine=True
+    )
+    events = subcommand(commands, "events", "Show the log of an execution", _events, of_machine=True)
     list_options(events)
     events.add_argument("--follow", action="store_true", help="go on until it ends")
-    output = _command(commands, "output", "Write what an execution wrote, each stream to its own", _output)
-    logs = _command(commands, "logs", "Say whether the log of an execution is complete, or make a token for it", _logs)
+    output = subcommand(
+        commands, "output", "Write what an execution wrote, each stream to its own", _output, of_machine=True
+    )
+    logs = subcommand(
+        commands,
+        "logs",
+        "Say whether the log of an execution is complete, or make a token for it",
+        _logs,
+        of_machine=True,
+    )
     logs.add_argument("--token", action="store_true", help="make a token that reads this log for 15 minutes")
     for command in (retrieve, delete, events, output, logs):
         command.add_argument("--execution-id", metavar="ID", required=True)
-
-
-def _command(
-    commands: argparse._SubParsersAction[Parser],
-    name: str,
-    summary: str,
-    run: Callable[[argparse.Namespace], int],
-    aliases: list[str] | None = None,
-) -> Parser:
-    command = commands.add_parser(name, help=summary, description=summary + ".", aliases=aliases or [])
-    command.set_defaults(run=run)
-    command.add_argument("--machine-id", metavar="ID", required=True)
-    server_options(command)
-    json_option(command)
-    return command
 
 
 def _argv(text: str) -> list[str]:
@@ -105,15 +100,14 @@ EVENTS: Columns = {
 
 def _create(arguments: argparse.Namespace) -> int:
     fields = ("command", "cwd", "env", "stdin", "timeout_ms", "start_timeout_ms", "artifacts")
-    reply = connect(arguments).call(
+    return show_answer(
+        arguments,
         "POST",
         routes.executions(arguments.machine_id),
+        {name: getattr(arguments, name) for name in fields},
         query={"wait_ms": arguments.wait_ms},
-        body={name: getattr(arguments, name) for name in fields},
         idempotency_key=arguments.idempotency_key,
     )
-    show(reply.json(), as_json=arguments.json)
-    return 0
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -124,15 +118,11 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _retrieve(arguments: argparse.Namespace) -> int:
     path = routes.execution(arguments.machine_id, arguments.execution_id)
-    reply = connect(arguments).call("GET", path, query={"wait_ms": arguments.wait_ms})
-    show(reply.json(), as_json=arguments.json)
-    return 0
+    return show_answer(arguments, "GET", path, query={"wait_ms": arguments.wait_ms})
 
 
 def _delete(arguments: argparse.Namespace) -> int:
-    reply = connect(arguments).call("DELETE", routes.execution(arguments.machine_id, arguments.execution_id))
-    show(reply.json(), as_json=arguments.json)
-    return 0
+    return show_answer(arguments, "DELETE", routes.execution(arguments.machine_id, arguments.execution_id))
 
 
 def _events(arguments: argparse.Namespace) -> int:
@@ -170,7 +160,5 @@ def _output(arguments: argparse.Namespace) -> int:
 
 
 def _logs(arguments: argparse.Namespace) -> int:
-    connection, path = connect(arguments), routes.logs(arguments.machine_id, arguments.execution_id)
-    reply = connection.call("POST", f"{path}/token") if arguments.token else connection.call("GET", path)
-    show(reply.json(), as_json=arguments.json)
-    return 0
+    path = routes.logs(arguments.machine_id, arguments.execution_id)
+    return show_answer(arguments, "POST", f"{path}/token") if arguments.token else show_answer(arguments, "GET", path)

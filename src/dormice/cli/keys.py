@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
 from dormice.cli.commands import Parser
-from dormice.cli.connect import connect, server_options
-from dormice.cli.printing import Columns, json_option, show, show_pages
+from dormice.cli.connect import connect
+from dormice.cli.printing import Columns, show_pages
+from dormice.cli.subcommands import show_answer, subcommand
 from dormice.client import routes
 
 COLUMNS: Columns = {
@@ -23,30 +23,18 @@ COLUMNS: Columns = {
 
 def declare(parser: Parser) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    create = _command(commands, "create", "Make a key; its secret is shown this once", _create)
+    create = subcommand(commands, "create", "Make a key; its secret is shown this once", _create)
     create.add_argument("--organization", metavar="NAME", help="whose key; made if it is new (default: your own)")
     create.add_argument("--name", help="what the key is for")
     create.add_argument("--admin", action="store_true", help="a key that may make and revoke keys")
-    _command(commands, "list", "List the keys, without their secrets", _list)
-    revoke = _command(commands, "revoke", "Make a key invalid from now on", _revoke)
+    subcommand(commands, "list", "List the keys, without their secrets", _list)
+    revoke = subcommand(commands, "revoke", "Make a key invalid from now on", _revoke)
     revoke.add_argument("key_id", metavar="KEY-ID")
-
-
-def _command(
-    commands: argparse._SubParsersAction[Parser], name: str, summary: str, run: Callable[[argparse.Namespace], int]
-) -> Parser:
-    command = commands.add_parser(name, help=summary, description=summary + ".")
-    command.set_defaults(run=run)
-    server_options(command)
-    json_option(command)
-    return command
 
 
 def _create(arguments: argparse.Namespace) -> int:
     body = {"organization": arguments.organization, "name": arguments.name, "admin": arguments.admin or None}
-    reply = connect(arguments).call("POST", routes.KEYS, body=body)
-    show(reply.json(), as_json=arguments.json)
-    return 0
+    return show_answer(arguments, "POST", routes.KEYS, body)
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -55,6 +43,4 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
-    reply = connect(arguments).call("DELETE", routes.key(arguments.key_id))
-    show(reply.json(), as_json=arguments.json)
-    return 0
+    return show_answer(arguments, "DELETE", routes.key(arguments.key_id))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from dormice.cli import artifacts, executions, previews
 from dormice.cli.commands import Parser
-from dormice.cli.connect import connect, server_options
-from dormice.cli.printing import Columns, Record, json_option, list_options, pages, show, show_pages
+from dormice.cli.connect import connect
+from dormice.cli.printing import Columns, Record, list_options, pages, show, show_pages
+from dormice.cli.subcommands import subcommand
 from dormice.client import routes
 from dormice.client._sync.connection import Connection
 from dormice.client._sync.streams import events_of_one_connection
@@ -32,25 +32,22 @@ COLUMNS: Columns = {
 
 def declare(parser: Parser) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    create = _command(commands, "create", "Make a machine", _create)
+    create = subcommand(commands, "create", "Make a machine", _create)
     _sizes(create)
     _egress_options(create)
     source = create.add_mutually_exclusive_group()
     source.add_argument("--image", metavar="NAME", help="an imported image (default: default)")
     source.add_argument("--snapshot", metavar="ID", help="a snapshot that its disk begins as a copy of")
     _write_options(create)
-    fork = _command(commands, "fork", "Make a machine from another one's present disk", _fork)
+    fork = subcommand(commands, "fork", "Make a machine from another one's present disk", _fork, of_machine=True)
     fork.epilog = "What is left out is as in the other machine. Example: dormice machines fork --machine-id dm-… --wait"
-    _machine_option(fork)
     _sizes(fork)
     _egress_options(fork)
     _write_options(fork)
-    retrieve = _command(commands, "retrieve", "Show a machine", _retrieve, aliases=["get"])
-    _machine_option(retrieve)
-    listing = _command(commands, "list", "List the machines of the organization", _list)
+    subcommand(commands, "retrieve", "Show a machine", _retrieve, aliases=["get"], of_machine=True)
+    listing = subcommand(commands, "list", "List the machines of the organization", _list)
     list_options(listing)
-    update = _command(commands, "update", "Change a machine", _update)
-    _machine_option(update)
+    update = subcommand(commands, "update", "Change a machine", _update, of_machine=True)
     _sizes(update)
     _egress_options(update)
     update.add_argument("--idempotency-key", metavar="KEY")
@@ -59,14 +56,12 @@ def declare(parser: Parser) -> None:
         ("sleep", "End a machine's processes and keep its disk", _sleep),
         ("wake", "Start a sleeping machine", _wake),
     ):
-        command = _command(commands, name, summary, run)
-        _machine_option(command)
+        command = subcommand(commands, name, summary, run, of_machine=True)
         _write_options(command)
-    reboot = _command(commands, "reboot", "Stop a machine and start it again from its disk", _reboot)
-    _machine_option(reboot)
+    reboot = subcommand(commands, "reboot", "Stop a machine and start it again from its disk", _reboot, of_machine=True)
     reboot.add_argument("--force", action="store_true", help="kill at once, without a grace")
     _write_options(reboot)
-    autoresizing = _command(
+    autoresizing = subcommand(
         commands,
         "autoresizing",
         "Have memory raised when a machine is short of it, or show whether it is",
@@ -78,8 +73,7 @@ def declare(parser: Parser) -> None:
     )
     autoresizing.add_argument("--machine-id", metavar="ID", help="without it: whether the organization allows it")
     autoresizing.add_argument("setting", nargs="?", choices=("on", "off"), help="without it, nothing is changed")
-    watch = _command(commands, "watch", "Follow a machine to the state that it is to have", _watch)
-    _machine_option(watch)
+    watch = subcommand(commands, "watch", "Follow a machine to the state that it is to have", _watch, of_machine=True)
     watch.add_argument("--last-event-id", metavar="ID", help="go on behind this event")
     executions.declare(
         commands.add_parser("executions", help="Commands on a machine", description="Commands on a machine.")
@@ -88,24 +82,6 @@ def declare(parser: Parser) -> None:
     artifacts.declare(commands.add_parser("artifacts", help=left, description=left + "."))
     served = "Ports of a machine that are served"
     previews.declare(commands.add_parser("previews", help=served, description=served + "."))
-
-
-def _command(
-    commands: argparse._SubParsersAction[Parser],
-    name: str,
-    summary: str,
-    run: Callable[[argparse.Namespace], int],
-    aliases: list[str] | None = None,
-) -> Parser:
-    command = commands.add_parser(name, help=summary, description=summary + ".", aliases=aliases or [])
-    command.set_defaults(run=run)
-    server_options(command)
-    json_option(command)
-    return command
-
-
-def _machine_option(parser: Parser) -> None:
-    parser.add_argument("--machine-id", metavar="ID", required=True)
 
 
 def _sizes(parser: Parser) -> None:

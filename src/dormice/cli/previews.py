@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
 from dormice.cli.commands import Parser
-from dormice.cli.connect import connect, server_options
-from dormice.cli.printing import Columns, json_option, list_options, pages, show, show_pages
+from dormice.cli.connect import connect
+from dormice.cli.printing import Columns, list_options, pages, show_pages
+from dormice.cli.subcommands import show_answer, subcommand
 from dormice.client import routes
 
 COLUMNS: Columns = {
@@ -22,14 +22,14 @@ COLUMNS: Columns = {
 
 def declare(parser: Parser) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    create = _command(commands, "create", "Serve a port", _create)
+    create = subcommand(commands, "create", "Serve a port", _create, of_machine=True)
     create.add_argument("--port", type=port, metavar="N", required=True)
     creation_options(create)
-    listing = _command(commands, "list", "List a machine's previews, newest first", _list)
+    listing = subcommand(commands, "list", "List a machine's previews, newest first", _list, of_machine=True)
     list_options(listing)
-    retrieve = _command(commands, "retrieve", "Show a preview", _retrieve, aliases=["get"])
-    delete = _command(commands, "delete", "Serve it no longer", _delete)
-    link = _command(commands, "link", "Make a signed link, which opens it without a key", _link)
+    retrieve = subcommand(commands, "retrieve", "Show a preview", _retrieve, aliases=["get"], of_machine=True)
+    delete = subcommand(commands, "delete", "Serve it no longer", _delete, of_machine=True)
+    link = subcommand(commands, "link", "Make a signed link, which opens it without a key", _link, of_machine=True)
     link.add_argument("--expires-in-seconds", type=int, metavar="N", help="how long the link lets in (default 3600)")
     for command in (retrieve, delete, link):
         command.add_argument("--preview-id", metavar="ID", required=True)
@@ -55,27 +55,10 @@ def creation_options(parser: Parser) -> None:
     parser.add_argument("--idempotency-key", metavar="KEY")
 
 
-def _command(
-    commands: argparse._SubParsersAction[Parser],
-    name: str,
-    summary: str,
-    run: Callable[[argparse.Namespace], int],
-    aliases: list[str] | None = None,
-) -> Parser:
-    command = commands.add_parser(name, help=summary, description=summary + ".", aliases=aliases or [])
-    command.set_defaults(run=run)
-    command.add_argument("--machine-id", metavar="ID", required=True)
-    server_options(command)
-    json_option(command)
-    return command
-
-
 def _create(arguments: argparse.Namespace) -> int:
     body = {name: getattr(arguments, name) for name in ("port", "protocol", "visibility", "expires_in_seconds")}
     path = routes.previews(arguments.machine_id)
-    reply = connect(arguments).call("POST", path, body=body, idempotency_key=arguments.idempotency_key)
-    show(reply.json(), as_json=arguments.json)
-    return 0
+    return show_answer(arguments, "POST", path, body, idempotency_key=arguments.idempotency_key)
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -85,19 +68,13 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _retrieve(arguments: argparse.Namespace) -> int:
-    reply = connect(arguments).call("GET", routes.preview(arguments.machine_id, arguments.preview_id))
-    show(reply.json(), as_json=arguments.json)
-    return 0
+    return show_answer(arguments, "GET", routes.preview(arguments.machine_id, arguments.preview_id))
 
 
 def _delete(arguments: argparse.Namespace) -> int:
-    reply = connect(arguments).call("DELETE", routes.preview(arguments.machine_id, arguments.preview_id))
-    show(reply.json(), as_json=arguments.json)
-    return 0
+    return show_answer(arguments, "DELETE", routes.preview(arguments.machine_id, arguments.preview_id))
 
 
 def _link(arguments: argparse.Namespace) -> int:
     path = f"{routes.preview(arguments.machine_id, arguments.preview_id)}/links"
-    body = {"expires_in_seconds": arguments.expires_in_seconds}
-    show(connect(arguments).call("POST", path, body=body).json(), as_json=arguments.json)
-    return 0
+    return show_answer(arguments, "POST", path, {"expires_in_seconds": arguments.expires_in_seconds})

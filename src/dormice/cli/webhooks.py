@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable
 
 from dormice.cli.commands import Parser
-from dormice.cli.connect import connect, server_options
-from dormice.cli.printing import Columns, Record, json_option, list_options, pages, printable, show, show_pages
+from dormice.cli.connect import connect
+from dormice.cli.printing import Columns, Record, list_options, pages, printable, show, show_pages
+from dormice.cli.subcommands import show_answer, subcommand
 from dormice.client import routes
 
 COLUMNS: Columns = {
@@ -36,11 +37,11 @@ def declare(parser: Parser) -> None:
         "`dormice webhooks test WEBHOOK-ID --wait-ms 10000` shows whether it works."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    create = _command(commands, "create", "Make a webhook; its secret is shown this once", _create)
+    create = subcommand(commands, "create", "Make a webhook; its secret is shown this once", _create)
     create.add_argument("url", metavar="URL", help="where events are sent to")
     _events(create, "all")
     create.add_argument("--idempotency-key", metavar="KEY", help="the same key again gives the same webhook")
-    _command(commands, "list", "List the webhooks, without their secrets", _list)
+    subcommand(commands, "list", "List the webhooks, without their secrets", _list)
     _of_one(commands, "get", "Show a webhook", _get)
     update = _of_one(commands, "update", "Change a webhook; what is pending is tried at once", _update)
     update.add_argument("--url", help="where events are sent to")
@@ -58,16 +59,8 @@ def declare(parser: Parser) -> None:
     _wait(redeliver)
 
 
-def _command(commands: argparse._SubParsersAction[Parser], name: str, summary: str, run: _Run) -> Parser:
-    command = commands.add_parser(name, help=summary, description=summary + ".")
-    command.set_defaults(run=run)
-    server_options(command)
-    json_option(command)
-    return command
-
-
 def _of_one(commands: argparse._SubParsersAction[Parser], name: str, summary: str, run: _Run) -> Parser:
-    command = _command(commands, name, summary, run)
+    command = subcommand(commands, name, summary, run)
     command.add_argument("webhook_id", metavar="WEBHOOK-ID")
     return command
 
@@ -85,7 +78,7 @@ def _wait(command: Parser) -> None:
 
 def _create(arguments: argparse.Namespace) -> int:
     body = {"url": arguments.url, "events": arguments.events}
-    return _show(arguments, "POST", routes.WEBHOOKS, body, idempotency_key=arguments.idempotency_key)
+    return show_answer(arguments, "POST", routes.WEBHOOKS, body, idempotency_key=arguments.idempotency_key)
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -94,21 +87,21 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _get(arguments: argparse.Namespace) -> int:
-    return _show(arguments, "GET", routes.webhook(arguments.webhook_id))
+    return show_answer(arguments, "GET", routes.webhook(arguments.webhook_id))
 
 
 def _update(arguments: argparse.Namespace) -> int:
     enabled = True if arguments.enable else False if arguments.disable else None
     body = {"url": arguments.url, "events": arguments.events, "enabled": enabled}
-    return _show(arguments, "PATCH", routes.webhook(arguments.webhook_id), body)
+    return show_answer(arguments, "PATCH", routes.webhook(arguments.webhook_id), body)
 
 
 def _delete(arguments: argparse.Namespace) -> int:
-    return _show(arguments, "DELETE", routes.webhook(arguments.webhook_id))
+    return show_answer(arguments, "DELETE", routes.webhook(arguments.webhook_id))
 
 
 def _rotate(arguments: argparse.Namespace) -> int:
-    return _show(arguments, "POST", f"{routes.webhook(arguments.webhook_id)}/rotate-secret")
+    return show_answer(arguments, "POST", f"{routes.webhook(arguments.webhook_id)}/rotate-secret")
 
 
 def _deliveries(arguments: argparse.Namespace) -> int:
@@ -133,16 +126,3 @@ def _deliver(arguments: argparse.Namespace, path: str) -> int:
         return 0
     print(f"dormice: not delivered: {printable(delivery.get('last_error') or delivery['status'])}", file=sys.stderr)
     return 1
-
-
-def _show(
-    arguments: argparse.Namespace,
-    method: str,
-    path: str,
-    body: dict[str, object] | None = None,
-    *,
-    idempotency_key: str | None = None,
-) -> int:
-    reply = connect(arguments).call(method, path, body=body, idempotency_key=idempotency_key)
-    show(reply.json(), as_json=arguments.json)
-    return 0
