@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from dormice.domain.execution import Micros
 from dormice.engine.tokens import Tokens
 
-_SECOND_US = 1_000_000
-
 
 @dataclass(frozen=True, slots=True)
 class KeyToken:
@@ -35,7 +33,7 @@ class KeyTokens:
         key_id, _, rest = token.partition(".")
         if not self._tokens.good(purpose, _signed(subject, key_id), rest):
             return None
-        return KeyToken(key_id, int(rest.partition(".")[0]) * _SECOND_US)
+        return KeyToken(key_id, self._tokens.expiry(rest))
 
 
 def _signed(subject: str, key_id: str) -> str:

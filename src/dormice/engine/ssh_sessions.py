@@ -127,7 +127,7 @@ class SshSessions:
             ready=False,
         )
         made = await self._tasks.finish(self._create(caller, new, claim))
-        return await self._waited(made, wait_ms)
+        return await self._waited(await self._refreshed(made), wait_ms)
 
     async def _create(self, caller: Caller, new: NewSshSession, claim: IdempotencyClaim | None) -> SshSession:
         try:
@@ -268,12 +268,11 @@ class SshSessions:
         return None
 
     async def _waited(self, session: SshSession, wait_ms: int) -> SshSession:
-        deadline = self._clock.steady() + wait_ms * 1000
-        while session.state is SshState.WAKE_IN_PROGRESS and not self._feed.closing:
-            with self._feed.listen(session.machine_id) as hint:
-                session = await self._refreshed(session)
-                left = deadline - self._clock.steady()
-                if session.state is not SshState.WAKE_IN_PROGRESS or left <= 0:
-                    return session
-                await hint.wait(left / 1_000_000)
-        return session
+        return await self._feed.until(
+            session.machine_id,
+            session,
+            wait_ms,
+            clock=self._clock,
+            reread=self._refreshed,
+            enough=lambda one: one.state is not SshState.WAKE_IN_PROGRESS,
+        )

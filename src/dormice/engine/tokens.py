@@ -6,6 +6,7 @@ import hmac
 import re
 from collections.abc import Callable
 
+from dormice.domain.execution import Micros
 from dormice.engine.clock import Clock
 
 _FORM = re.compile(r"([0-9]{1,12})\.([0-9a-f]{64})", re.ASCII)
@@ -34,7 +35,11 @@ class Tokens:
 
     def over(self, token: str) -> bool:
         """Whether the time of a token that was issued here is over."""
-        return self._clock.steady() >= int(token.partition(".")[0]) * 1_000_000
+        return self._clock.steady() >= self.expiry(token)
+
+    def expiry(self, token: str) -> Micros:
+        """When the time of a token that was issued here is over, by the steady clock."""
+        return int(token.partition(".")[0]) * 1_000_000
 
     def _signature(self, purpose: str, subject: str, until: int) -> str:
         return self._sign(f"token\n{purpose}\n{subject}\n{until}".encode("utf-8", "replace"))

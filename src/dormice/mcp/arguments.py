@@ -34,7 +34,8 @@ def faults(error: ValidationError, schema: Mapping[str, Any]) -> str:
     told = []
     for fault in error.errors(include_url=False, include_input=False):
         name, *inside = fault["loc"] or ("the arguments",)
-        words = _WORDS.get(fault["type"], fault["msg"]).format_map(fault.get("ctx", {}))
+        ours = _WORDS.get(fault["type"])
+        words = fault["msg"] if ours is None else ours.format_map(fault.get("ctx", {}))
         purpose = properties.get(name, {}).get("description", "")
         told.append(f"{name}{''.join(f'[{key}]' for key in inside)} {words}. {purpose}".rstrip())
     return "\n".join(told)

@@ -126,7 +126,7 @@ class Disks:
                 _superblock_size(new) < size_gib * GIB
             ):  # in memory now; the origin may never have been grown to its own size
                 self._growing(machine_id).touch()
-            self.set_base(machine_id, base)
+            self._write_base(machine_id, base)
             copies.mark_unsynced(self._unsynced(machine_id))
             new.rename(target)
 
@@ -151,8 +151,12 @@ class Disks:
     def set_base(self, machine_id: str, version: str) -> None:
         """Remember the version, before the disk is made: an overlay means nothing on other files than its own.
 
-        It may not have reached the host's disk before the next `refill`, or `settle` of a copy.
+        It may not have reached the host's disk before the next `refill`.
         """
+        self._write_base(machine_id, version)
+        self._unsettled.append(self._base(machine_id))
+
+    def _write_base(self, machine_id: str, version: str) -> None:
         new = self._base(machine_id).with_suffix(".new")
         try:
             new.write_text(version)
@@ -160,7 +164,6 @@ class Disks:
         except OSError:
             new.unlink(missing_ok=True)
             raise
-        self._unsettled.append(self._base(machine_id))
 
     def delete(self, machine_id: str) -> None:
         self._path(machine_id).unlink(missing_ok=True)

@@ -146,18 +146,22 @@ class Webhooks:
 
     async def _attempted(self, caller: Caller, delivery: Delivery, wait_ms: int) -> Delivery:
         """Return a delivery once it has been attempted again."""
-        deadline, present = self._clock.steady() + wait_ms * 1000, delivery
+
+        async def reread(present: Delivery) -> Delivery:
+            found = await self._store.delivery(caller.organization_id, present.webhook_id, present.event_id)
+            if found is None:
+                raise NotFound("no such delivery")
+            return found
+
         self._news.hint()
-        while not self._feed.closing and (left := deadline - self._clock.steady()) > 0:
-            with self._feed.listen(key_of(delivery)) as hint:
-                found = await self._store.delivery(caller.organization_id, delivery.webhook_id, delivery.event_id)
-                if found is None:
-                    raise NotFound("no such delivery")
-                present = found
-                if present.attempts > delivery.attempts:
-                    break
-                await hint.wait(left / 1_000_000)
-        return present
+        return await self._feed.until(
+            key_of(delivery),
+            delivery,
+            wait_ms,
+            clock=self._clock,
+            reread=reread,
+            enough=lambda one: one.attempts > delivery.attempts,
+        )
 
     def _now(self) -> Micros:
         return max(self._clock.now(), self._clock.steady())
