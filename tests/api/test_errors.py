@@ -244,7 +244,7 @@ async def test_the_access_log_has_no_key_and_no_query(
 
 async def test_more_requests_than_can_be_served_are_told_to_come_again(world: World) -> None:
     app = create_app(world.services())
-    app.asgi_handler._most_requests = 0  # type: ignore[attr-defined]
+    app._most_requests = 0
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app=cast("Any", app)), base_url="http://dormice"
     ) as client:

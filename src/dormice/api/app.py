@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import msgspec
-from litestar import Litestar
-from litestar.types import ASGIApp
-
 from dormice.api.http.access import Access
 from dormice.api.http.admission import Admission
-from dormice.api.http.call import Call
-from dormice.api.http.direct import Direct
-from dormice.api.http.errors import respond
-from dormice.api.http.operation import Operation, options_route, route
-from dormice.api.http.replies import Reply
+from dormice.api.http.asgi import ASGIApp
+from dormice.api.http.operation import Operation
+from dormice.api.http.router import Router
 from dormice.api.machines.artifacts import ArtifactRoutes
 from dormice.api.machines.autoresizing import AutoresizingRoutes
 from dormice.api.machines.executions import ExecutionRoutes
@@ -26,7 +18,7 @@ from dormice.api.machines.ssh import SshRoutes
 from dormice.api.machines.terminal_stream import TerminalStream
 from dormice.api.machines.terminals import TerminalRoutes
 from dormice.api.machines.usage import UsageRoutes
-from dormice.api.openapi import document, document_operation
+from dormice.api.openapi import document_operation
 from dormice.api.previews.proxy import PreviewProxy
 from dormice.api.previews.routes import PreviewRoutes
 from dormice.api.service.health import HealthRoutes
@@ -42,41 +34,19 @@ MOST_REQUESTS = 10_000
 """Requests, long polls and streams included, that are served at once; one more is answered 503."""
 
 
-def create_app(services: Services) -> Litestar:
+def create_app(services: Services) -> Access:
     """Return the application. It starts nothing: the services are run by whoever made them."""
     admission = Admission(services)
     operations = all_operations(services, admission)
     sockets = [TerminalStream(services, admission).socket()]
-    described = msgspec.json.encode(document(operations, services.limits))
-
-    async def openapi(_call: Call) -> ASGIApp:
-        return Reply(described)
-
-    routed = [*operations, document_operation(openapi)]
+    routed = [*operations, document_operation(operations, services.limits)]
     if services.workflows is not None:
         workflows = workflow_operations(services.workflows, services.limits, admission)
         routed += [*workflows, workflows_document_operation(workflows, services.limits)]
-    app = Litestar(
-        [
-            # First, or the framework adds its own answer to OPTIONS, which has no body.
-            *(options_route(path, methods) for path, methods in _methods(routed).items()),
-            *(route(operation, services.limits, admission) for operation in routed),
-        ],
-        exception_handlers={Exception: respond},
-        openapi_config=None,
-        logging_config=None,
-        request_max_body_size=None,  # http/bodies.py bounds bodies, with answers of our shape
-    )
-    served: ASGIApp = Direct(routed, sockets, services.limits, admission, app.asgi_handler)
+    served: ASGIApp = Router(routed, sockets, services.limits, admission)
     if services.previews is not None:
         served = PreviewProxy(services, services.previews, admission, served)
-    app.asgi_handler = Access(
-        served,
-        most_requests=MOST_REQUESTS,
-        requests=services.requests,
-        tracer=services.tracer,
-    )
-    return app
+    return Access(served, most_requests=MOST_REQUESTS, requests=services.requests, tracer=services.tracer)
 
 
 def all_operations(services: Services, admission: Admission) -> list[Operation]:
@@ -99,10 +69,3 @@ def all_operations(services: Services, admission: Admission) -> list[Operation]:
         *HealthRoutes(services).operations(),
         *MetricRoutes(services).operations(),
     ]
-
-
-def _methods(operations: Iterable[Operation]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for operation in operations:
-        found.setdefault(operation.path, []).append(operation.method)
-    return found

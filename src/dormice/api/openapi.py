@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 import msgspec
 
+from dormice.api.http.asgi import ASGIApp
+from dormice.api.http.call import Call
 from dormice.api.http.operation import Answer, Handler, Operation, Parameter
+from dormice.api.http.replies import Reply
 from dormice.api.http.wire import CodedError, Problem
 from dormice.api.machines.autosleep import PATTERN as AUTOSLEEP_PATTERN
 from dormice.domain.limits import Limits
@@ -106,15 +110,28 @@ MACHINES = Surface(
 )
 
 
-def document_operation(handle: Handler) -> Operation:
-    """Return the route of the document itself."""
+def describing(operations: Sequence[Operation], limits: Limits, surface: Surface) -> Handler:
+    """Return what answers with the document, which is made when it is first asked for: a start takes a tenth less without it."""
+
+    @cache
+    def described() -> bytes:
+        return msgspec.json.encode(document(operations, limits, surface))
+
+    async def serve(_call: Call) -> ASGIApp:
+        return Reply(described())
+
+    return serve
+
+
+def document_operation(operations: Sequence[Operation], limits: Limits) -> Operation:
+    """Return the route of the document of these routes."""
     return Operation(
         id="openapi",
         method="GET",
         path="/openapi.json",
         tag="service",
         summary="This document",
-        handle=handle,
+        handle=describing(operations, limits, MACHINES),
         answers={200: Answer("The document.", media_types=("application/json",))},
         public=True,
     )

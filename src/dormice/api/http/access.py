@@ -8,8 +8,6 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from litestar.enums import ScopeType
-
 from dormice.api.http.errors import describe
 from dormice.api.http.replies import Reply
 from dormice.api.http.trace_context import trace_context
@@ -18,7 +16,7 @@ from dormice.api.services import Requests, RequestSpan, Tracer
 from dormice.domain.errors import Unavailable
 
 if TYPE_CHECKING:
-    from litestar.types import ASGIApp, Message, Receive, Scope, Send
+    from dormice.api.http.asgi import ASGIApp, Message, Receive, Scope, Send
 
 _log = logging.getLogger("dormice.access")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
@@ -42,19 +40,17 @@ class Access:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
-        raw: dict[str, Any] = scope  # type: ignore[assignment] # a TypedDict
-        method: str = raw.setdefault("method", "GET")  # that of a WebSocket's handshake
+        method: str = scope.setdefault("method", "GET")  # that of a WebSocket's handshake
         started = time.perf_counter()
-        state: dict[str, Any] = scope["state"]
-        request_id, span = self._begin(raw, state)
+        state: dict[str, Any] = scope.setdefault("state", {})
+        request_id, span = self._begin(scope, state)
         status = 0
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] in _HEADS:
-                fields: dict[str, Any] = message  # type: ignore[assignment] # a TypedDict
-                status = fields.get("status", _SWITCHING_PROTOCOLS)
-                fields["headers"] = [*fields.get("headers", ()), (b"x-request-id", request_id)]
+                status = message.get("status", _SWITCHING_PROTOCOLS)
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
             await send(message)
 
         self._requests += 1
@@ -65,14 +61,14 @@ class Access:
                 await self._app(scope, receive, answer)
         finally:
             self._requests -= 1
-            route, seconds = raw.get("path_template", ""), time.perf_counter() - started
+            route, seconds = scope.get("path_template", ""), time.perf_counter() - started
             self._observer.served(method, route, status, seconds)
             if span is not None:
                 span.end(route, status, state["request_id"])
             if _log.isEnabledFor(logging.INFO):
-                _record(raw, state, status, seconds)
+                _record(scope, state, status, seconds)
 
-    def _begin(self, scope: dict[str, Any], state: dict[str, Any]) -> tuple[bytes, RequestSpan | None]:
+    def _begin(self, scope: Scope, state: dict[str, Any]) -> tuple[bytes, RequestSpan | None]:
         """Take from the head what says to what the request belongs."""
         offered, parents, vendors = b"", [], []
         for name, value in scope["headers"]:
@@ -96,14 +92,14 @@ class Access:
 
 async def _refuse_as_busy(most: int, scope: Scope, receive: Receive, send: Send) -> None:
     answer = describe(Unavailable(f"{most} requests are being served: send it again", retry_after_ms=1000))
-    if scope["type"] == ScopeType.WEBSOCKET:
-        await WebSocket(receive, send).refuse(answer)  # type: ignore[arg-type] # its messages are dicts
+    if scope["type"] == "websocket":
+        await WebSocket(receive, send).refuse(answer)
         return
     reply = Reply(answer.body, status=answer.status, media_type=answer.media_type.encode(), headers=answer.headers)
     await reply(scope, receive, send)
 
 
-def _record(scope: Any, state: dict[str, Any], status: int, seconds: float) -> None:
+def _record(scope: Scope, state: dict[str, Any], status: int, seconds: float) -> None:
     path = state.get("shown_path") or _TERMINAL.sub(r"\1…", scope["path"])
     method, path, milliseconds = scope["method"], path[:_SHOWN_PATH], round(seconds * 1000, 3)
     fields: dict[str, Any] = {

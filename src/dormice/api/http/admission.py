@@ -14,7 +14,7 @@ from dormice.domain.errors import Forbidden
 from dormice.engine.orders import Caller
 
 if TYPE_CHECKING:
-    from litestar.types import Scope
+    from dormice.api.http.asgi import Scope
 
 
 class Admission:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dormice.domain.errors import Invalid
 
 if TYPE_CHECKING:
-    from litestar.types import Receive, Scope
+    from dormice.api.http.asgi import Receive, Scope
 
 READ_SECONDS = 30.0
 DRAIN_BYTES = 16 << 20

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -19,7 +18,7 @@ from dormice.domain.limits import Limits
 from dormice.engine.orders import Caller, Idempotency
 
 if TYPE_CHECKING:
-    from litestar.types import Receive, Scope
+    from dormice.api.http.asgi import Receive, Scope
 
 INT64_MAX = (1 << 63) - 1
 _INTEGER = re.compile(r"-?[0-9]{1,4096}", re.ASCII)
@@ -42,15 +41,14 @@ class Call:
         caller: Caller,
         turnstile: Turnstile,
     ) -> None:
-        raw: Mapping[str, Any] = scope
         self.scope = scope
         self.receive = receive
         self.headers = headers
         self.limits = limits
         self.caller = caller
         self.turnstile = turnstile
-        self.path: dict[str, str] = raw["path_params"]
-        query: bytes = raw["query_string"]
+        self.path: dict[str, str] = scope["path_params"]
+        query: bytes = scope["query_string"]
         self.query: dict[str, str] = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
 
     async def pause(self) -> None:
@@ -73,12 +71,11 @@ class Call:
 
     def origin(self) -> str:
         """Return `http://HOST`, as the client named this server; `https` where it came by TLS. Nobody but the client is told of it."""
-        raw: Mapping[str, Any] = self.scope
         forwarded = (self.header("X-Forwarded-Proto") or "").partition(",")[0].strip().lower()
-        secure = raw["scheme"] in ("https", "wss") or forwarded == "https"
+        secure = self.scope["scheme"] in ("https", "wss") or forwarded == "https"
         host = self.header("Host") or ""
         if not _HOST.fullmatch(host):
-            name, port = raw.get("server") or ("localhost", None)
+            name, port = self.scope.get("server") or ("localhost", None)
             host = f"[{name}]" if ":" in name else name
             host = host if port is None else f"{host}:{port}"
         return f"{'https' if secure else 'http'}://{host}"
@@ -139,11 +136,10 @@ class Call:
 
     def _idempotency_scope(self) -> str:
         """Method and path, so that the two ways to write a machine's id are one scope."""
-        raw: Mapping[str, Any] = self.scope
-        path: str = raw["path"]
+        path: str = self.scope["path"]
         if (machine_id := self.path.get("machine_id")) is not None:
             path = path.replace(machine_id, canonical_machine_id(machine_id) or machine_id, 1)
-        return f"{raw['method']} {path}"
+        return f"{self.scope['method']} {path}"
 
 
 def _bad_query(name: str, message: str) -> InvalidRequest:

@@ -10,11 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
-from litestar import Request, Response
-from litestar.exceptions import HTTPException
 
 from dormice.api.http.wire import CodedError, Problem, ProblemDetail
 from dormice.domain.errors import (
@@ -29,7 +27,7 @@ from dormice.domain.errors import (
 )
 
 if TYPE_CHECKING:
-    from litestar.types import Scope
+    from dormice.api.http.asgi import Scope
 
 _log = logging.getLogger("dormice.api")
 
@@ -44,10 +42,6 @@ _DEFAULT_RETRY_MS = 250
 _TRANSIENT = frozenset({408, 500})
 # A retry would carry the same If-Match: it can never succeed.
 _RETRYABLE_BUT_NOT_AS_IS = "REVISION_MISMATCH"
-_ROUTING = {
-    404: "no such route: GET /openapi.json and GET /api-docs/openapi.json list all",
-    405: "the route does not take this method; the Allow header says which it takes",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +80,7 @@ class Answer:
 
 
 def describe(error: Exception) -> Answer:
-    """Translate an error. What is not ours, and not the framework's, is a bug: 500, without a word about it."""
+    """Translate an error. What is not ours is a bug: 500, without a word about it."""
     match error:
         case Invalid():
             return _invalid(error)
@@ -94,8 +88,6 @@ def describe(error: Exception) -> Answer:
             return problem(404, error.message)
         case DormiceError():
             return _coded(error)
-        case HTTPException():
-            return _framework(error)
         case _:
             return problem(500, "an error of the server's own; its log has the details under this x-request-id")
 
@@ -148,24 +140,10 @@ def _coded(error: DormiceError) -> Answer:
     return Answer(status, "application/json", headers, msgspec.json.encode(body))
 
 
-def _framework(error: HTTPException) -> Answer:
-    allowed = {name.lower(): value for name, value in (error.headers or {}).items()}
-    headers = {"allow": allowed["allow"]} if "allow" in allowed else None
-    return problem(
-        error.status_code, _ROUTING.get(error.status_code, HTTPStatus(error.status_code).phrase), (), headers
-    )
-
-
 def describe_and_log(scope: Scope, error: Exception) -> Answer:
     """Translate what a request raised; a bug is logged here and nowhere else."""
     answer = describe(error)
     if answer.status == 500:
-        fields = {"request_id": scope["state"].get("request_id", ""), "method": scope["method"]}  # type: ignore[typeddict-item] # HTTP only
+        fields = {"request_id": scope["state"].get("request_id", ""), "method": scope["method"]}
         _log.error("a request met a bug", exc_info=error, extra=fields)
     return answer
-
-
-def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Answer a request that raised on the framework's way."""
-    answer = describe_and_log(request.scope, error)
-    return Response(answer.body, status_code=answer.status, media_type=answer.media_type, headers=answer.headers)

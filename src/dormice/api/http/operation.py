@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
-from litestar import Request
-from litestar.handlers import HTTPRouteHandler
-from litestar.types import ASGIApp, Method
 
-from dormice.api.http.admission import Admission
+from dormice.api.http.asgi import ASGIApp
 from dormice.api.http.call import Call
-from dormice.api.http.replies import Reply
-from dormice.domain.limits import Limits
-from dormice.engine.orders import Caller
 
 Schema = Mapping[str, Any]
 Handler = Callable[[Call], Awaitable[ASGIApp]]
-
-_PARAMETER = re.compile(r"\{(\w+)\}")
-_REST = re.compile(r"\{(\w+)\*\}")
-NOBODY = Caller(organization_id="", key_id="", admin=False)
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,31 +65,3 @@ class Operation:
     """The path as the document has it, where that is not what is routed."""
     guarded: bool = False
     """Whether it asks for one itself."""
-
-
-def route(operation: Operation, limits: Limits, admission: Admission) -> HTTPRouteHandler:
-    """Return the operation as a handler of the framework."""
-
-    async def serve(request: Request[Any, Any, Any]) -> ASGIApp:
-        headers = dict(request.scope["headers"])
-        caller = NOBODY if operation.public else await admission.admit(request.scope, headers)
-        call = Call(request.scope, request.receive, headers, limits, caller, admission.turnstile)
-        return await operation.handle(call)
-
-    path = _template(operation.path)
-    return HTTPRouteHandler(path, http_method=[operation.method], status_code=200, name=operation.id)(serve)
-
-
-def options_route(path: str, methods: Sequence[str]) -> HTTPRouteHandler:
-    """Return the answer to OPTIONS on a path; the framework's own has no body."""
-    allow = ", ".join(methods)
-    body = msgspec.json.encode({"allow": list(methods)})
-
-    async def serve() -> ASGIApp:
-        return Reply(body, headers={"allow": allow})
-
-    return HTTPRouteHandler(_template(path), http_method=["OPTIONS"], status_code=200)(serve)
-
-
-def _template(path: str) -> str:
-    return _REST.sub(r"{\1:path}", _PARAMETER.sub(r"{\1:str}", path))

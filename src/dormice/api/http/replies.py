@@ -13,7 +13,7 @@ import msgspec
 from dormice.domain.errors import DormiceError
 
 if TYPE_CHECKING:
-    from litestar.types import Receive, Scope, Send
+    from dormice.api.http.asgi import Receive, Scope, Send
 
 JSON = b"application/json"
 CUT = "cut"

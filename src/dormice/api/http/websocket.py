@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
+from dormice.api.http.asgi import Message, Receive, Send
 from dormice.api.http.call import Call
 from dormice.api.http.errors import Answer
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 POLICY_VIOLATION = 1008
 """The code with which a connection is closed whose client may not have it any more: coming again is of no use."""
 
@@ -59,7 +57,7 @@ class WebSocket:
             self.closed = True
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
-    async def _next(self, kind: str) -> MutableMapping[str, Any]:
+    async def _next(self, kind: str) -> Message:
         message = await self._receive()
         if message["type"] != kind:
             self.closed = True

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from litestar.types import ASGIApp
 from msgspec import Struct
 
+from dormice.api.http.asgi import ASGIApp
 from dormice.api.http.call import Call
 from dormice.api.http.errors import Fault, InvalidRequest
 from dormice.api.http.operation import Answer, Operation, Parameter

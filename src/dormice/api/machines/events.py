@@ -6,9 +6,9 @@ from base64 import b64encode
 from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
-from litestar.types import ASGIApp
 
 from dormice.api.http import sse
+from dormice.api.http.asgi import ASGIApp
 from dormice.api.http.call import Call
 from dormice.api.http.errors import Fault, InvalidRequest
 from dormice.api.http.pagination import page_limit, sequence_cursor

@@ -6,9 +6,8 @@ import re
 from email.utils import formatdate
 from urllib.parse import parse_qsl
 
-from litestar.types import ASGIApp
-
 from dormice.api.file_services import Reading
+from dormice.api.http.asgi import ASGIApp
 from dormice.api.http.bodies import BodyStream
 from dormice.api.http.call import Call
 from dormice.api.http.errors import Fault, InvalidRequest

@@ -9,8 +9,8 @@ from base64 import b64encode
 from collections.abc import AsyncGenerator
 
 import msgspec
-from litestar.types import ASGIApp
 
+from dormice.api.http.asgi import ASGIApp
 from dormice.api.http.call import Call
 from dormice.api.http.ranges import ranged
 from dormice.api.http.replies import Reply

@@ -6,9 +6,9 @@ import posixpath
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from litestar.types import ASGIApp
 from msgspec import Meta, Struct
 
+from dormice.api.http.asgi import ASGIApp
 from dormice.api.http.call import Call
 from dormice.api.http.decoding import BodyDecoder
 from dormice.api.http.errors import Fault, InvalidRequest

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Annotated
 
-from litestar.types import ASGIApp
 from msgspec import Meta, Struct
 
+from dormice.api.http.asgi import ASGIApp
 from dormice.api.http.call import Call
 from dormice.api.http.errors import Fault, InvalidRequest
 from dormice.api.http.operation import Answer, Handler, Operation, Parameter

@@ -17,7 +17,7 @@ from dormice.api.previews.headers import BadHead, Headers, towards_the_client
 from dormice.engine.port_connections import Connection, Place
 
 if TYPE_CHECKING:
-    from litestar.types import Receive, Scope, Send
+    from dormice.api.http.asgi import Receive, Scope, Send
 
 HEAD_BYTES = 64 << 10
 """The head of an answer at most."""

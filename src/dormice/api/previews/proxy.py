@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from dormice.api.services import PreviewServices, Services
 from dormice.domain.errors import DormiceError, Unauthenticated
 
 if TYPE_CHECKING:
-    from litestar.types import ASGIApp, Message, Receive, Scope, Send
+    from dormice.api.http.asgi import ASGIApp, Message, Receive, Scope, Send
 
 ROUTE = f"{PREFIX}{{preview_id}}"
 _SECOND_US = 1_000_000
@@ -50,10 +49,9 @@ class PreviewProxy:
         if target is None:
             await self._otherwise(scope, receive, send)
             return
-        raw: dict[str, Any] = scope  # type: ignore[assignment] # a TypedDict
-        raw["path_template"] = ROUTE
+        scope["path_template"] = ROUTE
         # What lies below may be a secret of the program's.
-        raw["state"]["shown_path"] = f"{PREFIX}{target.preview_id}"
+        scope["state"]["shown_path"] = f"{PREFIX}{target.preview_id}"
         started = over = False
 
         async def note_start(message: Message) -> None:
@@ -63,12 +61,12 @@ class PreviewProxy:
             await send(message)
 
         try:
-            reply = await self._serve(raw, target, scope, receive, note_start)
+            reply = await self._serve(scope, target, receive, note_start)
         except Unauthenticated as error:
             if over:
                 return
             if started:  # his key was revoked meanwhile
-                await _hang_up(raw, receive, send, error.message)
+                await _hang_up(scope, receive, send, error.message)
                 return
             reply = refusal(error)
         except (DormiceError, PortFailed, PortSlow, BadHead) as error:
@@ -80,36 +78,34 @@ class PreviewProxy:
             reply = Reply(answer.body, status=answer.status, media_type=answer.media_type.encode())
         if reply is None:
             return
-        if raw["type"] == _WEBSOCKET:
+        if scope["type"] == _WEBSOCKET:
             await refuse_socket(reply, send)
         else:
             await reply(scope, receive, send)
 
-    async def _serve(
-        self, raw: dict[str, Any], target: Target, scope: Scope, receive: Receive, send: Send
-    ) -> Reply | None:
+    async def _serve(self, scope: Scope, target: Target, receive: Receive, send: Send) -> Reply | None:
         ends = self._previews.connections.ends
         preview = await self._previews.find(target.preview_id)
-        raw["state"]["machine_id"] = preview.machine_id
+        scope["state"]["machine_id"] = preview.machine_id
         await self._turnstile.enter(preview.organization_id)
-        method = "" if raw["type"] == _WEBSOCKET else raw["method"]
-        headers: Headers = raw["headers"]
-        tokens, query = own_tokens(raw["query_string"])
+        method = "" if scope["type"] == _WEBSOCKET else scope["method"]
+        headers: Headers = scope["headers"]
+        tokens, query = own_tokens(scope["query_string"])
         admitted = await self._gate.admit(preview, target, method, headers, tokens)
         if (tokens or not target.path) and method in ("GET", "HEAD"):
             return self._redirect(target, query, admitted)
-        request, has_body = _request(raw, target, query, headers, admitted)
+        request, has_body = _request(scope, target, query, headers, admitted)
         async with self._keys.while_valid(admitted.key_id), self._previews.request(preview, ends) as place:
-            if raw["type"] == _WEBSOCKET:
+            if scope["type"] == _WEBSOCKET:
                 socket = SocketExchange(
                     place,
                     target,
                     request,
-                    raw["subprotocols"],
+                    scope["subprotocols"],
                     most_bytes=self._most_bytes,
                     patience_seconds=self._patience,
                 )
-                return await socket.run(receive, send)  # type: ignore[arg-type] # its messages are dicts
+                return await socket.run(receive, send)
             exchange = Exchange(place, target, request, has_body=has_body, patience_seconds=self._patience)
             await exchange.run(scope, receive, send)
         return None
@@ -128,37 +124,37 @@ class PreviewProxy:
         return Reply(b"moved\n", status=303, media_type=TEXT, headers=headers)
 
 
-async def _hang_up(raw: Mapping[str, Any], receive: Receive, send: Send, why: str) -> None:
+async def _hang_up(scope: Scope, receive: Receive, send: Send, why: str) -> None:
     """End what the client has begun to get."""
-    if raw["type"] == _WEBSOCKET:
+    if scope["type"] == _WEBSOCKET:
         close: Any = {"type": "websocket.close", "code": POLICY_VIOLATION, "reason": why}
         with suppress(OSError):  # he is gone
             await send(close)
         return
-    raw["state"][CUT]()
+    scope["state"][CUT]()
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 def _request(
-    raw: Mapping[str, Any], target: Target, query: bytes, headers: Headers, admitted: Admitted
+    scope: Scope, target: Target, query: bytes, headers: Headers, admitted: Admitted
 ) -> tuple[h11.Request, bool]:
     """The request as it goes on. Raises BadHead."""
     if sum(name == b"host" for name, _ in headers) != 1:
         raise BadHead("there must be one Host header")
-    if raw["method"] == "CONNECT":
+    if scope["method"] == "CONNECT":
         raise BadHead("CONNECT is not for previews")
     framing = body_framing(headers)
     passed = towards_the_port(
         headers,
         target,
-        client=raw["client"][0] if raw.get("client") else "",
-        request_id=raw["state"].get("request_id", ""),
+        client=scope["client"][0] if scope.get("client") else "",
+        request_id=scope["state"].get("request_id", ""),
         withheld=admitted.withheld,
     )
     where = (target.path or b"/") + (b"?" + query if query else b"")
     try:
-        return h11.Request(method=raw["method"], target=where, headers=[*passed, *framing]), bool(
+        return h11.Request(method=scope["method"], target=where, headers=[*passed, *framing]), bool(
             framing and framing != [(b"content-length", b"0")]
         )
     except h11.LocalProtocolError as error:

@@ -15,7 +15,7 @@ from dormice.engine.port_tls import NoTls
 from dormice.store.interface import StoreUnavailable
 
 if TYPE_CHECKING:
-    from litestar.types import Send
+    from dormice.api.http.asgi import Send
 
 TEXT = b"text/plain; charset=utf-8"
 

@@ -17,8 +17,8 @@ from websockets.protocol import OPEN
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
+from dormice.api.http.asgi import Receive, Send
 from dormice.api.http.replies import Reply
-from dormice.api.http.websocket import Receive, Send
 from dormice.api.previews.addresses import Target
 from dormice.api.previews.exchange import PortFailed, PortSlow
 from dormice.api.previews.headers import Headers, towards_the_client

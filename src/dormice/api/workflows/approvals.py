@@ -7,9 +7,9 @@ from typing import Annotated
 from urllib.parse import parse_qsl
 
 import msgspec
-from litestar.types import ASGIApp
 from msgspec import Meta, Raw, Struct
 
+from dormice.api.http.asgi import ASGIApp
 from dormice.api.http.call import Call
 from dormice.api.http.decoding import BodyDecoder
 from dormice.api.http.operation import Handler, Operation

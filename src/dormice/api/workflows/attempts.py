@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote_to_bytes
 
-from litestar.types import ASGIApp
-
+from dormice.api.http.asgi import ASGIApp
 from dormice.api.http.bodies import Incomplete, TooLarge
 from dormice.api.http.call import Call
 from dormice.api.http.decoding import BodyDecoder

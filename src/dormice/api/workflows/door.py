@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urlsplit
 
 import msgspec
-from litestar.types import ASGIApp, Method
 from msgspec import Struct
 
 from dormice.api.http.admission import Admission
+from dormice.api.http.asgi import ASGIApp
 from dormice.api.http.call import Call
 from dormice.api.http.errors import Fault, InvalidRequest
-from dormice.api.http.operation import Answer, Handler, Operation, Parameter
+from dormice.api.http.operation import Answer, Handler, Method, Operation, Parameter
 from dormice.api.http.replies import Reply
 from dormice.api.services import WorkflowServices
 from dormice.domain.addresses import is_loopback

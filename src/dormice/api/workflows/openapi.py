@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-from litestar.types import ASGIApp
-
-from dormice.api.http.call import Call
 from dormice.api.http.operation import Operation, Parameter
-from dormice.api.http.replies import Reply
-from dormice.api.openapi import Surface, document
+from dormice.api.openapi import Surface, describing
 from dormice.api.workflows.door import WorkflowError, operation
 from dormice.domain.limits import Limits
 
@@ -65,18 +60,13 @@ WORKFLOWS = Surface(
 
 def document_operation(operations: Sequence[Operation], limits: Limits) -> Operation:
     """Return the route of the document of these routes."""
-    described = msgspec.json.encode(document(operations, limits, WORKFLOWS))
-
-    async def serve(_call: Call) -> ASGIApp:
-        return Reply(described)
-
     return operation(
         "service",
         "workflowsOpenapi",
         "GET",
         "/api-docs/openapi.json",
         "This document",
-        serve,
+        describing(operations, limits, WORKFLOWS),
         "application/json",
         guarded=False,
     )

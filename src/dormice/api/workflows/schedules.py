@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from litestar.types import ASGIApp
-
+from dormice.api.http.asgi import ASGIApp
 from dormice.api.http.call import Call
 from dormice.api.http.decoding import BodyDecoder
 from dormice.api.http.operation import Operation, Parameter

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import msgspec
-from litestar.types import ASGIApp
 
+from dormice.api.http.asgi import ASGIApp
 from dormice.api.http.call import Call
 from dormice.api.http.decoding import BodyDecoder
 from dormice.api.http.operation import Operation

@@ -1,8 +1,4 @@
-"""The short way from a request to its handler.
-
-The framework's way takes longer than all that a short request does in here. It is left to what fits no operation: what
-is not found, a method that is not allowed, OPTIONS.
-"""
+"""From a request to its handler: by the segments of its path, then by its method."""
 
 from __future__ import annotations
 
@@ -10,45 +6,45 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+import msgspec
+
 from dormice.api.http.admission import Admission
 from dormice.api.http.call import Call
-from dormice.api.http.errors import describe_and_log
-from dormice.api.http.operation import NOBODY, Operation
+from dormice.api.http.errors import HttpProblem, describe_and_log
+from dormice.api.http.operation import Operation
 from dormice.api.http.replies import Reply
 from dormice.api.http.websocket import Disconnected, Socket, WebSocket
 from dormice.domain.errors import NotFound
 from dormice.domain.limits import Limits
+from dormice.engine.orders import Caller
 
 if TYPE_CHECKING:
-    from litestar.types import ASGIApp, Message, Receive, Scope, Send
+    from dormice.api.http.asgi import ASGIApp, Message, Receive, Scope, Send
 
 _WEBSOCKET = "websocket"
 _INTERNAL_ERROR = 1011
+_NOBODY = Caller(organization_id="", key_id="", admin=False)
+_Leaf = dict[str | None, tuple[Any, list[str]]]
+"""By method, a WebSocket's is None, what is served and the names of its path's parameters."""
 
 
-class Direct:
-    """An ASGI application: operations itself, everything else by another one."""
+class Router:
+    """An ASGI application: all operations and WebSockets."""
 
     def __init__(
-        self,
-        operations: Sequence[Operation],
-        sockets: Sequence[Socket],
-        limits: Limits,
-        admission: Admission,
-        otherwise: ASGIApp,
+        self, operations: Sequence[Operation], sockets: Sequence[Socket], limits: Limits, admission: Admission
     ) -> None:
         self._limits = limits
         self._admission = admission
-        self._otherwise = otherwise
         self._tree: dict[str | None, Any] = {}
         """Path segments to subtrees, a parameter's under None; at the leaves methods to operations, under the empty segment, or under `*` for a
         parameter that takes all the rest of the path."""
         for operation in operations:
             self._grow(operation.path, operation.method, operation)
         for socket in sockets:
-            self._grow(socket.path, _WEBSOCKET, socket)
+            self._grow(socket.path, None, socket)
 
-    def _grow(self, path: str, method: str, served: Operation | Socket) -> None:
+    def _grow(self, path: str, method: str | None, served: Operation | Socket) -> None:
         node = self._tree
         names = []
         leaf = ""
@@ -65,16 +61,9 @@ class Direct:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
-        raw: dict[str, Any] = scope  # type: ignore[assignment] # a TypedDict
-        if raw["type"] == _WEBSOCKET:
-            await self._serve_socket(raw, receive, send)
+        if scope["type"] == _WEBSOCKET:
+            await self._serve_socket(scope, receive, send)
             return
-        found = self._find(raw)
-        if found is None:
-            await self._otherwise(scope, receive, send)
-            return
-        operation, raw["path_params"] = found
-        raw["path_template"] = operation.path
         started = False
 
         async def note_start(message: Message) -> None:
@@ -83,7 +72,7 @@ class Direct:
             await send(message)
 
         try:
-            reply = await self._serve(operation, scope, receive)
+            reply = await self._serve(scope, receive)
             await reply(scope, receive, note_start)
         except Exception as error:  # whatever it is, it is answered: nobody else does
             if started:
@@ -94,35 +83,42 @@ class Direct:
             )
             await reply(scope, receive, send)
 
-    async def _serve_socket(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(receive, send)
         try:
-            found = self._find(scope)
-            if found is None:
+            leaf, values = self._find(_segments(scope))
+            if None not in leaf:
                 raise NotFound("no such path for a WebSocket")
-            socket, scope["path_params"] = found
-            scope["path_template"] = socket.path
+            socket: Socket = _found(scope, leaf[None], values)
             headers = dict(scope["headers"])
-            call = Call(scope, receive, headers, self._limits, NOBODY, self._admission.turnstile)  # type: ignore[arg-type]
+            call = Call(scope, receive, headers, self._limits, _NOBODY, self._admission.turnstile)
             await socket.handle(call, websocket)
         except (Disconnected, OSError):
             return  # the client has gone, or does not answer
         except Exception as error:  # noqa: BLE001 - not swallowed: it is answered, and a bug is logged
-            answer = describe_and_log(scope, error)  # type: ignore[arg-type] # a Scope is a dict
+            answer = describe_and_log(scope, error)
             if websocket.accepted:
                 await websocket.close(_INTERNAL_ERROR)
             else:
                 await websocket.refuse(answer)
 
-    async def _serve(self, operation: Operation, scope: Scope, receive: Receive) -> ASGIApp:
+    async def _serve(self, scope: Scope, receive: Receive) -> ASGIApp:
+        method: str = scope["method"]
+        segments = _segments(scope)
+        leaf, values = self._find(segments)
+        if method not in leaf:
+            leaf, values = self._find(_without_empty(segments))
+        if method not in leaf:
+            return _unserved(scope, leaf)
+        operation: Operation = _found(scope, leaf[method], values)
         headers = dict(scope["headers"])
-        caller = NOBODY if operation.public else await self._admission.admit(scope, headers)
+        caller = _NOBODY if operation.public else await self._admission.admit(scope, headers)
         return await operation.handle(Call(scope, receive, headers, self._limits, caller, self._admission.turnstile))
 
-    def _find(self, scope: dict[str, Any]) -> tuple[Any, dict[str, str]] | None:
+    def _find(self, segments: Sequence[str]) -> tuple[_Leaf, list[str]]:
+        """Return what is served at a path, empty if nothing is, and its parameters' values."""
         node = self._tree
-        values = []
-        segments = _segments(scope)
+        values: list[str] = []
         leaf = ""
         for index, segment in enumerate(segments):
             below = node.get(segment) if segment else None
@@ -130,23 +126,41 @@ class Direct:
                 below = node.get(None) if segment else None
                 values.append(segment)
             if below is None:
-                if "*" not in node:
-                    return None
                 values[-1] = "/".join(segments[index:])
                 leaf = "*"
                 break
             node = below
-        found = node.get(leaf, {}).get(_WEBSOCKET if scope["type"] == _WEBSOCKET else scope["method"])
-        if found is None:
-            return None
-        operation, names = found
-        return operation, dict(zip(names, values, strict=True))
+        return node.get(leaf, {}), values
 
 
-def _segments(scope: dict[str, Any]) -> list[str]:
+def _found(scope: Scope, served: tuple[Any, list[str]], values: Sequence[str]) -> Any:
+    serving, names = served
+    scope["path_params"] = dict(zip(names, values, strict=True))
+    scope["path_template"] = serving.path
+    return serving
+
+
+def _segments(scope: Scope) -> list[str]:
     """The parts of the path. A slash that was quoted is none between parts."""
     raw: bytes = scope.get("raw_path") or b""
     if b"%2F" not in raw and b"%2f" not in raw:
         path: str = scope["path"]
         return path.split("/")[1:]
     return [unquote(part) for part in raw.partition(b"?")[0].decode("latin-1").split("/")[1:]]
+
+
+def _without_empty(segments: Sequence[str]) -> list[str]:
+    """The same path without slashes too many, as clients write them who put a path together from parts."""
+    return [segment for segment in segments if segment] or [""]
+
+
+def _unserved(scope: Scope, leaf: _Leaf) -> Reply:
+    """Answer OPTIONS. Raises NotFound, HttpProblem (405)."""
+    methods = [method for method in leaf if method is not None]
+    if not methods:
+        raise NotFound("no such route: GET /openapi.json and GET /api-docs/openapi.json list all")
+    scope["path_template"] = leaf[methods[0]][0].path
+    if scope["method"] == "OPTIONS":
+        return Reply(msgspec.json.encode({"allow": methods}), headers={"allow": ", ".join(methods)})
+    told = "the route does not take this method; the Allow header says which it takes"
+    raise HttpProblem(told, status=405, headers={"allow": ", ".join(["OPTIONS", *methods])})
