@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 5
+TICK_SECONDS = 1.0
 SWITCH_SECONDS = 0.0005
 """How long the store's threads may keep the event loop's from going on."""
 
@@ -354,10 +355,19 @@ class _HttpServer(uvicorn.Server):
         """`drains` answer all requests that wait for something."""
         super().__init__(config)
         self._drains = drains
+        self._stopping = asyncio.Event()
 
     def stop(self) -> None:
         """Begin to stop; `serve` returns when all requests are answered."""
         self.should_exit = True
+        self._stopping.set()
+
+    async def main_loop(self) -> None:
+        """Run until told to stop. A tick puts the date into answers; uvicorn's own loop ticks ten times a second."""
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self._stopping.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more requests, and only then drain: who comes in between would wait, and hold the stop up."""
