@@ -51,10 +51,7 @@ class FakeArtifacts:
         del artifact
         yield bytes(end - start)
 
-    def token(self, artifact: Artifact) -> str:
-        return f"for-{artifact.id}"
-
-    async def opened(self, artifact_id: str, token: str) -> Artifact:
-        if artifact_id != self.one.id or token != self.token(self.one):
-            raise NotFound("no such artifact, or the token is none for it")
+    async def find(self, artifact_id: str) -> Artifact:
+        if artifact_id != self.one.id:
+            raise NotFound("no such artifact any more")
         return self.one

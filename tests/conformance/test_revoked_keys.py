@@ -14,6 +14,7 @@ from dormice.client import AuthenticationError, Dormice
 from tests.conformance.terminals import PLAIN, create, path, window
 from tests.conformance.test_terminals import finish, refused
 from tests.live import Api, Live, new_key, path_of
+from tests.wait import wait_until
 
 Guest = tuple[Api, Callable[[], httpx.Response]]
 
@@ -120,3 +121,23 @@ def test_a_download_is_cut_off_and_an_upload_is_refused_in_its_midst(api: Api, m
     assert (sent.status_code, sent.json()["error_code"]) == (401, "AUTH_INVALID")
     assert api.get(files, params=new).status_code == 404
     api.delete(files, params=big).raise_for_status()
+
+
+def test_a_download_url_of_an_artifact_is_good_for_nothing_any_more(api: Api, machine: str, guest: Guest) -> None:
+    client, revoke = guest
+    made = client.post(
+        f"/v1/machines/{machine}/executions?wait_ms=10000",
+        json={"command": ["sh", "-c", "echo kept > /tmp/revoked"], "artifacts": ["/tmp/revoked"]},
+        headers={"Idempotency-Key": "revoked artifact"},
+    ).json()
+
+    def urls(reader: Api) -> list[str]:
+        found = reader.get(f"/v1/machines/{machine}/artifacts").json()["items"]
+        return [one["download_url"] for one in found if one["execution_id"] == made["execution_id"]]
+
+    wait_until(lambda: urls(api), 10, "it is collected")
+    [theirs], [own] = urls(client), urls(api)
+    assert httpx.get(theirs, trust_env=False).text == httpx.get(own, trust_env=False).text == "kept\n"
+    revoke()
+    assert httpx.get(theirs, trust_env=False).status_code == 404
+    assert httpx.get(own, trust_env=False).text == "kept\n"

@@ -62,7 +62,7 @@ def all_operations(services: Services, admission: Admission) -> list[Operation]:
         *(PreviewRoutes(services, services.previews).operations() if services.previews is not None else ()),
         *SshRoutes(services).operations(),
         *FileRoutes(services).operations(),
-        *ArtifactRoutes(services).operations(),
+        *ArtifactRoutes(services, admission).operations(),
         *KeyRoutes(services).operations(),
         *WebhookRoutes(services).operations(),
         *LimitRoutes(services).operations(),

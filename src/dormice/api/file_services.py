@@ -111,10 +111,6 @@ class Artifacts(Protocol):
         """Yield the bytes start <= offset < end."""
         ...
 
-    def token(self, artifact: Artifact) -> str:
-        """Return what lets whoever has it read this artifact for a while."""
-        ...
-
-    async def opened(self, artifact_id: str, token: str) -> Artifact:
-        """Return the artifact that a token was made for."""
+    async def find(self, artifact_id: str) -> Artifact:
+        """Return an artifact for whoever has what its download URL holds."""
         ...

@@ -9,14 +9,11 @@ from dormice.domain.artifact import Artifact, Collection
 from dormice.domain.errors import NotFound, Unavailable
 from dormice.domain.execution import Execution
 from dormice.domain.ids import canonical_machine_id
-from dormice.domain.limits import Limits
 from dormice.engine.clock import Clock
 from dormice.engine.collector import CollectionHints
 from dormice.engine.orders import Caller
-from dormice.engine.tokens import Tokens
 from dormice.store.artifacts import ArtifactStore, Contents
 
-_PURPOSE = "artifact"
 _NO_SUCH_ARTIFACT = "no such artifact on this machine"
 
 
@@ -29,16 +26,12 @@ class Artifacts:
         store: ArtifactStore,
         contents: Contents | None,
         hints: CollectionHints,
-        tokens: Tokens,
         clock: Clock,
-        limits: Limits,
     ) -> None:
         self._store = store
         self._contents = contents
         self._hints = hints
-        self._tokens = tokens
         self._clock = clock
-        self._limits = limits
 
     async def of(self, execution: Execution) -> tuple[Collection, list[Artifact]] | None:
         """Return what is, or is to be, collected of an execution; None if nothing was asked for."""
@@ -77,16 +70,8 @@ class Artifacts:
             raise Unavailable("this server keeps no artifacts")
         return _readable(self._contents.read(artifact.id, start, end), end - start)
 
-    def token(self, artifact: Artifact) -> str:
-        """Return what lets whoever has it read this artifact, for `artifact_url_seconds`."""
-        return self._tokens.issue(_PURPOSE, artifact.id, seconds=self._limits.artifact_url_seconds)
-
-    async def opened(self, artifact_id: str, token: str) -> Artifact:
-        """Return the artifact that a token was made for. Raises NotFound."""
-        if not self._tokens.issued(_PURPOSE, artifact_id, token):
-            raise NotFound("no such artifact, or the token is none for it")
-        if self._tokens.over(token):
-            raise NotFound("the download URL is no longer good: ask for the artifact again, which has a new one")
+    async def find(self, artifact_id: str) -> Artifact:
+        """Return an artifact for whoever has what its download URL holds. Raises NotFound."""
         found = await self._store.find(artifact_id)
         if found is None or self._expired(found):
             raise NotFound("no such artifact any more")

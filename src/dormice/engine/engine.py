@@ -129,9 +129,7 @@ class Engine:
         tokens = Tokens(sign=fingerprint, clock=clock)
         self.key_tokens = KeyTokens(tokens)
         self.keys = Keys(store=store.keys, clock=clock, limits=limits)
-        self.artifacts = Artifacts(
-            store=store.artifacts, contents=contents, hints=hints, tokens=tokens, clock=clock, limits=limits
-        )
+        self.artifacts = Artifacts(store=store.artifacts, contents=contents, hints=hints, clock=clock)
         self._collector = (
             None
             if contents is None

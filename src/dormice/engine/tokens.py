@@ -26,16 +26,9 @@ class Tokens:
 
     def good(self, purpose: str, subject: str, token: str) -> bool:
         """Whether the token was issued for this, and its time is not over."""
-        return self.issued(purpose, subject, token) and not self.over(token)
-
-    def issued(self, purpose: str, subject: str, token: str) -> bool:
-        """Whether the token was issued for this, however long ago."""
         form = _FORM.fullmatch(token)
-        return form is not None and hmac.compare_digest(form[2], self._signature(purpose, subject, int(form[1])))
-
-    def over(self, token: str) -> bool:
-        """Whether the time of a token that was issued here is over."""
-        return self._clock.steady() >= self.expiry(token)
+        issued = form is not None and hmac.compare_digest(form[2], self._signature(purpose, subject, int(form[1])))
+        return issued and self._clock.steady() < self.expiry(token)
 
     def expiry(self, token: str) -> Micros:
         """When the time of a token that was issued here is over, by the steady clock."""

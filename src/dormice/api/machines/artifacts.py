@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
+from dormice.api.http.admission import Admission
 from dormice.api.http.asgi import ASGIApp
 from dormice.api.http.call import Call
 from dormice.api.http.errors import Fault, InvalidRequest
@@ -17,9 +18,12 @@ from dormice.api.machines.parameters import paging
 from dormice.api.machines.wire import Time, artifact_name, time
 from dormice.api.services import Services
 from dormice.domain.artifact import Artifact
+from dormice.domain.errors import NotFound
+from dormice.engine.orders import Caller
 
 _PATH = "/v1/machines/{machine_id}/artifacts"
 _ONE = f"{_PATH}/{{artifact_id}}"
+_PURPOSE = "artifact"
 _OCTETS = ("application/octet-stream",)
 _RANGE = Parameter("Range", "header", {"type": "string"}, "`bytes=a-b`: only these bytes (206, or 416).")
 
@@ -38,7 +42,7 @@ class ArtifactRecord(Struct, omit_defaults=True, kw_only=True):
     """By its name."""
     sha256: str
     download_url: str
-    """Good for `artifact_url_seconds`, without a key."""
+    """Good for `artifact_url_seconds`, without a key, as long as the key that it was asked for with is not revoked."""
     expires_at: Time | None = None
     """When it is deleted."""
 
@@ -53,8 +57,9 @@ class ArtifactPage(Struct, omit_defaults=True, kw_only=True):
 class ArtifactRoutes:
     """Handlers over the artifacts service."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, admission: Admission) -> None:
         self._services = services
+        self._admission = admission
         self._artifacts = services.artifacts
 
     async def page(self, call: Call) -> ASGIApp:
@@ -90,7 +95,15 @@ class ArtifactRoutes:
         token = call.query.get("token")
         if not token:
             raise InvalidRequest([Fault("token is required: it stands in download_url", "query.token")])
-        return self._stream(call, await self._artifacts.opened(call.path["artifact_id"], token))
+        artifact_id = call.path["artifact_id"]
+        made = self._services.key_tokens.read(_PURPOSE, artifact_id, token)
+        if made is None or not await self._services.keys.is_valid(made.key_id):
+            raise NotFound(
+                "the download URL is none of ours, or no longer good: ask for the artifact again for a new one"
+            )
+        found = await self._artifacts.find(artifact_id)
+        await self._admission.let_in(call.scope, Caller(found.organization_id, made.key_id, admin=False))
+        return self._stream(call, found)
 
     def _stream(self, call: Call, artifact: Artifact) -> ASGIApp:
         tag = f'"{artifact.sha256}"'
@@ -109,6 +122,8 @@ class ArtifactRoutes:
         )
 
     def _record(self, call: Call, artifact: Artifact) -> ArtifactRecord:
+        seconds = self._services.limits.artifact_url_seconds
+        token = self._services.key_tokens.make(_PURPOSE, artifact.id, call.caller.key_id, seconds=seconds)
         return ArtifactRecord(
             artifact_id=artifact.id,
             machine_id=artifact.machine_id,
@@ -118,7 +133,7 @@ class ArtifactRoutes:
             execution_id=artifact.execution_id,
             mime_type=artifact.mime_type,
             sha256=artifact.sha256,
-            download_url=f"{call.origin()}/v1/artifacts/{artifact.id}/content?token={self._artifacts.token(artifact)}",
+            download_url=f"{call.origin()}/v1/artifacts/{artifact.id}/content?token={token}",
             expires_at=None if artifact.expires_at is None else time(artifact.expires_at),
         )
 
