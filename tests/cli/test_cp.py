@@ -66,6 +66,14 @@ def test_a_link_is_written_through(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["file"]
 
 
+def test_a_pipe_is_written_into_and_stays_one() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as out:
+        with os.fdopen(writing, "wb"):
+            save(Path(f"/proc/self/fd/{writing}"), [b"con", b"tent"])
+        assert out.read() == b"content"
+
+
 def test_what_cannot_be_written_is_called_as_it_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError) as raised:
