@@ -311,3 +311,18 @@ def test_many_commands_that_wait_for_one_wake_all_run(api: Api) -> None:
     made = [api.execute(machine, "echo", str(n), wait_ms=0) for n in range(10)]
     assert made[0]["status"] == "wake_in_progress"
     assert [api.output(api.finished(record)) for record in made] == [b"%d\n" % n for n in range(10)]
+
+
+def test_a_key_counts_however_its_path_is_written(api: Api, machine: str) -> None:
+    bare = machine.removeprefix("dm-")
+    paths = [
+        f"/v1/machines/{machine}/executions",
+        f"//v1/machines//{machine}/executions/",
+        f"/v1/machines/{bare}/executions",
+    ]
+    headers = {"Idempotency-Key": uuid4().hex}
+    records = [
+        api.post(f"{str(api.base_url).rstrip('/')}{path}", json={"command": ["true"]}, headers=headers).json()
+        for path in paths
+    ]
+    assert len({record["execution_id"] for record in records}) == 1

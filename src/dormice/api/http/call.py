@@ -24,6 +24,7 @@ INT64_MAX = (1 << 63) - 1
 _INTEGER = re.compile(r"-?[0-9]{1,4096}", re.ASCII)
 _DIGITS = 19
 _HOST = re.compile(r"([A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{1,64}\])(:[0-9]{1,5})?", re.ASCII)
+_PARAMETER = re.compile(r"\{(\w+)\*?\}")
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -135,11 +136,13 @@ class Call:
         return Idempotency(self._idempotency_scope(), key, canonical)
 
     def _idempotency_scope(self) -> str:
-        """Method and path, so that the two ways to write a machine's id are one scope."""
-        path: str = self.scope["path"]
-        if (machine_id := self.path.get("machine_id")) is not None:
-            path = path.replace(machine_id, canonical_machine_id(machine_id) or machine_id, 1)
-        return f"{self.scope['method']} {path}"
+        """Method and path, the same however the path and a machine's id are written."""
+        template: str = self.scope["path_template"]
+        return f"{self.scope['method']} {_PARAMETER.sub(self._shown, template)}"
+
+    def _shown(self, parameter: re.Match[str]) -> str:
+        value = self.path[parameter[1]]
+        return (canonical_machine_id(value) or value) if parameter[1] == "machine_id" else value
 
 
 def _bad_query(name: str, message: str) -> InvalidRequest:

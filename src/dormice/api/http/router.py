@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -28,6 +29,20 @@ _Leaf = dict[str | None, tuple[Any, list[str]]]
 """By method, a WebSocket's is None, what is served and the names of its path's parameters."""
 
 
+@dataclass(slots=True)
+class _Node:
+    """The paths that begin alike."""
+
+    below: dict[str, _Node] = field(default_factory=dict)
+    """By their next segment."""
+    parameter: _Node | None = None
+    """Those whose next segment may be anything."""
+    here: _Leaf = field(default_factory=dict)
+    """What is served where they end."""
+    rest: _Leaf = field(default_factory=dict)
+    """What is served under all the rest of a path, as its last parameter. There is nothing else below then."""
+
+
 class Router:
     """An ASGI application: all operations and WebSockets."""
 
@@ -36,9 +51,7 @@ class Router:
     ) -> None:
         self._limits = limits
         self._admission = admission
-        self._tree: dict[str | None, Any] = {}
-        """Path segments to subtrees, a parameter's under None; at the leaves methods to operations, under the empty segment, or under `*` for a
-        parameter that takes all the rest of the path."""
+        self._tree = _Node()
         for operation in operations:
             self._grow(operation.path, operation.method, operation)
         for socket in sockets:
@@ -46,18 +59,18 @@ class Router:
 
     def _grow(self, path: str, method: str | None, served: Operation | Socket) -> None:
         node = self._tree
-        names = []
-        leaf = ""
+        names: list[str] = []
         for segment in path.split("/")[1:]:
-            name = segment.strip("{}") if segment.startswith("{") else None
-            if name is not None and name.endswith("*"):
-                names.append(name[:-1])
-                leaf = "*"
-                break
-            if name is not None:
-                names.append(name)
-            node = node.setdefault(segment if name is None else None, {})
-        node.setdefault(leaf, {})[method] = served, names
+            if not segment.startswith("{"):
+                node = node.below.setdefault(segment, _Node())
+                continue
+            names.append(segment.strip("{*}"))
+            if segment.endswith("*}"):
+                node.rest[method] = served, names
+                return
+            node.parameter = node.parameter or _Node()
+            node = node.parameter
+        node.here[method] = served, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -86,7 +99,7 @@ class Router:
     async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(receive, send)
         try:
-            leaf, values = self._find(_segments(scope))
+            leaf, values = self._find(_segments(scope), None)
             if None not in leaf:
                 raise NotFound("no such path for a WebSocket")
             socket: Socket = _found(scope, leaf[None], values)
@@ -105,9 +118,9 @@ class Router:
     async def _serve(self, scope: Scope, receive: Receive) -> ASGIApp:
         method: str = scope["method"]
         segments = _segments(scope)
-        leaf, values = self._find(segments)
+        leaf, values = self._find(segments, method)
         if method not in leaf:
-            leaf, values = self._find(_without_empty(segments))
+            leaf, values = self._find(_without_empty(segments), method)
         if method not in leaf:
             return _unserved(scope, leaf)
         operation: Operation = _found(scope, leaf[method], values)
@@ -115,22 +128,33 @@ class Router:
         caller = _NOBODY if operation.public else await self._admission.admit(scope, headers)
         return await operation.handle(Call(scope, receive, headers, self._limits, caller, self._admission.turnstile))
 
-    def _find(self, segments: Sequence[str]) -> tuple[_Leaf, list[str]]:
-        """Return what is served at a path, empty if nothing is, and its parameters' values."""
-        node = self._tree
-        values: list[str] = []
-        leaf = ""
-        for index, segment in enumerate(segments):
-            below = node.get(segment) if segment else None
-            if below is None:
-                below = node.get(None) if segment else None
-                values.append(segment)
-            if below is None:
-                values[-1] = "/".join(segments[index:])
-                leaf = "*"
-                break
-            node = below
-        return node.get(leaf, {}), values
+    def _find(self, segments: Sequence[str], method: str | None) -> tuple[_Leaf, tuple[str, ...]]:
+        """Return what is served at a path, empty if nothing is, and its parameters' values.
+
+        A segment that a route has by name goes before a parameter; it is taken for the parameter where the route leads no further, or
+        takes other methods: people name things as we name routes.
+        """
+        node, index = self._tree, 0
+        values: tuple[str, ...] = ()
+        others: list[tuple[_Node, int, tuple[str, ...]]] = []
+        first: _Leaf = {}
+        while True:
+            leaf, reached = node.here, values
+            if index < len(segments):
+                segment = segments[index]
+                below = node.below.get(segment)
+                if node.parameter is not None and segment:
+                    others.append((node.parameter, index + 1, (*values, segment)))
+                if below is not None:
+                    node, index = below, index + 1
+                    continue
+                leaf, reached = node.rest, (*values, "/".join(segments[index:]))
+            if method in leaf:
+                return leaf, reached
+            first = first or leaf
+            if not others:
+                return first, ()
+            node, index, values = others.pop()
 
 
 def _found(scope: Scope, served: tuple[Any, list[str]], values: Sequence[str]) -> Any:
