@@ -181,7 +181,8 @@ def test_a_timeout_kills_the_whole_tree(api: Api, machine: str, escape: str) -> 
 def test_a_cancel_ends_the_whole_tree(api: Api, machine: str, escape: str) -> None:
     tag = str(uuid4().int)[:16]
     record = api.shell(machine, "echo begun; " + ESCAPES[escape].format(tag=tag), wait_ms=0)
-    wait_until(lambda: processes_with(f"600.{tag}"), 5, "the tree has grown")
+    api.wait_for_output(record, b"begun\n")
+    wait_until(lambda: processes_with(f"sleep\x00600.{tag}"), 5, "the tree has grown")
     assert api.delete(path_of(record)).status_code == 200
     ended = api.finished(record)
     assert ended["status"] == ended["error_code"] == "cancelled"
