@@ -171,9 +171,9 @@ class Live:
         headers = {"Authorization": f"Bearer {self.api_key}", **options.pop("headers", {})}
         return Api(base_url=self.base_url, headers=headers, timeout=60, trust_env=False, **options)
 
-    def delete_machines(self) -> None:
-        """Delete every machine through the API, and see it gone."""
-        with self.client() as api:
+    def delete_machines(self, **headers: str) -> None:
+        """Delete every machine of an organization through the API, and see it gone."""
+        with self.client(headers=headers) as api:
             while items := api.get("/v1/machines", params={"limit": 1000}).raise_for_status().json()["items"]:
                 for item in items:
                     gone = api.delete(f"/v1/machines/{item['machine_id']}", params={"wait_ms": 50_000})

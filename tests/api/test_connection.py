@@ -179,6 +179,42 @@ async def test_beyond_the_most_connections_a_client_is_told_to_come_again(
     assert headers["retry-after-ms"] == "1000"
 
 
+async def test_silent_connections_make_room_for_requests_and_streams_go_on(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = 4
+    monkeypatch.setattr(connection, "MOST_CONNECTIONS", most)
+    running = new_execution(state=ExecutionState.RUNNING)
+    served.world.executions.add(running, [lifecycle(1, ExecutionState.RUNNING)])
+    reader, writer = await served.connect()
+    writer.write(f"GET {EXECUTIONS}/exec-1/events HTTP/1.1\r\n{HEAD}Accept: text/event-stream\r\n\r\n".encode())
+    await asyncio.wait_for(reader.readuntil(b"running"), 10)
+    silent = [await served.connect() for _ in range(3 * most)]
+    async with httpx.AsyncClient(base_url=served.url, headers={"x-api-key": KEY}) as client:
+        assert (await client.get("/v1/limits")).status_code == 200
+        told = [await asyncio.wait_for(one.read(), 10) for one, _ in silent[: 2 * most]]
+        assert {answers(one)[0] for one in told} == {503}
+        assert (await client.get("/v1/limits")).status_code == 200
+        ended = new_execution(state=ExecutionState.SUCCEEDED)
+        await served.world.executions.grow(ended, [lifecycle(2, ExecutionState.SUCCEEDED)])
+        assert b"succeeded" in await asyncio.wait_for(reader.readuntil(b"id: 2"), 10) + await reader.read(200)
+    for _, one in [*silent, (reader, writer)]:
+        one.close()
+
+
+async def test_an_answer_that_nobody_reads_makes_room_too(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "MOST_CONNECTIONS", 1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=1 << 10)
+    opened = served.server.server_state.connections
+    writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
+    await until(lambda: any(one.transport.get_write_buffer_size() for one in opened), "it does not fit any more")
+    async with httpx.AsyncClient(base_url=served.url) as client:
+        assert (await client.get("/health")).status_code == 200
+    await until(lambda: len(opened) <= 1, "the other one is gone")
+    writer.close()
+    del reader
+
+
 async def test_a_reader_that_goes_away_ends_its_stream(served: Served) -> None:
     running = new_execution(state=ExecutionState.RUNNING)
     served.world.executions.add(running, [lifecycle(1, ExecutionState.RUNNING)])

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
 
-from dormice.api.app import create_app
 from dormice.api.http.errors import CODED_STATUS, describe
 from dormice.api.http.operation import Operation
 from dormice.domain.errors import (
@@ -240,17 +239,6 @@ async def test_the_access_log_has_no_key_and_no_query(
     assert record.__dict__["key_id"] == "key-1"
     assert "hidden" not in str(record.__dict__)
     assert KEY not in str(record.__dict__)
-
-
-async def test_more_requests_than_can_be_served_are_told_to_come_again(world: World) -> None:
-    app = create_app(world.services())
-    app._most_requests = 0
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app=cast("Any", app)), base_url="http://dormice"
-    ) as client:
-        response = await client.get("/health")
-    assert_coded(response, 503, "DEPENDENCY_UNAVAILABLE")
-    assert response.headers["retry-after-ms"] == "1000"
 
 
 def _table(heading: str) -> str:

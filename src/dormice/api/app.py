@@ -30,9 +30,6 @@ from dormice.api.webhooks.webhooks import WebhookRoutes
 from dormice.api.workflows.openapi import document_operation as workflows_document_operation
 from dormice.api.workflows.routes import workflow_operations
 
-MOST_REQUESTS = 10_000
-"""Requests, long polls and streams included, that are served at once; one more is answered 503."""
-
 
 def create_app(services: Services) -> Access:
     """Return the application. It starts nothing: the services are run by whoever made them."""
@@ -46,7 +43,7 @@ def create_app(services: Services) -> Access:
     served: ASGIApp = Router(routed, sockets, services.limits, admission)
     if services.previews is not None:
         served = PreviewProxy(services, services.previews, admission, served)
-    return Access(served, most_requests=MOST_REQUESTS, requests=services.requests, tracer=services.tracer)
+    return Access(served, places=admission.places, requests=services.requests, tracer=services.tracer)
 
 
 def all_operations(services: Services, admission: Admission) -> list[Operation]:

@@ -18,6 +18,11 @@ class Limits:
     """Per key, on average; 0 sets no limit."""
     requests_burst: int = 10_000
     """Per key, at once after a pause."""
+    requests_at_once: int = 10_000
+    """Requests, long polls and streams included, that are served at once; at most half of the connections that there may be. An organization
+    has no more than it leaves free for the others: half, as long as it is the only one."""
+    requests_at_once_without_key: int = 500
+    """Those among them that need no key: pages of approvals, and what is sent there."""
     request_body_bytes: int = 1 << 20
     websocket_message_bytes: int = 1 << 20
     """One message of a client."""

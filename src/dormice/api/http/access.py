@@ -1,4 +1,4 @@
-"""Around every request: its id and trace, its line in the log, its figures, and the bound on how many are served at once."""
+"""Around every request: its id and trace, its line in the log, its figures, and the end of its place among those served."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from dormice.api.http.errors import describe
-from dormice.api.http.replies import Reply
+from dormice.api.http.places import Places
 from dormice.api.http.trace_context import trace_context
-from dormice.api.http.websocket import WebSocket
 from dormice.api.services import Requests, RequestSpan, Tracer
-from dormice.domain.errors import Unavailable
 
 if TYPE_CHECKING:
     from dormice.api.http.asgi import ASGIApp, Message, Receive, Scope, Send
@@ -31,12 +28,11 @@ _SWITCHING_PROTOCOLS = 101
 class Access:
     """An ASGI application around another. The log has no query, no header and no body: those may hold secrets."""
 
-    def __init__(self, app: ASGIApp, *, most_requests: int, requests: Requests, tracer: Tracer | None) -> None:
+    def __init__(self, app: ASGIApp, *, places: Places, requests: Requests, tracer: Tracer | None) -> None:
         self._app = app
-        self._most_requests = most_requests
+        self._places = places
         self._observer = requests
         self._tracer = tracer
-        self._requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -53,14 +49,10 @@ class Access:
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
             await send(message)
 
-        self._requests += 1
         try:
-            if self._requests > self._most_requests:
-                await _refuse_as_busy(self._most_requests, scope, receive, answer)
-            else:
-                await self._app(scope, receive, answer)
+            await self._app(scope, receive, answer)
         finally:
-            self._requests -= 1
+            self._places.leave(scope)
             route, seconds = scope.get("path_template", ""), time.perf_counter() - started
             self._observer.served(method, route, status, seconds)
             if span is not None:
@@ -88,15 +80,6 @@ class Access:
         elif parent is not None:
             state["trace_id"] = parent.trace_id
         return request_id, span
-
-
-async def _refuse_as_busy(most: int, scope: Scope, receive: Receive, send: Send) -> None:
-    answer = describe(Unavailable(f"{most} requests are being served: send it again", retry_after_ms=1000))
-    if scope["type"] == "websocket":
-        await WebSocket(receive, send).refuse(answer)
-        return
-    reply = Reply(answer.body, status=answer.status, media_type=answer.media_type.encode(), headers=answer.headers)
-    await reply(scope, receive, send)
 
 
 def _record(scope: Scope, state: dict[str, Any], status: int, seconds: float) -> None:

@@ -1,14 +1,15 @@
 """The TCP side of HTTP: uvicorn's protocol, with an end to what a slow, silent or hostile client can hold.
 
 Give `Connection` to uvicorn as its `http` class. What uvicorn leaves open and this closes: a request head that never
-ends or is huge, a client that sends nothing or reads nothing, and errors of the parser in plain text.
+ends or is huge, a client that sends nothing or reads nothing, and errors of the parser in plain text. When there are too many connections,
+those go first whose client is waited for: how many requests are served is bounded elsewhere, for each organization.
 """
 
 from __future__ import annotations
 
 import asyncio
 import resource
-from typing import Any
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -31,6 +32,8 @@ OTHER_FILES = 64
 class Connection(HttpToolsProtocol):
     """One connection of a client."""
 
+    _idle: ClassVar[dict[Connection, None]] = {}
+    """Those that wait for their client, to send a request or to read, first the one that has for longest. Of the process, as descriptors are."""
     _head_timer: asyncio.TimerHandle | None = None
     _stall_timer: asyncio.TimerHandle | None = None
     _in_head = False
@@ -38,17 +41,17 @@ class Connection(HttpToolsProtocol):
     _upgraded = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin; beyond MOST_CONNECTIONS, or what descriptors there are for, answer 503 and close."""
+        """Begin. Beyond MOST_CONNECTIONS, or what descriptors there are for, the one is closed that has been idle for longest."""
         super().connection_made(HeldHead(transport, self.loop))
-        most = _most_connections()
+        self._sort()
+        self._await_head()
+        most = most_connections()
         if len(self.connections) > most:
-            busy = Unavailable(f"{most} connections are open: come again", retry_after_ms=1000)
-            self._refuse(describe(busy))
-        else:
-            self._await_head()
+            next(iter(self._idle)).give_way(most)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
+        self._idle.pop(self, None)
         self._disarm_head()
         self._disarm_stall()
         super().connection_lost(exc)
@@ -66,6 +69,7 @@ class Connection(HttpToolsProtocol):
         if self._head_bytes > HEAD_BYTES:
             self._refuse(problem(431, f"the request's head must have at most {HEAD_BYTES} bytes"))
         elif self._serving():
+            self._sort()
             self._disarm_head()
         else:
             self._await_head()
@@ -86,9 +90,15 @@ class Connection(HttpToolsProtocol):
         self.scope["state"][WHOLE] = True
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """The answer is written, and nothing waits behind it unless it was sent already."""
+        super().on_response_complete()
+        self._sort()
+
     def handle_websocket_upgrade(self) -> None:
         """What comes from now on is no HTTP, and goes to another protocol."""
         self._upgraded = True
+        self._idle.pop(self, None)
         self._disarm_head()
         super().handle_websocket_upgrade()
 
@@ -97,6 +107,14 @@ class Connection(HttpToolsProtocol):
         super().shutdown()
         if self._serving() and self.cycle.chunked_encoding:
             self.transport.close()
+
+    def give_way(self, most: int) -> None:
+        """Be closed; with an answer, which a request that is on its way takes for its own, unless the client does not read."""
+        del self._idle[self]
+        if self.transport.is_closing() or self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self._refuse(describe(Unavailable(f"{most} connections are open: come again", retry_after_ms=1000)))
 
     def send_400_response(self, _msg: str) -> None:
         """Answer what the parser does not take for HTTP."""
@@ -107,11 +125,20 @@ class Connection(HttpToolsProtocol):
         super().pause_writing()
         if self._stall_timer is None:
             self._stall_timer = self.loop.call_later(STALL_SECONDS, self.transport.abort)
+            self._sort()
 
     def resume_writing(self) -> None:
         """It reads on."""
         self._disarm_stall()
+        self._sort()
         super().resume_writing()
+
+    def _sort(self) -> None:
+        """Take it for idle, if it is."""
+        if self._serving() and self._stall_timer is None:
+            self._idle.pop(self, None)
+        else:
+            self._idle.setdefault(self)
 
     def _serving(self) -> bool:
         cycle: Any = self.cycle
@@ -156,7 +183,7 @@ class Connection(HttpToolsProtocol):
             self._stall_timer = None
 
 
-def _most_connections() -> int:
+def most_connections() -> int:
     """How many there may be: without a descriptor for one more, the kernel's queue is all that a client would meet."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MOST_CONNECTIONS if files == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, max(1, files - OTHER_FILES))

@@ -93,16 +93,22 @@ class TerminalStream:
         token = call.query.get("token")
         made = self._tokens.read(PURPOSE, terminal_id, token) if token else None
         if made is not None and await self._keys.is_valid(made.key_id):
-            return await self._terminals.find(machine_id, terminal_id), made.key_id
+            return await self._find(call), made.key_id
         if not any(name in call.headers for name in (b"authorization", b"x-api-key")):
             if self._by_id:
-                return await self._terminals.find(machine_id, terminal_id), ""
+                return await self._find(call), ""
             if token:
                 raise Unauthenticated(
                     "the token is none of ours, too old, or of a key that was revoked: get the terminal for a new stream_url"
                 )
         caller = await self._admission.admit(call.scope, call.headers)
         return await self._terminals.get(caller, machine_id, terminal_id), caller.key_id
+
+    async def _find(self, call: Call) -> Terminal:
+        """Return the terminal to somebody who need not say who he is."""
+        terminal = await self._terminals.find(call.path["machine_id"], call.path["terminal_id"])
+        await self._admission.enter(call.scope, terminal.execution.organization_id)
+        return terminal
 
     async def _listen(self, terminal: Terminal, websocket: WebSocket) -> None:
         while True:

@@ -39,6 +39,7 @@ class PreviewProxy:
         self._keys = services.keys
         self._gate = Gate(previews.previews, services.keys, services.limits.key_max_chars)
         self._turnstile = admission.turnstile
+        self._places = admission.places
         self._patience = services.limits.preview_answer_ms / 1000
         self._most_bytes = services.limits.websocket_message_bytes
         self._otherwise = otherwise
@@ -95,6 +96,7 @@ class PreviewProxy:
         if (tokens or not target.path) and method in ("GET", "HEAD"):
             return self._redirect(target, query, admitted)
         request, has_body = _request(scope, target, query, headers, admitted)
+        self._places.take(scope, preview.organization_id)  # not before: whoever is let in nowhere takes nobody's
         async with self._keys.while_valid(admitted.key_id), self._previews.request(preview, ends) as place:
             if scope["type"] == _WEBSOCKET:
                 socket = SocketExchange(

@@ -36,9 +36,9 @@ _HEADERS = {
 }
 
 
-def notice(title: str, text: str, *, status: int = 200) -> Reply:
+def notice(title: str, text: str, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
     """Return a page that says something."""
-    return _page(title, f"<h1>{escape(title)}</h1><p>{escape(text)}</p>", status)
+    return _page(title, f"<h1>{escape(title)}</h1><p>{escape(text)}</p>", status, headers)
 
 
 def form_page(
@@ -67,13 +67,15 @@ def form_page(
     return _page(form.title, "".join(parts) + "</form>", 422 if faults else 200)
 
 
-def _page(title: str, main: str, status: int) -> Reply:
+def _page(title: str, main: str, status: int, headers: Mapping[str, str] | None = None) -> Reply:
     text = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="robots" content="noindex">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><main>{main}</main></body></html>"
     )
-    return Reply(text.encode(), status=status, media_type=b"text/html; charset=utf-8", headers=_HEADERS)
+    return Reply(
+        text.encode(), status=status, media_type=b"text/html; charset=utf-8", headers={**_HEADERS, **(headers or {})}
+    )
 
 
 def _buttons(form: Form) -> str:

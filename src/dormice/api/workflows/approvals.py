@@ -17,7 +17,7 @@ from dormice.api.http.replies import json_reply
 from dormice.api.services import WorkflowServices
 from dormice.api.workflows import approval_page
 from dormice.api.workflows.approval_form import Form, FormFaults, form_of, read_answer
-from dormice.api.workflows.door import Door, answered, bad, empty, operation, refusal
+from dormice.api.workflows.door import Door, answered, bad, empty, operation, refusal, retry_after
 from dormice.domain import documents
 from dormice.domain.errors import Conflict, DormiceError, NotFound
 from dormice.domain.limits import Limits
@@ -204,6 +204,6 @@ def _as_page(handle: Handler) -> Handler:
             return approval_page.notice("Answered", error.message, status=409)
         except DormiceError as error:
             title = "Not found" if isinstance(error, NotFound) else "That did not work"
-            return approval_page.notice(title, error.message, status=refusal(error).status)
+            return approval_page.notice(title, error.message, status=refusal(error).status, headers=retry_after(error))
 
     return serve

@@ -17,6 +17,7 @@ from dormice.api.http.asgi import ASGIApp
 from dormice.api.http.call import Call
 from dormice.api.http.errors import Fault, InvalidRequest
 from dormice.api.http.operation import Answer, Handler, Method, Operation, Parameter
+from dormice.api.http.places import NOBODY
 from dormice.api.http.replies import Reply
 from dormice.api.services import WorkflowServices
 from dormice.domain.addresses import is_loopback
@@ -82,10 +83,10 @@ class Door:
         return answered(handle)
 
     async def let_in(self, call: Call) -> None:
-        """Let somebody in who needs no key. Raises Forbidden in local mode, when it is no program of this host."""
+        """Let somebody in who needs no key. Raises Forbidden in local mode, when it is no program of this host; Unavailable."""
         if self._services.local is not None:
             check_local(call)
-        await self._admission.turnstile.enter("")
+        await self._admission.enter(call.scope, NOBODY)
 
     def route(
         self,
@@ -125,7 +126,7 @@ class Door:
         check_local(call)
         call.caller = local
         call.scope["state"]["caller"] = local
-        await self._admission.turnstile.enter(local.organization_id)
+        await self._admission.enter(call.scope, local.organization_id)
         return local
 
 
@@ -204,11 +205,13 @@ def refusal(error: DormiceError) -> Reply:
         status, kind = next(
             (found for known, found in _STATUS.items() if isinstance(error, known)), (503, "UNAVAILABLE")
         )
-    headers = {}
-    if error.retry_after_ms is not None:
-        headers["retry-after"] = str(-(-error.retry_after_ms // 1000))
     body = msgspec.json.encode(WorkflowError(error=error.message, error_type=kind))
-    return Reply(body, status=status, headers=headers)
+    return Reply(body, status=status, headers=retry_after(error))
+
+
+def retry_after(error: DormiceError) -> dict[str, str]:
+    """Return the header that says when to come again, if that helps."""
+    return {} if error.retry_after_ms is None else {"retry-after": str(-(-error.retry_after_ms // 1000))}
 
 
 def empty() -> Reply:
