@@ -39,9 +39,11 @@ def _tenant(small: Live, operator: Api) -> Iterator[Api]:
     """A client of an organization of its own."""
     made = operator.post("/v1/keys", json={"organization": uuid4().hex, "name": "tenant"}).raise_for_status().json()
     key = {"Authorization": f"Bearer {made['key']}"}
-    with small.client(headers=key) as client:
-        yield client
-    small.delete_machines(**key)
+    try:
+        with small.client(headers=key) as client:
+            yield client
+    finally:
+        small.delete_machines(**key)
 
 
 def _open_streams(crowd: ExitStack, client: Api, most: int) -> tuple[int, httpx.Response]:

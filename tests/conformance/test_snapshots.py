@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from tests.live import Api, new_key
+from tests.live import Api, Live, new_key
+from tests.wait import wait_until
 
 WAIT = {"wait_ms": 20_000}
 
@@ -108,6 +111,33 @@ def test_snapshots_are_listed_in_pages_and_of_one_machine(any_api: Api) -> None:
     assert [item["snapshot_id"] for item in (*first["items"], *rest["items"])] == made[::-1]
     named = any_api.post(f"/v1/machines/{machine}/snapshots", json={"name": "x" * 65}, headers=new_key())
     assert (named.status_code, named.json()["errors"][0]["location"]) == (422, "body.name")
+
+
+@pytest.mark.machines
+def test_a_snapshot_does_not_wait_for_all_that_another_organization_has_asked_for_before(
+    container_live: Live, container_api: Api
+) -> None:
+    made = container_api.post("/v1/keys", json={"organization": "neighbour", "name": "one"}).raise_for_status().json()
+    key = {"Authorization": f"Bearer {made['key']}"}
+    large = [container_api.create_machine(autosleep="never") for _ in range(3)]
+    with ExitStack() as after:
+        threads = after.enter_context(ThreadPoolExecutor(6))
+        neighbour = after.enter_context(container_live.client(headers=key))
+        after.callback(container_live.delete_machines, **key)
+        list(threads.map(lambda one: said(container_api, one, "head -c 150M /dev/zero > ~/file; sync"), large))
+        small = neighbour.create_machine(autosleep="never")
+
+        def states() -> list[str]:
+            lists = [container_api.get(f"/v1/machines/{one}/snapshots").json()["items"] for one in large]
+            return [item["status"] for items in lists for item in items]
+
+        taking = [threads.submit(snapshot, container_api, one) for one in large * 2]
+        wait_until(lambda: len(states()) == len(taking), 10, "all are asked for")
+        before = states().count("ready")
+        assert snapshot(neighbour, small)["status"] == "ready"
+        assert states().count("ready") - before < len(large)
+        for one in taking:
+            container_api.delete(f"/v1/snapshots/{one.result()['snapshot_id']}").raise_for_status()
 
 
 @pytest.mark.machines

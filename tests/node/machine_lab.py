@@ -26,7 +26,7 @@ from dormice.node import syscalls
 from dormice.node.images import Images
 from dormice.node.machines import ContainerRuntime, ContainerSettings
 from dormice.node.netlink import LOOPBACK_INDEX, RouteSocket
-from dormice.node.ports import Image, Network, NetworkProvider
+from dormice.node.ports import Image, ImageSource, Network, NetworkProvider
 from dormice.node.runtime import MachineSpec, Running
 from dormice.protocol import guest as wire
 
@@ -111,6 +111,8 @@ class Lab:
     pids_limit: int = 512
     disk_bytes_per_second: int = 0
     oci_runtimes: tuple[str, ...] = ("crun", "runc")
+    images: ImageSource | None = None
+    """None: the one under test."""
 
     def runtime(self) -> ContainerRuntime:
         settings = ContainerSettings(
@@ -125,7 +127,7 @@ class Lab:
             oci_runtimes=self.oci_runtimes,
             cgroup_parent=self.cgroup_parent,
         )
-        return ContainerRuntime(settings, OneImage(image_under_test()), self.networks)
+        return ContainerRuntime(settings, self.images or OneImage(image_under_test()), self.networks)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[ContainerRuntime]:

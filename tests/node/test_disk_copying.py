@@ -12,7 +12,18 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from tests.node.machine_lab import SMALL, Lab, crash, lab, machine, needs_machines, new_machine_id, shell
+from tests.node.machine_lab import (
+    SMALL,
+    Lab,
+    OneImage,
+    crash,
+    image_under_test,
+    lab,
+    machine,
+    needs_machines,
+    new_machine_id,
+    shell,
+)
 from tests.wait import wait_until, wait_until_async
 
 from dormice.flock import try_lock
@@ -149,6 +160,42 @@ async def test_what_was_written_before_is_on_the_copy_without_a_sync(runtime: Co
         assert (await inside.run("cat /root/file; stat -c %u:%g /root/file")).stdout == "just now\n7:8\n"
 
 
+class HeldUp(OneImage):
+    """Images that are in use elsewhere: no snapshot can be taken before `released`."""
+
+    released = threading.Event()
+    waiting = threading.Semaphore(0)
+
+    @contextmanager
+    def held(self, user: Path) -> Iterator[None]:
+        if user.name == "snapshots":
+            self.waiting.release()
+            assert self.released.wait(30)
+        yield
+
+
+async def test_others_are_started_and_ended_while_copies_take_long_and_nobody_stands_still_before_its_own(
+    lab: Lab,
+) -> None:
+    lab.images = images = HeldUp(image_under_test())
+    async with lab.opened() as runtime, machine(runtime) as (running, inside):
+        copying = [
+            asyncio.create_task(kept(lab, runtime, machine_id))
+            for machine_id in (running.machine_id, *(new_machine_id() for _ in range(7)))
+        ]
+        try:
+            assert await asyncio.to_thread(images.waiting.acquire, timeout=10)
+            async with asyncio.timeout(20), machine(runtime) as (_, other):
+                assert (await other.run("echo runs")).stdout == "runs\n"
+            assert (await inside.run("echo on > /root/file && sync && cat /root/file")).stdout == "on\n"
+        finally:
+            images.released.set()
+            image, *failures = await asyncio.gather(*copying, return_exceptions=True)
+        assert isinstance(image, Path)
+        assert checked(image) == ""
+        assert [failure.code for failure in failures if isinstance(failure, RuntimeFailure)] == ["DISK_NOT_FOUND"] * 7
+
+
 async def test_a_disk_of_nobody_is_not_copied(runtime: ContainerRuntime) -> None:
     for work in (
         runtime.copy_disk(new_machine_id(), new_machine_id(), 1),
@@ -202,10 +249,10 @@ async def test_a_disk_whose_watchdog_was_killed_too_is_thawed_by_the_next_node(l
             with mounted(lab, runtime, running.machine_id) as directory:
                 subprocess.run(["fsfreeze", "--freeze", str(directory)], check=True)
 
-        await runtime._in_thread(freeze)
+        await runtime._threads.run(freeze)
         (lab.run / running.machine_id / "private" / "still.mark").touch()
         writing = await inside.start("echo written > /root/file && sync")
-        await runtime._in_thread(lambda: runtime._copying.resume(running.machine_id))
+        await runtime._threads.run(lambda: runtime._copying.resume(running.machine_id))
         async with shell(running) as again:
             assert (await again.run("sync; cat /root/file")).stdout == "written\n"
         assert writing
@@ -221,7 +268,7 @@ async def test_a_copy_that_takes_too_long_is_given_up_and_the_disk_goes_on(lab: 
                 loop.call_soon_threadsafe(frozen.set)
                 asyncio.run_coroutine_threadsafe(thawed.wait(), loop).result()
 
-        holding = asyncio.create_task(runtime._in_thread(hold))
+        holding = asyncio.create_task(runtime._threads.run(hold))
         await frozen.wait()
         assert (await inside.run("echo on > /root/file && sync && cat /root/file")).stdout == "on\n"
         thawed.set()

@@ -151,6 +151,7 @@ class Lifecycle:
                 machine.image,
                 machine.egress.allow,
                 "" if machine.copied else machine.origin or "",
+                machine.organization_id,
             )
         )
 

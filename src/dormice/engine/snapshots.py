@@ -215,7 +215,7 @@ class Snapshots:
 
     def _ask(self, snapshot: Snapshot) -> None:
         if snapshot.state is SnapshotState.CREATING:
-            self._gateway.send(wire.TakeSnapshot(snapshot.machine_id, snapshot.id))
+            self._gateway.send(wire.TakeSnapshot(snapshot.machine_id, snapshot.id, snapshot.organization_id))
         elif snapshot.state is SnapshotState.DELETING:
             self._gateway.send(wire.DeleteSnapshot(snapshot.id))
 

@@ -40,6 +40,7 @@ from dormice.node.ports import QUIET_SECONDS, Image, ImageSource, Network, Netwo
 from dormice.node.records import Record
 from dormice.node.runtime import MachineSpec, Running, RuntimeFailure, host_failure
 from dormice.node.slots import Slot, Slots, cgroup_name
+from dormice.node.threads import Threads
 from dormice.node.uncounted import Suspect
 
 _MACHINE_ID = re.compile(r"dm-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -49,6 +50,8 @@ _MOST_VCPUS = 100_000
 SETTLE_SECONDS = 0.5
 """How long after it was made a copied disk is written out."""
 _THREADS = 4
+_COPY_THREADS = 2
+"""Apart from the others: a large disk takes long, and nobody's start, end or deletion is to wait for it."""
 _GUEST_NICE = -10
 """So that a machine full of busy commands still has one started, timed out or reported. Commands do not inherit it."""
 _BACKLOG = 16
@@ -108,14 +111,15 @@ class ContainerRuntime:
 
     async def open(self) -> list[Running]:
         self._namespace = MountNamespace()
-        self._executor = ThreadPoolExecutor(_THREADS, "machines", initializer=self._namespace.enter)
+        self._threads = Threads(_THREADS, "machines", initializer=self._namespace.enter)
+        self._copy_threads = Threads(_COPY_THREADS, "machine-copies", initializer=self._namespace.enter)
         self._pool_executor = ThreadPoolExecutor(1, "machine-pool", initializer=self._namespace.enter)
         try:
-            found = await self._in_thread(self._prepare_host)
+            found = await self._threads.run(self._prepare_host)
         except OSError as error:
             raise RuntimeFailure("OCI_RUNTIME_FAILED", f"this host cannot run machines: {error}") from error
-        self._running = await self._in_thread(self._adopt_all, found)
-        await self._in_thread(self._kill_orphans)
+        self._running = await self._threads.run(self._adopt_all, found)
+        await self._threads.run(self._kill_orphans)
         for machine_id in found - set(self._running):
             await self._clear(machine_id)
         self._refill()
@@ -137,7 +141,7 @@ class ContainerRuntime:
                 # Here and not on the thread: a private mount namespace does not get to see new mounts of every host.
                 netns = os.open(network.netns_path, os.O_RDONLY | os.O_CLOEXEC)
                 try:
-                    running, record = await self._in_thread(self._start, machine_id, boot_id, spec, network, netns)
+                    running, record = await self._threads.run(self._start, machine_id, boot_id, spec, network, netns)
                 finally:
                     os.close(netns)
             except (RuntimeFailure, OSError, asyncio.CancelledError) as failure:
@@ -161,32 +165,32 @@ class ContainerRuntime:
         self._check(machine_id)
         async with self._locks[machine_id]:
             await self._clear(machine_id)
-            await self._in_thread(self._disks.delete, machine_id)
+            await self._threads.run(self._disks.delete, machine_id)
             self._furnished.discard(machine_id)
 
     async def copy_disk(self, machine_id: str, origin: str, storage_gib: int) -> None:
         self._check(machine_id, origin=origin)
         async with self._locks[machine_id], self._locks[origin]:  # what is copied was there before: no circle
-            await self._on_disks(self._copying.disk, machine_id, origin, storage_gib)
+            await self._on_disks(self._copy_threads, self._copying.disk, machine_id, origin, storage_gib)
         # Later: to write so much now would hold up whoever waits for the machine.
         asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._upkeep, partial(self._disks.settle, machine_id))
 
     async def take_snapshot(self, machine_id: str, snapshot_id: str) -> int:
         self._check(machine_id, origin=snapshot_id)
         async with self._locks[machine_id]:
-            return await self._on_disks(self._copying.snapshot, machine_id, snapshot_id)
+            return await self._on_disks(self._copy_threads, self._copying.snapshot, machine_id, snapshot_id)
 
     async def delete_snapshot(self, snapshot_id: str) -> None:
         self._check(snapshot_id, origin=snapshot_id)
         async with self._locks[snapshot_id]:
-            await self._on_disks(self._disks.copies.delete, snapshot_id)
+            await self._on_disks(self._threads, self._disks.copies.delete, snapshot_id)
         self._locks.pop(snapshot_id, None)
 
     async def resize(self, machine_id: str, spec: MachineSpec) -> None:
         self._check(machine_id, spec)
         async with self._locks[machine_id]:
             await self._networks.confine(machine_id, spec.egress)
-            await self._in_thread(self._resize, machine_id, spec)
+            await self._threads.run(self._resize, machine_id, spec)
 
     def oom_kills(self, machine_id: str) -> int:
         known = self._running.get(machine_id)
@@ -205,11 +209,12 @@ class ContainerRuntime:
     async def close(self) -> None:
         if self._refilling is not None:
             self._refilling.cancel()
-        await self._in_thread(self._pool_executor.shutdown, cancel_futures=True)
-        await self._in_thread(self._slots.close)
-        await self._in_thread(self._disks.close)
-        await self._in_thread(self._cgroups.leave)
-        self._executor.shutdown()
+        await self._threads.run(self._pool_executor.shutdown, cancel_futures=True)
+        await self._threads.run(self._slots.close)
+        await self._threads.run(self._disks.close)
+        await self._threads.run(self._cgroups.leave)
+        self._copy_threads.close()
+        self._threads.close()
         self._launcher.close()
         self._oci.close()
         self._unified.close()
@@ -220,18 +225,9 @@ class ContainerRuntime:
 
     # On the loop ----------------------------------------------------------------------------------------------------
 
-    async def _in_thread(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        future = asyncio.get_running_loop().run_in_executor(self._executor, lambda: work(*args, **kwargs))
+    async def _on_disks(self, threads: Threads, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            # Nobody can stop the thread, and nobody else may touch the machine before it is done.
-            await asyncio.wait([future])
-            raise
-
-    async def _on_disks(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        try:
-            return await self._in_thread(work, *args, **kwargs)
+            return await threads.run(work, *args, **kwargs)
         except OSError as error:
             raise host_failure(error) from error
 
@@ -261,12 +257,12 @@ class ContainerRuntime:
     async def _clear(self, machine_id: str) -> None:
         """End whatever there is of a machine, in whatever state. Raises RuntimeFailure when it will not go."""
         known = self._running.get(machine_id)
-        await self._in_thread(self._kill, machine_id, known[0].pidfd if known else None)
+        await self._threads.run(self._kill, machine_id, known[0].pidfd if known else None)
         if known:
             del self._running[machine_id]
             os.close(known[0].pidfd)
         await self._networks.release(machine_id)
-        await self._in_thread(self._remove, machine_id)
+        await self._threads.run(self._remove, machine_id)
 
     def _suspects(self) -> list[Suspect]:
         """Raises OSError when there are no descriptors left."""

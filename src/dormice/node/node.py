@@ -17,6 +17,7 @@ from uuid import UUID
 
 from dormice.crash_points import CrashPoint, reached, reached_once_sent
 from dormice.domain.egress import Egress
+from dormice.node.copy_turns import CopyTurns
 from dormice.node.gauge import LOOK_EVERY_SECONDS, Gauge
 from dormice.node.guest_link import GuestLink, attach
 from dormice.node.patience import FIRST_BACKOFF_SECONDS, LAST_BACKOFF_SECONDS, surely, within
@@ -92,6 +93,7 @@ class Node:
         self._images = images
         self._group = group
         self._gauge = Gauge(runtime)
+        self._copies = CopyTurns()
         self._untold: list[wire.MachineUsed] = []
         self._machines: dict[str, _Machine] = {}
         self._server: ServerConnection | None = None
@@ -231,7 +233,7 @@ class Node:
         snapshot_id = message.snapshot_id
         if isinstance(message, wire.TakeSnapshot):
             failed = wire.SnapshotFailed(snapshot_id, "NODE_ERROR", "the node's log has the reason")
-            self._run(self._machine(message.machine_id), self._take_snapshot(message.machine_id, snapshot_id), failed)
+            self._run(self._machine(message.machine_id), self._take_snapshot(message), failed)
         else:  # what is left when it fails is asked for again with the next connection
             self._run(_Machine(snapshot_id), self._delete_snapshot(snapshot_id))
 
@@ -263,7 +265,8 @@ class Node:
             spec = _spec(message)
             try:
                 if message.origin:
-                    await self._runtime.copy_disk(message.machine_id, message.origin, message.storage_gib)
+                    async with self._copies.turn(message.organization_id):
+                        await self._runtime.copy_disk(message.machine_id, message.origin, message.storage_gib)
                     self._say(wire.DiskCopied(message.machine_id))
                 running = await self._runtime.start(message.machine_id, boot_id, spec)
             except RuntimeFailure as failure:
@@ -332,9 +335,11 @@ class Node:
             code, text = failure.code, str(failure)
         self._say(wire.MachineResized(message.machine_id, message.request, code, text))
 
-    async def _take_snapshot(self, machine_id: str, snapshot_id: str) -> None:
+    async def _take_snapshot(self, message: wire.TakeSnapshot) -> None:
+        machine_id, snapshot_id = message.machine_id, message.snapshot_id
         try:
-            size = await self._runtime.take_snapshot(machine_id, snapshot_id)
+            async with self._copies.turn(message.organization_id):
+                size = await self._runtime.take_snapshot(machine_id, snapshot_id)
         except RuntimeFailure as failure:
             fields = {"machine_id": machine_id}
             log.warning("no snapshot %s of machine %s: %s", snapshot_id, machine_id, failure, extra=fields)

@@ -39,6 +39,8 @@ class StartMachine(_Message, frozen=True, tag=2):
     """What it may reach: None is everything public, none at all is nothing (domain/egress.py)."""
     origin: str = ""
     """The snapshot or machine whose disk is to be copied, if it has no disk yet. Answered by DiskCopied before the rest."""
+    organization_id: str = ""
+    """Whose the machine is: copies of organizations take turns."""
 
 
 class StopMachine(_Message, frozen=True, tag=3):
@@ -129,6 +131,7 @@ class TakeSnapshot(_Message, frozen=True, tag=30):
 
     machine_id: str
     snapshot_id: str
+    organization_id: str = ""
 
 
 class DeleteSnapshot(_Message, frozen=True, tag=31):
