@@ -165,6 +165,29 @@ async def test_what_is_no_http_is_a_problem_too(served: Served, sent: bytes) -> 
     problem(await served.exchange(sent), 400)
 
 
+@pytest.mark.parametrize(
+    "coding", ["xchunked", "identity", "gzip, chunked", "gzip\r\nTransfer-Encoding: chunked", "chunked, gzip", ""]
+)
+async def test_a_transfer_coding_other_than_chunked_is_refused_before_the_body(served: Served, coding: str) -> None:
+    head = f"POST {EXECUTIONS} HTTP/1.1\r\n{HEAD}Transfer-Encoding: {coding}\r\n\r\n"
+    problem(await served.exchange(head.encode()), 400)
+    problem(await served.exchange(f"{head}0\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\n\r\n".encode()), 400)
+    assert not served.world.executions.records
+
+
+async def test_a_refused_coding_names_the_one_that_may_be_used(served: Served) -> None:
+    sent = f"POST {EXECUTIONS} HTTP/1.1\r\n{HEAD}Transfer-Encoding: gzip, chunked\r\n\r\n"
+    assert "Transfer-Encoding must be chunked" in problem(await served.exchange(sent.encode()), 400)["detail"]
+
+
+@pytest.mark.parametrize("coding", ["chunked", "Chunked"])
+async def test_a_chunked_body_is_taken(served: Served, coding: str) -> None:
+    body = b'{"command": ["true"]}'
+    head = f"POST {EXECUTIONS} HTTP/1.1\r\n{HEAD}Connection: close\r\nTransfer-Encoding: {coding}\r\n\r\n"
+    sent = head.encode() + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    assert answers(await served.exchange(sent))[0] == 200
+
+
 async def test_an_upgrade_is_served_as_what_it_is(served: Served) -> None:
     sent = b"GET /nope HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n"
     problem(await served.exchange(sent), 404)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import socket
 import tarfile
 from base64 import b64decode
 from collections.abc import Iterator
+from http.client import HTTPResponse
 from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
@@ -15,6 +17,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.conftest import StartLive
 from tests.live import Api, Live, new_key
 from tests.wait import wait_until
 
@@ -370,6 +373,69 @@ def test_a_download_that_nobody_reads_on_ends_its_tool(container_live: Live, pla
         assert _tools(place)
     wait_until(lambda: not _tools(place), 10, "the tool is gone")
     place.shell("rm sparse")
+
+
+def _answer(connection: socket.socket) -> tuple[int, dict[str, object]]:
+    """The answer of a server that closes afterwards, or keeps the connection: its status and its problem."""
+    connection.settimeout(60)
+    with connection, HTTPResponse(connection) as answer:
+        answer.begin()
+        return answer.status, json.loads(answer.read())
+
+
+@pytest.mark.parametrize("tail", ["", "/archive"])
+def test_an_upload_that_the_deletion_of_its_machine_cuts_off_is_not_to_be_tried_again(
+    container_live: Live, container_api: Api, tail: str
+) -> None:
+    place = Place(container_api, container_api.create_machine(), "/srv")
+    content = PIECE if not tail else _tar(("data", None, "x" * 1_000_000))[:500_000]
+    connection = _half(container_live, place, tail, content)
+    deleted = container_api.delete(f"/v1/machines/{place.machine_id}", params={"wait_ms": 20_000})
+    assert deleted.json()["phase"] == "destroyed"
+    connection.sendall(content * 3)
+    status, problem = _answer(connection)
+    assert (status, "deleted" in str(problem["detail"])) == (404, True), problem
+
+
+@pytest.fixture(scope="module", name="hasty")
+def _hasty(start_live: StartLive) -> Iterator[Live]:
+    """A Dormice that waits two seconds for a file tool that does nothing."""
+    with start_live("container", DORMICE_LIMIT_FILE_STALL_MS="2000") as live:
+        yield live
+
+
+@pytest.fixture(name="held")
+def _held(hasty: Live) -> Iterator[Place]:
+    with hasty.client() as api:
+        yield Place(api, api.create_machine(autosleep="never"), "/srv")
+
+
+def _stop_tool(place: Place) -> None:
+    """As a tenant may who is root in his machine."""
+    place.shell("kill -STOP $(grep -lsz -e '^write$' -e '^unpack$' -e '^read$' /proc/[0-9]*/cmdline | cut -d/ -f3)")
+
+
+@pytest.mark.parametrize("tail", ["", "/archive"])
+def test_an_upload_whose_tool_is_stopped_in_the_machine_is_given_up(hasty: Live, held: Place, tail: str) -> None:
+    content = PIECE if not tail else _tar(("data", None, "x" * 5_000_000))[: len(PIECE)]
+    connection = _half(hasty, held, tail, content)
+    _stop_tool(held)
+    connection.sendall(content * 3)
+    status, problem = _answer(connection)
+    assert (status, problem["error_code"], "2000 ms" in str(problem["message"])) == (503, "DEPENDENCY_UNAVAILABLE", True)
+    wait_until(lambda: not _tools(held), 10, "the tool is killed")
+
+
+def test_a_download_whose_tool_is_stopped_in_the_machine_is_cut_off(held: Place) -> None:
+    held.shell("truncate -s 1G sparse")
+    with held.api.stream("GET", f"{held.url}?{held.query('sparse')}") as answer:
+        pieces = answer.iter_raw()
+        next(pieces)
+        _stop_tool(held)
+        with pytest.raises(httpx.RemoteProtocolError):
+            for _ in pieces:
+                pass
+    wait_until(lambda: not _tools(held), 10, "the tool is killed")
 
 
 def test_a_sleeping_machine_is_woken_for_its_files(container_api: Api) -> None:

@@ -152,11 +152,12 @@ def test_nor_do_they_when_server_and_node_are_killed_meanwhile(start_live: Start
         settled(live, before)
 
 
-def gc(live: Live, *options: str) -> list[dict[str, Any]]:
-    """What `dormice gc` says that it found."""
+def gc(live: Live, *options: str, left_alone: str = "") -> list[dict[str, Any]]:
+    """What `dormice gc` says that it found; it names `left_alone` on stderr."""
     command = [sys.executable, "-m", "dormice.cli", "gc", "--json", *options]
     done = subprocess.run(command, env=live.environment(), capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, bool(done.stderr)) == (0, bool(left_alone)), done.stderr
+    assert left_alone in done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -201,12 +202,15 @@ def test_gc_removes_what_a_crash_of_everything_left_and_no_disk(start_live: Star
             assert api.output(api.execute(machine, "cat", "kept")) == b"kept\n"
 
 
-def test_gc_removes_the_disk_of_a_machine_that_the_store_does_not_know(start_live: StartLive) -> None:
+def test_gc_names_the_disk_of_a_machine_that_the_store_does_not_know_and_removes_it_when_told_to(start_live: StartLive) -> None:
     with start_live("container") as live, live.client() as api:
         machine = api.create_machine()
         disks = live.data / "node" / "disks" / "machines"
         stranger = machine[:-12] + "0" * 12
         for suffix in ("ext4", "base"):
             (disks / f"{stranger}.{suffix}").write_bytes(b"x" * 4096)
-        assert [(one["kind"], Path(one["what"]).stem) for one in gc(live)] == [("disk", stranger)]
+        assert gc(live, left_alone=f"disk of {stranger}") == []
+        assert {path.stem for path in disks.iterdir()} == {machine, stranger}
+        found = gc(live, "--unknown-disks")
+        assert [(one["kind"], Path(one["what"]).stem) for one in found] == [("disk", stranger)]
         assert {path.stem for path in disks.iterdir()} == {machine}

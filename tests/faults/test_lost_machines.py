@@ -141,6 +141,29 @@ def test_the_death_of_process_1_ends_its_executions_and_no_others(live: Live) ->
         assert api.output(api.finished(spared)) == b"on"
 
 
+@pytest.mark.machines
+def test_a_machine_that_lives_on_a_directory_of_which_this_is_a_copy_is_lost_and_what_it_writes_is_not(
+    start_live: StartLive,
+) -> None:
+    """As when a backup is restored while machines run: they stand on the disks of before."""
+    with start_live("container") as live, live.client() as api:
+        machine = api.create_machine(autosleep="never")
+        api.shell(machine, "echo before > ~/before; sync")
+        record = api.execute(machine, "sleep", _long(), wait_ms=0)
+        wait_until(lambda: api.get(path_of(record)).json()["status"] == "running", 10, "it runs")
+        live.stop()
+        before = live.data.rename(live.data.with_name("before"))
+        subprocess.run(["cp", "-a", "--sparse=always", before, live.data], check=True)
+        live.start()
+
+        ended = _end_of(api, record)
+        assert (ended["status"], ended["error_code"]) == ("failed", "machine_lost")
+        assert f"machine {machine} does not run on its disk" in live.log.read_text()
+        api.shell(machine, "echo acknowledged > ~/after; sync")
+        api.post(f"/v1/machines/{machine}/sleep", params={"wait_ms": 30_000}).raise_for_status()
+        assert api.output(api.shell(machine, "cat ~/before ~/after")) == b"before\nacknowledged\n"
+
+
 def _oom_kills_of_host() -> int:
     counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
     return int(counts["oom_kill"])

@@ -46,9 +46,11 @@ def disk(instance: Instance, machine_id: str) -> Path:
     return image
 
 
-def remove_files(instance: Instance, machines: Machines | None) -> tuple[list[str], list[str]]:
+def remove_files(
+    instance: Instance, machines: Machines | None, *, unknown_disks: bool = False
+) -> tuple[list[str], list[str]]:
     """Remove what is found, with a store that says so; the kinds, and the notes."""
-    found = of_files(instance, lambda: machines)
+    found = of_files(instance, lambda: machines, unknown_disks=unknown_disks)
     for leftover in found.leftovers:
         leftover.remove()
     return [leftover.kind for leftover in found.leftovers], found.notes
@@ -61,7 +63,7 @@ def test_the_disk_of_a_machine_that_is_no_more_goes_and_that_of_a_live_one_stays
     for machine_id in (live, gone):
         (process / machine_id / "home").mkdir(parents=True)
         (process / f"{machine_id}.log").touch()
-    kinds, notes = remove_files(instance, Machines(frozenset({live}), NOW_MS - 1))
+    kinds, notes = remove_files(instance, Machines(frozenset({live}), frozenset({gone}), NOW_MS - 1))
     assert (kinds, notes) == (["disk"], [])
     assert sorted(path.name for path in kept.parent.iterdir()) == sorted(
         f"{live}.{suffix}" for suffix in ("base", "ext4", "growing")
@@ -70,14 +72,27 @@ def test_the_disk_of_a_machine_that_is_no_more_goes_and_that_of_a_live_one_stays
     assert not removed.exists()
 
 
-def test_a_snapshot_goes_when_the_store_does_not_know_it_and_stays_when_it_does(instance: Instance) -> None:
+@pytest.mark.parametrize("unknown_disks", [False, True])
+def test_a_disk_that_the_store_does_not_know_goes_only_when_somebody_says_so(
+    instance: Instance, unknown_disks: bool
+) -> None:
+    """A store that was restored does not know what was made since the backup."""
+    since_backup = new_id()
+    image = disk(instance, since_backup)
+    store = Machines(frozenset({new_id(NOW_MS + 1)}), frozenset({new_id(NOW_MS + 2)}), NOW_MS - 1)
+    kinds, notes = remove_files(instance, store, unknown_disks=unknown_disks)
+    assert (kinds, image.exists()) == (["disk"] if unknown_disks else [], not unknown_disks)
+    assert [since_backup in note and "--unknown-disks" in note for note in notes] == [True] * (not unknown_disks)
+
+
+def test_a_snapshot_goes_when_it_has_failed_and_stays_when_the_store_has_it(instance: Instance) -> None:
     directory = instance.data_dir / "node" / "disks" / "snapshots"
     directory.mkdir(parents=True)
     live, gone = (new_id().replace("dm-", "snap-") for _ in range(2))
     for snapshot_id in (live, gone):
         for suffix in ("ext4", "base"):
             (directory / f"{snapshot_id}.{suffix}").write_text("x")
-    kinds, notes = remove_files(instance, Machines(frozenset({live}), 0))
+    kinds, notes = remove_files(instance, Machines(frozenset({live}), frozenset({gone}), 0))
     assert (kinds, notes) == (["disk"], [])
     assert sorted(path.name for path in directory.iterdir()) == [f"{live}.base", f"{live}.ext4"]
 
@@ -91,16 +106,18 @@ def test_without_the_word_of_the_store_every_disk_stays(instance: Instance) -> N
 
 def test_a_disk_that_is_older_than_the_store_stays_for_it_may_be_the_wrong_store(instance: Instance) -> None:
     image = disk(instance, new_id(NOW_MS))
-    kinds, [note] = remove_files(instance, Machines(frozenset(), NOW_MS + 1))
+    store = Machines(frozenset(), frozenset(), NOW_MS + 1)
+    kinds, [note] = remove_files(instance, store, unknown_disks=True)
     assert (kinds, image.exists()) == ([], True)
     assert "older than the store" in note
 
 
 def test_a_disk_that_is_attached_stays_whatever_the_store_says(instance: Instance) -> None:
-    image = disk(instance, new_id())
+    machine_id = new_id()
+    image = disk(instance, machine_id)
     with image.open("rb") as attached:
         fcntl.flock(attached, fcntl.LOCK_EX)
-        kinds, [note] = remove_files(instance, Machines(frozenset(), 0))
+        kinds, [note] = remove_files(instance, Machines(frozenset(), frozenset({machine_id}), 0))
     assert (kinds, image.exists()) == ([], True)
     assert "in use" in note
 
@@ -110,7 +127,7 @@ def test_the_store_is_asked_only_after_the_disks_were_listed(instance: Instance)
 
     def ask() -> Machines:
         disk(instance, new_id())  # of a machine that was made meanwhile
-        return Machines(frozenset(live), 0)
+        return Machines(frozenset(live), frozenset(), 0)
 
     live.add(first := new_id())
     disk(instance, first)

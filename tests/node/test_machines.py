@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
@@ -81,6 +82,33 @@ async def test_a_machine_outlives_its_node_and_is_found_again(lab: Lab) -> None:
         assert (await inside.run("kill -0 $(cat /root/pid)")).code == 0
     await runtime.end(machine_id)
     await runtime.close()
+
+
+@pytest.mark.parametrize("how", ["moved", "copied"])
+async def test_a_machine_is_found_again_in_a_directory_that_was_moved_and_ended_in_a_copy(
+    lab: Lab, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A copy has disks of its own: what the machine goes on to write would not be in them."""
+    machine_id, elsewhere = new_machine_id(), lab.data.with_name("elsewhere")
+    async with lab.opened() as runtime:
+        started = await runtime.start(machine_id, uuid4(), SMALL)
+        async with shell(started) as inside:
+            await inside.run("echo kept > /root/file; sync")
+    lab.data.rename(elsewhere)
+    if how == "copied":
+        subprocess.run(["cp", "-a", "--sparse=always", elsewhere, lab.data], check=True)
+    else:
+        lab.data.symlink_to(elsewhere)
+    runtime = lab.runtime()
+    found = await runtime.open()
+    try:
+        assert [one.boot_id for one in found] == ([started.boot_id] if how == "moved" else [])
+        assert [machine_id in message for message in caplog.messages] == [True] * (how == "copied")
+        await runtime.end(machine_id)
+        async with machine(runtime, machine_id=machine_id) as (_, inside):
+            assert (await inside.run("cat /root/file")).stdout == "kept\n"
+    finally:
+        await runtime.close()
 
 
 async def test_a_machine_whose_process_1_died_unseen_is_cleared_at_the_next_start_of_the_node(lab: Lab) -> None:

@@ -17,7 +17,7 @@ from dormice.domain.snapshot import TRANSITIONS, Snapshot, SnapshotEvent, Snapsh
 from dormice.store.interface import KeyReused, MachineChange, Replayed
 from dormice.store.snapshots import NewSnapshot, SnapshotLostRace, TooManySnapshots
 from dormice.store.sqlite.connection import open_writer
-from dormice.store.sqlite.survey import survey
+from dormice.store.sqlite.survey import Survey, survey
 from tests.store.world import World
 
 WAYS: dict[SnapshotState, list[SnapshotEvent]] = {
@@ -169,7 +169,7 @@ def test_the_survey_names_what_the_node_is_to_keep(tmp_path: Path) -> None:
             "VALUES (?1, 'o', 'dm-1', '', ?1, 1, 'default', 8, iif(?1 = 'failed', 'why', NULL))",
             (state,),
         )
-    assert survey(path) == (frozenset({"creating", "ready", "deleting"}), 7)
+    assert survey(path) == Survey(frozenset({"creating", "ready", "deleting"}), frozenset({"failed"}), 7)
     db.execute("DROP TABLE snapshots")  # as one that an older Dormice has left
-    assert survey(path) == (frozenset(), 7)
+    assert survey(path) == Survey(frozenset(), frozenset(), 7)
     db.close()

@@ -49,6 +49,8 @@ WALKS = {
     ("machines.sql", "live"): "SCAN m USING INDEX machines_live",
     ("snapshots.sql", "unsettled"): "SCAN snapshots USING INDEX snapshots_unsettled",
     ("survey.sql", "snapshots"): "SCAN snapshots",
+    ("survey.sql", "failed_snapshots"): "SCAN snapshots",
+    ("survey.sql", "gone"): "SCAN machines USING INDEX machines_destroyed",
     ("survey.sql", "has_snapshots"): "SCAN sqlite_schema",
     ("keys.sql", "of"): "SCAN k",
     ("survey.sql", "live"): "SCAN machines USING INDEX machines_live",

@@ -17,8 +17,10 @@ from dormice.store.sqlite.survey import survey
 log = logging.getLogger(__name__)
 
 
-def collect(settings: Settings, handle: Callable[[Leftover], None], *, dry_run: bool) -> list[str]:
+def collect(settings: Settings, handle: Callable[[Leftover], None], *, dry_run: bool, unknown_disks: bool = False) -> list[str]:
     """Hand what crashes have left of this instance to `handle`, which removes it, or not (`dry_run`: no lock is taken).
+
+    `unknown_disks`: also disks that the store does not know.
 
     Returns what was left alone, and why. Raises SettingsError, OSError.
     """
@@ -37,7 +39,7 @@ def collect(settings: Settings, handle: Callable[[Leftover], None], *, dry_run: 
             host = leftovers.of_host(instance)
         for leftover in host.leftovers:
             handle(leftover)
-    files = leftovers.of_files(instance, partial(_machines_of_store, settings))
+    files = leftovers.of_files(instance, partial(_machines_of_store, settings), unknown_disks=unknown_disks)
     for leftover in files.leftovers:
         handle(leftover)
     return [*host.notes, *files.notes]
@@ -45,8 +47,8 @@ def collect(settings: Settings, handle: Callable[[Leftover], None], *, dry_run: 
 
 def _machines_of_store(settings: Settings) -> leftovers.Machines | None:
     try:
-        live, since = survey(settings.data / "server" / "dormice.sqlite3")
+        found = survey(settings.data / "server" / "dormice.sqlite3")
     except StoreUnavailable as error:
         log.debug("the store cannot be asked: %s", error)
         return None
-    return leftovers.Machines(live, since // 1000)
+    return leftovers.Machines(found.live, found.gone, found.since // 1000)

@@ -20,7 +20,7 @@ def declare(parser: Parser) -> None:
     parser.description = (
         "Remove what crashes have left on this host: cgroups, interfaces, rules, addresses, mounts, run directories, half-made disks, "
         "disks of machines that are no more, and image versions that no machine uses. Safe while Dormice runs: what runs, "
-        "or may be somebody's, is left alone."
+        "or may be somebody's, is left alone, and named where it is a disk."
     )
     parser.epilog = (
         "Exit code: 0 if it is done, 1 if something could not be removed, 2 if it cannot work as it is set. "
@@ -29,6 +29,12 @@ def declare(parser: Parser) -> None:
     for name in _OPTIONS:
         parser.add_argument(f"--{name.replace('_', '-')}", help=argparse.SUPPRESS)
     parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    parser.add_argument(
+        "--unknown-disks",
+        action="store_true",
+        help="also remove disks that the store does not know and that are not older than it: "
+        "after a restore, those of all machines that were made since the backup",
+    )
     json_option(parser)
     parser.set_defaults(run=run)
 
@@ -41,7 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
     given = {name: getattr(arguments, name) for name in _OPTIONS if getattr(arguments, name) is not None}
     report = _Report(dry_run=arguments.dry_run, as_json=arguments.json)
     try:
-        report.end(collect(from_environment(**given), report.handle, dry_run=arguments.dry_run))
+        settings = from_environment(**given)
+        notes = collect(
+            settings, report.handle, dry_run=arguments.dry_run, unknown_disks=arguments.unknown_disks
+        )
+        report.end(notes)
     except (SettingsError, OSError) as error:
         print(f"dormice gc: {error}", file=sys.stderr)
         return MISCONFIGURED

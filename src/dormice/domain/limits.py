@@ -56,6 +56,9 @@ class Limits:
     """The kernel's PATH_MAX less the final NUL."""
     path_bytes: int = 4_095
     """Of a path in a machine: the kernel's PATH_MAX less the final NUL."""
+    file_stall_ms: int = 300_000
+    """How long reading or writing a file, or an archive, may move no byte in the machine before it is given up. At its end all that the
+    machine holds in memory must get to its disk in that time."""
     artifact_patterns: int = 64
     """Of one execution."""
     artifacts_per_execution: int = 1_000

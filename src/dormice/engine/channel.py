@@ -11,9 +11,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from dormice.domain.errors import Invalid
+from dormice.domain.errors import Invalid, Unavailable
 from dormice.domain.execution import ErrorCode, Stream
 from dormice.domain.ids import execution_bytes
+from dormice.domain.machine import Phase
 from dormice.engine import outcomes
 from dormice.engine.board import LiveMachine
 from dormice.engine.stdin import CREDIT_BYTES
@@ -26,8 +27,14 @@ _ORDER_BYTES = 1 << 20
 """What an order may hold: one frame to the guest carries it, with the machine's own environment."""
 _EXITED, _SIGNALLED = 1, 2
 
+_GONE = frozenset({Phase.DESTROYING, Phase.DESTROYED})
+
 Report = wire.ExecutionStarted | wire.Output | wire.Exited | wire.Refused | wire.StdinWritten
 Send = Callable[[wire.ToNode], object]
+
+
+class Stalled(Unavailable):
+    """A process moved nothing for longer than it may."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +48,8 @@ class ChannelOrder:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout_ms: int = 0
     """Its whole tree is killed after so many milliseconds; 0 is never."""
+    stall_ms: int = 0
+    """Who waits for it raises Stalled when it has taken nothing and said nothing for so many milliseconds; 0 is never."""
 
     def check(self) -> None:
         """Raise Invalid if it cannot be sent to a guest."""
@@ -77,7 +86,10 @@ class _Incoming:
 
 
 class Channel:
-    """One such process. For one reader of each stream and one writer; `close` it whatever happens."""
+    """One such process. For one reader of each stream and one writer; `close` it whatever happens.
+
+    `read`, `write` and `wait` raise Stalled, if the order sets a time for that.
+    """
 
     def __init__(
         self, channel_id: str, live: LiveMachine, order: ChannelOrder, send: Send, drain_grace_ms: int
@@ -149,6 +161,11 @@ class Channel:
     def ended(self) -> bool:
         """Whether the process has ended: what is written to it from now on is dropped."""
         return self._end is not None
+
+    @property
+    def deleted(self) -> bool:
+        """Whether its machine is deleted, or is being."""
+        return self._live.machine.phase in _GONE
 
     def close(self) -> None:
         """Kill whatever is left of the process and its children; nothing more can be read. May be repeated."""
@@ -302,7 +319,14 @@ class Channel:
     async def _change(self) -> None:
         waiting = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
-        await waiting
+        stall_ms = self._order.stall_ms
+        try:
+            async with asyncio.timeout(stall_ms / 1000 if stall_ms else None):
+                await waiting
+        except TimeoutError:
+            name = self._order.argv[0]
+            words = f"`{name}` in the machine has taken and said nothing for {stall_ms} ms, and is killed"
+            raise Stalled(words, retry_after_ms=1_000) from None
 
     def _changed(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -23,6 +23,7 @@ from dormice.domain.execution import Execution, Micros
 from dormice.domain.files import FileEntry
 from dormice.domain.limits import Limits
 from dormice.engine.artifact_room import ArtifactRoom
+from dormice.engine.channel import Stalled
 from dormice.engine.clock import Clock
 from dormice.engine.file_tools import TookTooLong
 from dormice.engine.files import Files
@@ -167,7 +168,7 @@ class Collector:
             await self._end(collection, CollectionEvent.LOST, [], error.message)
         except (DormiceError, OSError) as error:
             failure = self._failures.setdefault(collection.execution_id, _Failure())
-            failure.timeouts += isinstance(error, TookTooLong | TimeoutError)
+            failure.timeouts += isinstance(error, TookTooLong | Stalled | TimeoutError)
             if failure.timeouts == MOST_TIMEOUTS:
                 await self._end(collection, CollectionEvent.LOST, [], "looking for the files took too long")
             else:

@@ -125,7 +125,7 @@ class Engine:
         self.autoresizing = autoresizing = Autoresizing(
             store=store.autoresizing, lifecycle=lifecycle, tasks=tasks, limits=limits
         )
-        self.files = files = Files(channels=channels, home=defaults.cwd)
+        self.files = files = Files(channels=channels, home=defaults.cwd, stall_ms=limits.file_stall_ms)
         tokens = Tokens(sign=fingerprint, clock=clock)
         self.key_tokens = KeyTokens(tokens)
         self.keys = Keys(store=store.keys, clock=clock, limits=limits)

@@ -57,11 +57,14 @@ def nonsense() -> Conflict:
     return Conflict("the machine does not answer as it should: something in it interferes with the file tools")
 
 
-def failure(end: ChannelEnd, said: bytes, shown: str) -> DormiceError:
-    """Return the error that the end of a tool stands for. `said`: its line on stderr; `shown`: the path, for people."""
+def failure(end: ChannelEnd, said: bytes, shown: str, *, deleted: bool) -> DormiceError:
+    """Return the error that the end of a tool stands for. `said`: its line on stderr; `shown`: the path, for people.
+
+    `deleted`: its machine is deleted, or is being.
+    """
     shown = shown.encode("utf-8", "replace").decode()
     if end.exit_code is None:
-        return _cut_off(end)
+        return NotFound(f"{shown}: the machine was deleted meanwhile") if deleted else _cut_off(end)
     number, _, what = said.partition(b"\n")[0].partition(b" ")
     words = "".join(filter(str.isprintable, what[:200].decode("utf-8", "replace")))
     if not number.isdigit() or len(number) > 4:

@@ -29,14 +29,16 @@ _COMPLAINT_BYTES = 4_096
 class Files:
     """Files of the machines of every organization. Relative paths begin at `home`.
 
-    All raise, besides what `Channels.open` raises, NotFound, Conflict (the state of the path does not allow it; with code
-    STORAGE_EXHAUSTED, the disk is full), Invalid (a path that cannot be one, an archive that is none), and Unavailable
-    (the machine stopped meanwhile).
+    All raise, besides what `Channels.open` raises, NotFound (also when the machine was deleted meanwhile), Conflict (the state of the
+    path does not allow it; with code STORAGE_EXHAUSTED, the disk is full), Invalid (a path that cannot be one, an archive that is none),
+    and Unavailable (the machine stopped meanwhile; Stalled: something in it holds the tool up).
     """
 
-    def __init__(self, *, channels: Channels, home: str) -> None:
+    def __init__(self, *, channels: Channels, home: str, stall_ms: int) -> None:
+        """`stall_ms`: how long a tool that moves bytes may move none."""
         self._channels = channels
         self._home = home
+        self._stall_ms = stall_ms
 
     async def stat(self, caller: Caller, machine_id: str, path: str) -> FileEntry:
         """Return what a path names; of a symbolic link, the link itself."""
@@ -108,7 +110,8 @@ class Files:
         return escaped(posixpath.join(self._home, path))
 
     async def _open(self, caller: Caller, machine_id: str, *argv: str, timeout_ms: int = 0) -> Channel:
-        order = ChannelOrder(argv=argv, tool=True, cwd="/", timeout_ms=timeout_ms)
+        stall_ms = 0 if timeout_ms else self._stall_ms
+        order = ChannelOrder(argv=argv, tool=True, cwd="/", timeout_ms=timeout_ms, stall_ms=stall_ms)
         return await self._channels.open(caller, machine_id, order)
 
     async def _entry(self, caller: Caller, machine_id: str, path: str, *argv: str) -> FileEntry:
@@ -248,7 +251,7 @@ async def _complaint(channel: Channel, path: str) -> DormiceError:
     said = b""
     while len(said) < _COMPLAINT_BYTES and (piece := await channel.read(Stream.STDERR)):
         said += piece
-    return file_tools.failure(await channel.wait(), said, path)
+    return file_tools.failure(await channel.wait(), said, path, deleted=channel.deleted)
 
 
 def _flag(value: bool) -> str:  # noqa: FBT001 - its only argument

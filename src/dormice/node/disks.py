@@ -198,6 +198,14 @@ class Disks:
         finally:
             os.close(fd)
 
+    def in_use(self, machine_id: str) -> bool:
+        """Whether the very file in this directory is attached, whatever its path was then. Raises OSError."""
+        try:
+            with self._path(machine_id).open("rb") as file:
+                return not try_lock(file.fileno())
+        except FileNotFoundError:
+            return False
+
     def wait_released(self, machine_id: str, timeout: float) -> bool:
         """Wait until nothing has the disk attached, then make it durable. False when it is still in use after `timeout` seconds."""
         try:

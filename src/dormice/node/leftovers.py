@@ -1,7 +1,8 @@
 """What crashes have left of an instance on this host, and how each thing is removed.
 
 Only what provably belongs to nobody is found. A machine whose process 1 is alive keeps all that is its own; as long as a node runs,
-everything that nodes make is its own; a disk goes only when the store says that its machine is no more.
+everything that nodes make is its own; a disk goes only when the store says that its machine is no more. A store that was restored
+does not know what was made since: of a disk that it does not know, a person has to say that it may go.
 """
 
 from __future__ import annotations
@@ -48,9 +49,12 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Machines:
-    """What the store says: the machines and snapshots whose disks are to be kept, and since when (milliseconds) it knows any at all."""
+    """What the store says: the machines and snapshots whose disks are to be kept, those of which it knows that they are no more,
+    and since when (milliseconds) it knows any at all.
+    """
 
     live: frozenset[str]
+    gone: frozenset[str]
     since_ms: int
 
 
@@ -66,17 +70,22 @@ def of_host(instance: Instance) -> Found:
     return Found([*found.leftovers, *half_made], found.notes)
 
 
-def of_files(instance: Instance, ask: Callable[[], Machines | None]) -> Found:
-    """What is left of disks, images and keys. `ask` asks the store, and answers None when it cannot be asked."""
+def of_files(instance: Instance, ask: Callable[[], Machines | None], *, unknown_disks: bool = False) -> Found:
+    """What is left of disks, images and keys. `ask` asks the store, and answers None when it cannot be asked.
+
+    With `unknown_disks`, also disks that the store does not know, unless they are older than it.
+    """
     notes: list[str] = []
     drafts = (path for path in instance.data_dir.glob("api-key.*") if _DRAFT.fullmatch(path.name))
     leftovers = [_file("temporary file", path) for path in drafts if _age(path) > _DRAFT_SECONDS]
-    leftovers += _disks(instance, ask, notes)
+    leftovers += _disks(instance, ask, notes, unknown=unknown_disks)
     leftovers += _images(instance, notes)
     return Found(leftovers, notes)
 
 
-def _disks(instance: Instance, ask: Callable[[], Machines | None], notes: list[str]) -> Iterator[Leftover]:
+def _disks(
+    instance: Instance, ask: Callable[[], Machines | None], notes: list[str], *, unknown: bool
+) -> Iterator[Leftover]:
     node = instance.data_dir / "node"
     files: dict[str, list[Path]] = {}
     places = (node / "disks" / "machines", node / "disks" / "snapshots", node / "process")
@@ -91,10 +100,14 @@ def _disks(instance: Instance, ask: Callable[[], Machines | None], notes: list[s
         notes.append(f"{len(files)} disks: the store cannot say whose they are")
         return
     for machine_id in sorted(files.keys() - machines.live):
-        if _made_at(machine_id) < machines.since_ms:
+        known = machine_id in machines.gone
+        if not known and _made_at(machine_id) < machines.since_ms:
             notes.append(f"disk of {machine_id}: it is older than the store, which may be the wrong one")
         elif any(map(_in_use, files[machine_id])):
-            notes.append(f"disk of {machine_id}: in use, although the store does not know it")
+            notes.append(f"disk of {machine_id}: in use, although the store has no such machine")
+        elif not (known or unknown):
+            why = "the store does not know it, and may have been restored from before it was made"
+            notes.append(f"disk of {machine_id}: {why} (--unknown-disks removes it)")
         else:
             remove = partial(_remove_all, files[machine_id])
             yield Leftover("disk", str(files[machine_id][0]), remove, sum(map(_size, files[machine_id])))

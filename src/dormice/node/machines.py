@@ -330,15 +330,14 @@ class ContainerRuntime:
     def _adopt(self, machine_id: str) -> tuple[Running, Record] | None:
         places = self._places(machine_id)
         record = records.read(places.record)
-        if record is None or record.process is None:
+        pidfd = records.open_process(record.process) if record is not None else None
+        if record is None or pidfd is None:
             return None
-        try:
-            pidfd = os.pidfd_open(record.process.pid)
-        except ProcessLookupError:
-            return None
-        # Only after the pidfd is open can the pid no longer change its owner.
-        if records.identify(record.process.pid) != record.process:
+        if not self._disks.in_use(machine_id):
+            # What it writes would be gone with its next sleep.
             os.close(pidfd)
+            words = "machine %s does not run on its disk in this data directory, but on another file: it is ended"
+            _log.error(words, machine_id, extra={"machine_id": machine_id})
             return None
         self._slots.claim(record.uid_base)
         self._copying.resume(machine_id)

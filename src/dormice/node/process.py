@@ -227,14 +227,13 @@ class ProcessRuntime:
     def _adopt(self, file: Path) -> Running | None:
         """The machine of a record, if its guest is alive."""
         record, machine_id = records.read(file), file.stem
-        if record is None or record.process is None:
+        pidfd = records.open_process(record.process) if record is not None else None
+        if record is None or pidfd is None:
             return None
-        try:
-            pidfd = os.pidfd_open(record.process.pid)
-        except ProcessLookupError:
-            return None
-        if records.identify(record.process.pid) != record.process:
+        if not _leads_to(record.environment["HOME"], self._disk(machine_id)):
             os.close(pidfd)
+            words = "machine %s does not run on its disk in this data directory, but on another one: it is ended"
+            log.error(words, machine_id, extra={"machine_id": machine_id})
             return None
         running = Running(
             machine_id, record.boot_id, self._socket(machine_id), pidfd, record.environment, str(self._guest)
@@ -272,6 +271,13 @@ class ProcessRuntime:
 def _refuse_confinement(spec: MachineSpec) -> None:
     if spec.egress != PUBLIC:
         raise RuntimeFailure("NETWORK_FAILED", "bare processes have the host's network: no egress policy can be kept")
+
+
+def _leads_to(path: str, disk: Path) -> bool:
+    try:
+        return disk.samefile(path)
+    except FileNotFoundError:
+        return False
 
 
 def _alive(pidfd: int) -> bool:

@@ -51,6 +51,21 @@ def identify(pid: int) -> ProcessIdentity | None:
     return ProcessIdentity(pid, int(fields[19]), Path("/proc/sys/kernel/random/boot_id").read_text().strip())
 
 
+def open_process(process: ProcessIdentity | None) -> int | None:
+    """A pidfd of the process; None when there is none, or it lives no more. Raises OSError."""
+    if process is None:
+        return None
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return None
+    # Only after the pidfd is open can the pid no longer change its owner.
+    if identify(process.pid) == process:
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
 def write(file: Path, record: Record) -> None:
     """Replace the record; a reader sees the old one or the new one. No fsync: machines end with the host anyway."""
     new = file.with_suffix(".new")

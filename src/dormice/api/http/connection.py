@@ -80,8 +80,14 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """The head is whole."""
+        """The head is whole. Raises ValueError, which stops the parser, for a body that cannot be read."""
         self._in_head = False
+        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings not in ([], [b"chunked"]):
+            # Here, before anything is served: the parser takes some for chunked, and minds others too late to be answered.
+            words = "Transfer-Encoding must be chunked and nothing else: send the body as it is, or by Content-Length"
+            self._refuse(problem(400, words))
+            raise ValueError(words)
         self.scope["state"][CUT] = self.transport.close
         super().on_headers_complete()
 
@@ -117,7 +123,9 @@ class Connection(HttpToolsProtocol):
             self._refuse(describe(Unavailable(f"{most} connections are open: come again", retry_after_ms=1000)))
 
     def send_400_response(self, _msg: str) -> None:
-        """Answer what the parser does not take for HTTP."""
+        """Answer what the parser does not take for HTTP, if it has no answer yet."""
+        if self.transport.is_closing():
+            return
         self._refuse(problem(400, "the request is not HTTP/1.1 that can be read"))
 
     def pause_writing(self) -> None:

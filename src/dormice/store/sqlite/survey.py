@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from dormice.domain.execution import Micros
@@ -13,19 +14,32 @@ from dormice.store.sqlite.driver import driver_errors
 _SQL = statements.load("survey.sql")
 
 
-def survey(path: Path) -> tuple[frozenset[str], Micros]:
-    """The machines that are not destroyed, the snapshots that have not failed, and when the store began. Raises StoreUnavailable, also for one that is empty."""
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a store knows of."""
+
+    live: frozenset[str]
+    """The machines that are not destroyed, and the snapshots that have not failed."""
+    gone: frozenset[str]
+    """Those that are, or have, and are not forgotten."""
+    since: Micros
+    """When the store began."""
+
+
+def survey(path: Path) -> Survey:
+    """Look at a store. Raises StoreUnavailable, also for one that is empty."""
     db = open_reader(path)
     try:
         with driver_errors():
             if db.pragma("application_id") != APPLICATION_ID:
                 raise StoreUnavailable(f"{path} is no store of Dormice")
             since = db.execute(_SQL["since"]).get
-            found = db.execute(_SQL["live"]).fetchall()
+            live, gone = (db.execute(_SQL[name]).fetchall() for name in ("live", "gone"))
             if db.execute(_SQL["has_snapshots"]).get:
-                found += db.execute(_SQL["snapshots"]).fetchall()
+                live += db.execute(_SQL["snapshots"]).fetchall()
+                gone += db.execute(_SQL["failed_snapshots"]).fetchall()
     finally:
         db.close()
     if since is None:
         raise StoreUnavailable(f"{path} is empty")
-    return frozenset(str(identity) for (identity,) in found), since
+    return Survey(frozenset(str(one) for (one,) in live), frozenset(str(one) for (one,) in gone), since)
