@@ -422,7 +422,11 @@ def test_an_upload_whose_tool_is_stopped_in_the_machine_is_given_up(hasty: Live,
     _stop_tool(held)
     connection.sendall(content * 3)
     status, problem = _answer(connection)
-    assert (status, problem["error_code"], "2000 ms" in str(problem["message"])) == (503, "DEPENDENCY_UNAVAILABLE", True)
+    assert (status, problem["error_code"], "2000 ms" in str(problem["message"])) == (
+        503,
+        "DEPENDENCY_UNAVAILABLE",
+        True,
+    )
     wait_until(lambda: not _tools(held), 10, "the tool is killed")
 
 

@@ -202,7 +202,9 @@ def test_gc_removes_what_a_crash_of_everything_left_and_no_disk(start_live: Star
             assert api.output(api.execute(machine, "cat", "kept")) == b"kept\n"
 
 
-def test_gc_names_the_disk_of_a_machine_that_the_store_does_not_know_and_removes_it_when_told_to(start_live: StartLive) -> None:
+def test_gc_names_the_disk_of_a_machine_that_the_store_does_not_know_and_removes_it_when_told_to(
+    start_live: StartLive,
+) -> None:
     with start_live("container") as live, live.client() as api:
         machine = api.create_machine()
         disks = live.data / "node" / "disks" / "machines"

@@ -164,6 +164,29 @@ def test_a_machine_that_lives_on_a_directory_of_which_this_is_a_copy_is_lost_and
         assert api.output(api.shell(machine, "cat ~/before ~/after")) == b"before\nacknowledged\n"
 
 
+def test_a_store_of_before_is_restored_under_machines_that_have_been_started_again_since(
+    start_live: StartLive,
+) -> None:
+    with start_live("process") as live, live.client() as api:
+        machine = api.create_machine(autosleep="never")
+        record = api.execute(machine, "sleep", _long(), wait_ms=0)
+        wait_until(lambda: api.get(path_of(record)).json()["status"] == "running", 10, "it runs")
+        live.stop()
+        backup = live.data.with_name("backup")
+        shutil.copytree(live.data / "server", backup)
+        live.start()
+        api.post(f"/v1/machines/{machine}/sleep", params={"wait_ms": 30_000}).raise_for_status()
+        assert api.shell(machine, "echo since > ~/since")["status"] == "succeeded", "in another boot"
+        live.stop()
+        shutil.rmtree(live.data / "server")
+        shutil.copytree(backup, live.data / "server")
+        live.start()
+
+        ended = _end_of(api, record)
+        assert (ended["status"], ended["error_code"]) == ("failed", "machine_lost")
+        assert api.output(api.shell(machine, "cat ~/since")) == b"since\n"
+
+
 def _oom_kills_of_host() -> int:
     counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
     return int(counts["oom_kill"])

@@ -99,6 +99,19 @@ async def test_a_new_node_adopts_what_runs(runtime: ProcessRuntime, directory: P
     await successor.close()
 
 
+async def test_a_new_node_ends_what_runs_on_the_files_of_another_directory(
+    runtime: ProcessRuntime, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their paths are in its environment: they do not follow a directory that is moved or copied."""
+    running = await runtime.start(MACHINE, uuid4(), SPEC)
+    (directory / "data").rename(directory / "moved")
+    successor = ProcessRuntime(data_dir=directory / "moved", run_dir=directory / "run", guest=GUEST)
+    assert await successor.open() == []
+    assert dead(running)
+    assert f"machine {MACHINE} does not run on its disk" in caplog.text
+    await successor.close()
+
+
 async def test_a_new_node_removes_what_is_left_of_the_dead(runtime: ProcessRuntime, directory: Path) -> None:
     running = await runtime.start(MACHINE, uuid4(), SPEC)
     with connect(running) as link:

@@ -74,7 +74,7 @@ def test_the_disk_of_a_machine_that_is_no_more_goes_and_that_of_a_live_one_stays
 
 @pytest.mark.parametrize("unknown_disks", [False, True])
 def test_a_disk_that_the_store_does_not_know_goes_only_when_somebody_says_so(
-    instance: Instance, unknown_disks: bool
+    instance: Instance, *, unknown_disks: bool
 ) -> None:
     """A store that was restored does not know what was made since the backup."""
     since_backup = new_id()

@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
@@ -96,7 +95,8 @@ async def test_a_machine_is_found_again_in_a_directory_that_was_moved_and_ended_
             await inside.run("echo kept > /root/file; sync")
     lab.data.rename(elsewhere)
     if how == "copied":
-        subprocess.run(["cp", "-a", "--sparse=always", elsewhere, lab.data], check=True)
+        copying = await asyncio.create_subprocess_exec("cp", "-a", "--sparse=always", elsewhere, lab.data)
+        assert await copying.wait() == 0
     else:
         lab.data.symlink_to(elsewhere)
     runtime = lab.runtime()

@@ -17,7 +17,9 @@ from dormice.store.sqlite.survey import survey
 log = logging.getLogger(__name__)
 
 
-def collect(settings: Settings, handle: Callable[[Leftover], None], *, dry_run: bool, unknown_disks: bool = False) -> list[str]:
+def collect(
+    settings: Settings, handle: Callable[[Leftover], None], *, dry_run: bool, unknown_disks: bool = False
+) -> list[str]:
     """Hand what crashes have left of this instance to `handle`, which removes it, or not (`dry_run`: no lock is taken).
 
     `unknown_disks`: also disks that the store does not know.

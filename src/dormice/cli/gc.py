@@ -48,9 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     report = _Report(dry_run=arguments.dry_run, as_json=arguments.json)
     try:
         settings = from_environment(**given)
-        notes = collect(
-            settings, report.handle, dry_run=arguments.dry_run, unknown_disks=arguments.unknown_disks
-        )
+        notes = collect(settings, report.handle, dry_run=arguments.dry_run, unknown_disks=arguments.unknown_disks)
         report.end(notes)
     except (SettingsError, OSError) as error:
         print(f"dormice gc: {error}", file=sys.stderr)

@@ -69,7 +69,11 @@ class ProcessRuntime:
             self._cgroups = _own_cgroup(cgroup_name(self._run))
         for file in self._run.glob("*.json"):
             running = self._adopt(file)
-            if running is None:
+            ours = running is None or _leads_to(running.environment["HOME"], self._disk(file.stem))
+            if not ours:
+                words = "machine %s does not run on its disk in this data directory, but on another one: it is ended"
+                log.error(words, file.stem, extra={"machine_id": file.stem})
+            if running is None or not ours:
                 await self.end(file.stem)
         return list(self._machines.values())
 
@@ -229,11 +233,6 @@ class ProcessRuntime:
         record, machine_id = records.read(file), file.stem
         pidfd = records.open_process(record.process) if record is not None else None
         if record is None or pidfd is None:
-            return None
-        if not _leads_to(record.environment["HOME"], self._disk(machine_id)):
-            os.close(pidfd)
-            words = "machine %s does not run on its disk in this data directory, but on another one: it is ended"
-            log.error(words, machine_id, extra={"machine_id": machine_id})
             return None
         running = Running(
             machine_id, record.boot_id, self._socket(machine_id), pidfd, record.environment, str(self._guest)
