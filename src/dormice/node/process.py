@@ -69,7 +69,7 @@ class ProcessRuntime:
             self._cgroups = _own_cgroup(cgroup_name(self._run))
         for file in self._run.glob("*.json"):
             running = self._adopt(file)
-            ours = running is None or _leads_to(running.environment["HOME"], self._disk(file.stem))
+            ours = running is None or _leads_to(running.environment.get("HOME", ""), self._disk(file.stem))
             if not ours:
                 words = "machine %s does not run on its disk in this data directory, but on another one: it is ended"
                 log.error(words, file.stem, extra={"machine_id": file.stem})
