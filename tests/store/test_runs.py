@@ -253,6 +253,26 @@ async def test_a_cancel_goes_down_a_tree_of_any_depth(world: RunWorld) -> None:
     assert (await world.read(tree[-1])).state is S.CANCELLED
 
 
+@pytest.mark.parametrize("cancelled", ["root", "middle"])
+async def test_a_cancel_finds_what_is_open_below_runs_that_have_ended(world: RunWorld, cancelled: str) -> None:
+    root = await world.running()
+    below = {"root_id": root.id}
+    middle = await world.running(parent_id=root.id, **below)
+    ended = await world.running(parent_id=middle.id, **below)
+    ended_too = await world.running(parent_id=ended.id, **below)
+    left = [await world.queued(parent_id=ended_too.id, **below), await world.running(parent_id=ended_too.id, **below)]
+    for run in (ended_too, ended):
+        await world.complete(run)
+    beside = await world.queued(parent_id=root.id, **below)
+    top = {"root": root, "middle": middle}[cancelled]
+    asked = await world.store.runs.request_cancel(world.project.id, top.id, CancelledBy.MANUAL, now=world.tick())
+    assert isinstance(asked, Moved)
+    changed = {run.id: run.state for run in asked.changed}
+    wanted = {middle.id: S.PENDING_CANCEL, left[0].id: S.CANCELLED, left[1].id: S.PENDING_CANCEL}
+    of_root = {root.id: S.PENDING_CANCEL, beside.id: S.CANCELLED}
+    assert changed == (wanted | of_root if cancelled == "root" else wanted)
+
+
 async def test_a_cancel_is_final(world: RunWorld) -> None:
     run = await world.running()
     await world.store.runs.request_cancel(world.project.id, run.id, CancelledBy.MANUAL, now=world.tick())

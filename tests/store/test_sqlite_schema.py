@@ -119,7 +119,8 @@ def test_every_statement_finds_its_rows_by_an_index(tmp_path: Path, file: str, n
     distinct = len(set(re.findall(r"\?\d+", sql))) or len(values)
     plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", tuple(values[:distinct]))]
     db.close()
-    walks = [step for step in plan if step.startswith("SCAN") and "CONSTANT" not in step and "json_each" not in step]
+    own = ("CONSTANT", "json_each", "SCAN b")  # b: what a recursive query has found
+    walks = [step for step in plan if step.startswith("SCAN") and not any(word in step for word in own)]
     assert walks == [WALKS[file, name]] if (file, name) in WALKS else not walks
     sorts = [step for step in plan if "TEMP B-TREE" in step]
     assert not sorts or name in {"open", "live"}

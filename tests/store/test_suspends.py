@@ -133,3 +133,50 @@ async def test_a_run_whose_end_was_asked_for_waits_for_nothing(world: RunWorld) 
     assert isinstance(refused, Refused)
     assert refused.run is not None
     assert refused.run.state is S.PENDING_CANCEL
+
+
+async def given(world: RunWorld, run: Run) -> dict[str, object]:
+    """The types of the events that the steps of a run were given."""
+    return {step.step_key: json.loads(step.outputs)["event_type"] for step in await world.store.runs.steps(run)}
+
+
+@pytest.mark.parametrize("published", [["x", "y"], ["x"], []], ids=["both in one request", "one before", "both before"])
+async def test_what_a_run_is_given_does_not_depend_on_when_it_waits(world: RunWorld, published: list[str]) -> None:
+    run = await world.running()
+    for before in ["x", "y"][: 2 - len(published)]:
+        await world.publish("t", before)
+    later = {2: ["x", "y"], 1: ["y"], 0: []}[len(published)]
+    for step_key in ("first", "second", "third"):
+        done = await suspend(world, run, waits=[event(step_key)])
+        if done.run.state is S.WAITING and later:
+            await world.publish("t", *later)
+            later = []
+        if step_key != "third":
+            run = await world.running(await world.read(run))
+    assert await given(world, run) == {"first": "x", "second": "y"}
+    assert (await world.read(run)).state is S.WAITING
+
+
+@pytest.mark.parametrize("when", ["before", "in one request", "one by one"])
+async def test_each_of_several_waits_is_given_an_event_of_its_own(world: RunWorld, when: str) -> None:
+    run = await world.running()
+    waits = [event("b"), event("a"), event("c")]  # the first that waits is the first that is given something
+    if when == "before":
+        await world.publish("t", "x", "y")
+    assert (await suspend(world, run, waits=waits)).run.state is S.WAITING
+    for types in {"before": [], "in one request": [["x", "y"]], "one by one": [["x"], ["y"]]}[when]:
+        assert await world.publish("t", *types) == []
+    assert await given(world, run) == {"b": "x", "a": "y"}
+    [resumed] = await world.publish("t", "z", "not yet")
+    run = await world.running(resumed)
+    assert await given(world, run) == {"b": "x", "a": "y", "c": "z"}
+    await suspend(world, run, waits=[event("d")])
+    assert (await given(world, run))["d"] == "not yet"
+
+
+async def test_two_runs_are_given_the_same_event(world: RunWorld) -> None:
+    runs = [await world.running() for _ in range(2)]
+    for run in runs:
+        await suspend(world, run, waits=[event("e")])
+    await world.publish("t", "x", "y")
+    assert [await given(world, run) for run in runs] == [{"e": "x"}] * 2

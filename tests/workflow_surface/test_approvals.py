@@ -159,10 +159,49 @@ def test_a_run_below_asks_under_the_id_of_the_root(project: Project, worker: Wor
     project.suspend(child, "ask", {"what": "?"}, topic=topic(root))
     project.in_status(child, "waiting")
     assert visitor.get(f"/api/v1/approvals/{root}/ask").json()["data"] == {"what": "?"}
-    assert visitor.get(f"/api/v1/approvals/{child}/ask").status_code == 404
     assert visitor.post(f"/api/v1/approvals/{root}/ask/submit", json={"data": {"ok": 1}}).status_code == 200
     project.in_status(child, "running")
     assert answer_of(project, child) == {"ok": 1}
+
+
+def asking_below(worker: Worker, root: str, data: Any) -> str:
+    """Return a run below another one that is suspended at a step which others have too."""
+    child = worker.running("tool", parent_execution_id=root)
+    worker.project.suspend(child, "ask", data, topic=topic(root))
+    worker.project.in_status(child, "waiting")
+    return child
+
+
+def test_each_of_several_runs_below_is_asked_and_answered_by_its_own_id(
+    project: Project, worker: Worker, visitor: httpx.Client
+) -> None:
+    root = worker.running()
+    first, second = asking_below(worker, root, {"n": 1}), asking_below(worker, root, {"n": 2})
+    assert visitor.get(f"/api/v1/approvals/{root}/ask").json()["data"] == {"n": 2}
+    url = f"/api/v1/approvals/{first}/ask"
+    record = {"execution_id": first, "step_key": "ask", "status": "waiting", "data": {"n": 1}}
+    assert visitor.get(url).json() == record
+    assert visitor.post(f"{url}/submit", json={"data": "to the first"}).status_code == 200
+    assert visitor.post(f"{url}/submit", json={"data": "again"}).status_code == 409
+    project.in_status(first, "running")
+    assert (project.run(second)["status"], answer_of(project, first)) == ("waiting", "to the first")
+    path = f"/api/v1/executions/{second}/resume"
+    assert project.ok("POST", path, json={"step_key": "ask", "data": "to the second"})["id"] == second
+    assert answer_of(project, second) == "to the second"
+
+
+def test_the_page_answers_the_question_that_it_shows(project: Project, worker: Worker, visitor: httpx.Client) -> None:
+    root = worker.running()
+    first, second = asking_below(worker, root, {"n": 1}), asking_below(worker, root, {"n": 2})
+    url = f"/approve/{root}/ask"
+    shown = {**Page(visitor.get(url).text).fields, "answer": '"yes"'}
+    assert visitor.post(url, data=shown).status_code == 200
+    assert (answer_of(project, second), project.run(first)["status"]) == ("yes", "waiting")
+    assert visitor.post(url, data=shown).status_code == 409
+    assert project.run(first)["status"] == "waiting"
+    own = f"/approve/{first}/ask"
+    assert visitor.post(own, data={**Page(visitor.get(own).text).fields, "answer": '"no"'}).status_code == 200
+    assert answer_of(project, first) == "no"
 
 
 @pytest.mark.parametrize("key", ["a/b", "a b", "a?b=c", "ä:ö", "submit", "a/submit"])

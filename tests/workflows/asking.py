@@ -35,6 +35,20 @@ async def asks_twice(ctx: Context) -> list[object]:
     return list(await both)
 
 
+@workflow
+async def asks_below(ctx: Context) -> list[bool]:
+    """By two children that ask in the same words, at steps of the same name."""
+    return list(await ctx.gather(ctx.child("a", asks, "below"), ctx.child("b", asks, "below")))
+
+
+@workflow
+async def listens(ctx: Context, topic: str) -> list[object]:
+    """Alone, then for two at once."""
+    first = await ctx.event("first", topic, timeout=60)
+    both = await ctx.gather(ctx.event("z", topic, timeout=60), ctx.event("a", topic, timeout=60))
+    return [first, *both]
+
+
 @workflow(trigger="single")
 async def one(_ctx: Context, event: Event) -> object:
     return [event.topic, event.event_type, event.data]

@@ -62,6 +62,33 @@ def test_several_questions_are_asked_at_once(workflows: Workflows, live: Live) -
     assert workflows.wait(run_id, timeout=SECONDS).result == [1, 2, True]
 
 
+def test_an_answer_to_one_child_is_none_to_the_other(workflows: Workflows, live: Live) -> None:
+    run_id = workflows.start(asking.asks_below)
+
+    def children() -> dict[str, str]:
+        listed = live_api.get(f"/api/v1/executions/{run_id}/children").json()["executions"]
+        return {one["step_key"]: one["id"] for one in listed if one["status"] == "waiting"}
+
+    with live.client() as live_api:
+        below = found(lambda: both if len(both := children()) == 2 else None, "both asked")
+        assert resume(live_api, below["a"], "ask", {"yes": True}) == 200
+        assert resume(live_api, below["a"], "ask", {"yes": True}) == 409
+        assert resume(live_api, below["b"], "ask", {"yes": False}) == 200
+    assert workflows.wait(run_id, timeout=SECONDS).result == [True, False]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3], ids=["one by one", "the first two together", "all together"])
+def test_each_wait_is_given_the_next_event(workflows: Workflows, live: Live, count: int) -> None:
+    run_id = workflows.start(asking.listens, f"topic {count}")
+    found(lambda: workflows.get(run_id).status == "waiting", "waiting")
+    requests = [[0, 1, 2][:count], *([number] for number in range(count, 3))]
+    with live.client() as api:
+        for numbers in requests:
+            body = {"topic": f"topic {count}", "events": [{"data": number} for number in numbers]}
+            assert api.post("/api/v1/events/publish", json=body).status_code == 200
+    assert workflows.wait(run_id, timeout=SECONDS).result == [0, 1, 2]
+
+
 def test_events_start_runs(workflows: Workflows, live: Live) -> None:
     workflows.publish("single", {"n": 1}, event_type="number")
     workflows.publish("several", 1)

@@ -178,6 +178,8 @@ class NewEvent(Struct, frozen=True, kw_only=True):
     data: Json
     run_id: str | None = None
     attempt_number: int | None = None
+    for_run: str | None = None
+    """The one run whose question it answers; None: every run that is suspended until an event of its type comes."""
 
 
 class Publication(Struct, frozen=True, kw_only=True):
@@ -226,9 +228,11 @@ class Question(Struct, frozen=True, kw_only=True):
     pending: bool
     """Whether it waits for an answer now."""
     asked: Event | None = None
-    """The last `suspend_…` event of that step."""
+    """The last `suspend_…` event of that step: of a run that waits, if one does."""
     answered: bool = False
     """Whether an answer to that has been published."""
+    run_id: str | None = None
+    """The run that is to be given the answer; None: every one that waits at that step, as none has said that it asks."""
 
 
 class RunStore(Protocol):
@@ -398,11 +402,13 @@ class EventStore(Protocol):
     async def page(
         self, project_id: str, topic: str, *, after: int, since: Micros | None, limit: int, newest_first: bool = False
     ) -> list[Event]:
-        """Events of a topic with a greater sequence than `after`, and later than `since`."""
+        """Events of a topic that come after one in their order, and later than `since`: with a greater sequence than `after`, or
+        newest first with a lesser one (0: from the newest on).
+        """
         ...
 
     async def question(self, project_id: str, topic: str, step_key: str, run_id: str | None) -> Question:
-        """Return what is asked at a step by the run, or by any run of the topic.
+        """Return what is asked at a step by the run, or by any run of the topic: of several that wait, what was asked last.
 
         It waits for an answer once its wait is there, and before that, when the event is there and the wait on its way.
         """
@@ -411,7 +417,7 @@ class EventStore(Protocol):
     async def answer(
         self, project_id: str, topic: str, step_key: str, run_id: str | None, event: NewEvent, *, now: Micros
     ) -> Published | Question:
-        """Publish the answer, if it is still waited for; otherwise return how things are."""
+        """Publish the answer, for the run that asked, if it is still waited for; otherwise return how things are."""
         ...
 
     async def questions(self, project_id: str, topic: str, *, limit: int) -> list[Event]:

@@ -207,8 +207,9 @@ class Context:
     async def suspend(self, key: str, data: object = None, *, timeout: float | None = None, returns: Any = Any) -> Any:
         """Ask people something, wait for their answer without holding a worker, and return it.
 
-        `data` is what they are asked. They answer on the server's page `/approve/{root_id}/{key}`, or by
-        `dormice runs resume`; the first answer counts. `data` may have a `_form`, which is what the page shows: a `title`, a `description`,
+        `data` is what they are asked. They answer on the server's page `/approve/{run_id}/{key}` or by
+        `dormice runs resume`; the first answer counts. Under the id of the root run that page shows what was asked last at a step of this
+        key. `data` may have a `_form`, which is what the page shows: a `title`, a `description`,
         and `fields` with a `key` and a `type` each. It is asked once, whatever dies meanwhile. Raises EventTimeout when no answer comes
         within `timeout` seconds.
         """

@@ -1,4 +1,4 @@
-"""Routes by which people answer what runs ask. They need no key: who has the root run's id may answer (contract, section 1.10)."""
+"""Routes by which people answer what runs ask. They need no key: who has a run's id may answer (contract, section 1.10)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ApprovalRecord(Struct, kw_only=True):
 
     execution_id: str
     step_key: str
-    status: Annotated[str, Meta(description="The state of the root run.")]
+    status: Annotated[str, Meta(description="The state of the run whose id was given.")]
     data: Annotated[Raw, Meta(description="What it asks; null when no answer is waited for.")]
 
 
@@ -108,7 +108,7 @@ class ApprovalRoutes:
             data = msgspec.json.encode(read_answer(form, sent))
         except FormFaults as error:
             return approval_page.form_page(form, question, sent=sent, faults=error.faults)
-        await self._approvals.answer(root_id, step_key, data)
+        await self._approvals.answer(root_id, step_key, data, shown=asked.question)
         return approval_page.notice("Sent", "Your answer has reached the run. You may close this page.")
 
     def _step_key(self, call: Call) -> str:
@@ -140,7 +140,8 @@ class ApprovalRoutes:
                 "Answer what a run asks",
                 answered(self.submit),
                 body=ApprovalAnswer,
-                description="409 when no answer is waited for: the first one counts.",
+                description="409 when no answer is waited for: the first one counts. Under the id of a root run, of several questions at this step "
+                "in its tree the last one is answered; under the id of another run, that of this very run.",
                 shown=f"/api/v1/approvals/{{root_execution_id}}/{{step_key}}{_SUBMIT}",
                 guarded=False,
             ),

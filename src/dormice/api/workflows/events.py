@@ -29,6 +29,7 @@ from dormice.store.projects import Project
 _PUBLISH = BodyDecoder(wire.PublishRequest)
 _encode = msgspec.json.Encoder().encode
 _AT_ONCE = 100
+_ORDER = {"type": "string", "enum": ["asc", "desc"], "default": "asc"}
 _LINE_ENDS = {
     b"\n": b" ",
     b"\r": b" ",
@@ -95,7 +96,7 @@ class EventRoutes:
         """GET /api/v1/events/stream."""
         workflow_id, run_id = call.query.get("workflow_id"), call.query.get("workflow_run_id")
         after: int | None = call.integer("last_sequence_id", default=0) if call.query.get("last_sequence_id") else None
-        if after is None and (resumed := call.header("Last-Event-ID")) is not None:
+        if resumed := call.header("Last-Event-ID"):  # a browser that connects again asks for the same URL
             after = sequence_cursor(resumed, "header.Last-Event-ID")
         since = None if after is not None else parameters.moment(call, "last_timestamp")
         if run_id is not None:
@@ -126,7 +127,7 @@ class EventRoutes:
             )
             if found:
                 after = found[-1].sequence
-                yield b"".join(b"data: %s\n\n" % _one_line(_encode(_record(event))) for event in found)
+                yield b"".join(map(_frame, found))
             elif self._events.closing or ended:
                 return
             else:
@@ -145,10 +146,7 @@ class EventRoutes:
         route = self._door.route
         text = {"type": "string"}
         number = {"type": "integer", "minimum": 0}
-        from_on = [
-            Parameter("last_sequence_id", "query", number, "Events after this one."),
-            Parameter("last_timestamp", "query", text, "Events later than this moment."),
-        ]
+        since = Parameter("last_timestamp", "query", text, "Events later than this moment.")
         return [
             route(
                 "events",
@@ -169,7 +167,13 @@ class EventRoutes:
                 "Read events of a topic",
                 self.page,
                 wire.EventList,
-                parameters=[Parameter("topic", "query", text, "The topic.", required=True), *from_on],
+                parameters=[
+                    Parameter("topic", "query", text, "The topic.", required=True),
+                    Parameter("sort", "query", _ORDER, "`desc`: the newest first."),
+                    Parameter("last_sequence_id", "query", number, "Events after this one in that order: `next_sequence_id`."),
+                    since,
+                    Parameter("limit", "query", number, f"Events at most; 0 is the default, {_AT_ONCE}."),
+                ],
             ),
             route(
                 "events",
@@ -183,8 +187,16 @@ class EventRoutes:
                     Parameter("topic", "query", text, "The topic."),
                     Parameter("workflow_id", "query", text, "With workflow_run_id: the run's workflow."),
                     Parameter("workflow_run_id", "query", text, "A root run, whose topic is followed until its end."),
-                    *from_on,
+                    Parameter("last_sequence_id", "query", number, "Events after this one."),
+                    since,
+                    Parameter(
+                        "Last-Event-ID",
+                        "header",
+                        text,
+                        "Resume after the event of this `id:`, which is its `sequence_id`; goes before the two others.",
+                    ),
                 ],
+                description="Server-sent events: `id:` is the event's `sequence_id`, `data:` the event as in the page.",
             ),
         ]
 
@@ -198,6 +210,10 @@ def _record(event: Event) -> wire.EventRecord:
         data=msgspec.Raw(event.data),
         created_at=rfc3339(event.created_at),
     )
+
+
+def _frame(event: Event) -> bytes:
+    return b"id: %d\ndata: %s\n\n" % (event.sequence, _one_line(_encode(_record(event))))
 
 
 def _one_line(record: bytes) -> bytes:

@@ -96,7 +96,7 @@ class Events:
         limit: int,
         newest_first: bool = False,
     ) -> list[Event]:
-        """Return events with a greater sequence than `after`, later than `since`."""
+        """Return events later than `since` with a greater sequence than `after`; newest first: with a lesser one, if it is not 0."""
         return await self._store.page(
             project.id, topic, after=after, since=since, limit=limit, newest_first=newest_first
         )

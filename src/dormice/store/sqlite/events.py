@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import apsw
+from msgspec.structs import replace
 
 from dormice.domain.execution import Micros
 from dormice.domain.run import Event, WaitKind
@@ -49,7 +52,9 @@ class SqliteEvents:
     ) -> Published | Question:
         def operation(db: apsw.Connection) -> Published | Question:
             found = questions.find(db, project_id, topic, step_key, run_id)
-            return publish(db, project_id, topic, [event], now) if found.pending else found
+            if not found.pending:
+                return found
+            return publish(db, project_id, topic, [replace(event, for_run=found.run_id)], now)
 
         return await self._writer.run(operation)
 
@@ -81,19 +86,32 @@ def _publish(
 ) -> tuple[list[Event], list[tuple[str, str]]]:
     made = [_insert(unit.db, project_id, topic, event, unit.now) for event in events]
     waiting: list[Any] = unit.db.execute(_WAITS["for_topic"], (topic, project_id)).fetchall()
+    waiting.sort(key=itemgetter(5))  # the longest first
     ended = []
-    for run_id, step_key, kind, wanted in waiting:
-        fitting = made if kind == WaitKind.EVENT else [event for event in made if event.event_type == wanted]
-        run = unit.load(run_id)
-        if fitting and run is not None and not run.closed:
-            run_waits.deliver(unit, run, step_key, fitting[-1])
+    given: Counter[str] = Counter()
+    for run_id, step_key, kind, wanted, together, _ in waiting:
+        if kind == WaitKind.EVENT:
+            fitting = made[given[run_id] :] if together else made
+        else:
+            fitting = [event for event, new in zip(made, events, strict=True) if _answers(new, wanted, run_id)]
+        run = unit.load(run_id) if fitting else None
+        if run is not None and not run.closed:
+            # Of one request a foreign worker is given the last event (contract, section 2.7). Of ours, each wait is given one.
+            run_waits.deliver(unit, run, step_key, fitting[0 if together else -1])
+            given[run_id] += kind == WaitKind.EVENT
             ended.append((run_id, step_key))
     return made, ended
+
+
+def _answers(new: NewEvent, wanted: str, run_id: str) -> bool:
+    return new.event_type == wanted and new.for_run in (None, run_id)
 
 
 def _insert(db: apsw.Connection, project_id: str, topic: str, new: NewEvent, now: Micros) -> Event:
     values = (new.id, project_id, topic, new.event_type, new.data, new.run_id, new.attempt_number, now)
     sequence = db.execute(_SQL["insert"], values).get
+    if new.for_run is not None:
+        db.execute(_SQL["address"], (sequence, new.for_run))
     return Event(
         sequence=sequence,
         id=new.id,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import apsw
 
 from dormice.domain.run import Event
@@ -17,23 +15,31 @@ _WAITS = statements.load("waits.sql")
 
 def find(db: apsw.Connection, project_id: str, topic: str, step_key: str, run_id: str | None) -> Question:
     """Return what is asked at a step, by the run or by any run of the topic."""
-    row = db.execute(_EVENTS["asked"], (project_id, topic, f"suspend_{step_key}")).fetchone()
-    asked = None if row is None else run_rows.event(row)
-    answer = f"resume_{step_key}"
-    waiting: list[Any] = [found for (found,) in db.execute(_WAITS["for_answer"], (topic, answer, project_id))]
-    if waiting if run_id is None else run_id in waiting:
-        return Question(pending=True, asked=asked)
+    question, answer = f"suspend_{step_key}", f"resume_{step_key}"
+    if run_id is None and (asked := _event(db, "open_question", project_id, topic, question, step_key)) is not None:
+        return Question(pending=True, asked=asked, run_id=asked.run_id)
+    if run_id is None:
+        asked = _event(db, "asked", project_id, topic, question)
+    else:
+        asked = _event(db, "asked_by", project_id, topic, question, run_id)
+    if db.execute(_WAITS["for_answer"], (topic, answer, project_id, run_id)).get is not None:
+        return Question(pending=True, asked=asked, run_id=run_id)
     if asked is None:
         return Question(pending=False)
-    values = (project_id, topic, asked.sequence, answer)
-    if db.execute(_EVENTS["resumed"], values).fetchone() is not None:
+    asker = run_id or asked.run_id
+    if _event(db, "resumed", project_id, topic, asked.sequence, answer, asker) is not None:
         return Question(pending=False, asked=asked, answered=True)
-    return Question(pending=_on_its_way(db, project_id, step_key, run_id, asked), asked=asked)
+    return Question(pending=_on_its_way(db, project_id, step_key, asked), asked=asked, run_id=asker)
 
 
-def _on_its_way(db: apsw.Connection, project_id: str, step_key: str, run_id: str | None, asked: Event) -> bool:
+def _event(db: apsw.Connection, query: str, *values: str | int | None) -> Event | None:
+    row = db.execute(_EVENTS[query], values).fetchone()
+    return None if row is None else run_rows.event(row)
+
+
+def _on_its_way(db: apsw.Connection, project_id: str, step_key: str, asked: Event) -> bool:
     """Whether the run that asked has not come to its wait yet: a worker publishes the event first."""
-    if asked.run_id is None or run_id not in (None, asked.run_id):
+    if asked.run_id is None:
         return False
     unit = RunUnit(db, asked.created_at)
     run = unit.load(asked.run_id)

@@ -33,7 +33,9 @@ def suspend(
         return Refused(run=run)
     run = unit.wait(run)
     made = [child for new in children if (child := _child(unit, run, new)) is not None]
-    questions = [question for wait in waits if (question := _wait(unit, run, wait)) is not None]
+    questions = [
+        question for place, wait in enumerate(waits) if (question := _wait(unit, run, wait, place)) is not None
+    ]
     told = events.publish_with(unit, run.project_id, questions)
     if not unit.has_waits(run):
         run = unit.resume(run)
@@ -62,11 +64,11 @@ def _child(unit: RunUnit, run: Run, new: NewRun) -> Run | None:
     return None
 
 
-def _wait(unit: RunUnit, run: Run, new: NewWait) -> Publication | None:
-    """Have the run wait; return what it asks, if it has not asked before."""
+def _wait(unit: RunUnit, run: Run, new: NewWait, place: int) -> Publication | None:
+    """Have the run wait, after `place` other waits of the report; return what it asks, if it has not asked before."""
     if unit.has_step(run, new.step_key):
         return None
-    values = (run.number, new.step_key, new.kind.value, new.due_at, new.topic, new.event_type, unit.now)
+    values = (run.number, new.step_key, new.kind.value, new.due_at, new.topic, new.event_type, unit.now + place)
     unit.db.execute(_WAITS["insert_together"], values)
     is_new = unit.db.changes() > 0
     if new.topic is None:

@@ -110,11 +110,9 @@ class RunUnit:
     def cancel_tree(self, run: Run, by: CancelledBy) -> Run:
         """Ask for the end of a run that has not ended, and of all below it; what no worker has is cancelled now."""
         cancelled = self._cancel(run, by)
-        below = [run.id]
-        while below:  # not by recursion: nothing limits how deep a tree is
-            for row in self.db.execute(_SQL["children"], (below.pop(),)).fetchall():
-                child = self._cancel(run_rows.run(row), by)
-                below.append(child.id)
+        query = "open_of_root" if run.root_id is None else "open_below"
+        for row in self.db.execute(_SQL[query], (run.id,)).fetchall():
+            self._cancel(run_rows.run(row), by)
         return cancelled
 
     def end_if_nothing_runs(self, run: Run) -> Run:

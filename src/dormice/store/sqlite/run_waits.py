@@ -73,7 +73,7 @@ def answered_before(unit: RunUnit, run: Run, topic: str, event_type: str) -> Eve
         since = unit.db.execute(_EVENTS["suspended_by_anybody"], (run.project_id, topic, asked_for)).get
     if since is None:
         return None
-    row = unit.db.execute(_EVENTS["resumed"], (run.project_id, topic, since, event_type)).fetchone()
+    row = unit.db.execute(_EVENTS["resumed"], (run.project_id, topic, since, event_type, run.id)).fetchone()
     return None if row is None else run_rows.event(row)
 
 

@@ -34,9 +34,19 @@ SELECT * FROM runs WHERE parent_id = ? AND step_key = ? AND state <> 'cancelled'
 -- Runs that a step of a run has made, oldest first.
 SELECT * FROM runs WHERE parent_id = ? AND step_key = ? ORDER BY number;
 
--- name: children
--- Runs below a run that have not ended.
-SELECT * FROM runs WHERE parent_id = ? AND completed_at IS NULL;
+-- name: open_of_root
+-- Runs below a root run that have not ended, also below ended ones, in the order in which they were made.
+SELECT * FROM runs WHERE root_id = ? AND completed_at IS NULL ORDER BY number;
+
+-- name: open_below
+-- The same below any run.
+WITH RECURSIVE below (number, id, open) AS (
+    SELECT number, id, completed_at IS NULL FROM runs WHERE parent_id = ?
+    UNION ALL
+    SELECT r.number, r.id, r.completed_at IS NULL FROM below b CROSS JOIN runs r ON r.parent_id = b.id
+    ORDER BY number
+)
+SELECT r.* FROM below b CROSS JOIN runs r ON r.number = b.number WHERE b.open;
 
 -- name: of_batch
 -- The runs of a batch with what came of them, in their order.

@@ -37,14 +37,14 @@ SELECT r.id, w.step_key, w.due_at FROM waits w CROSS JOIN runs r ON r.number = w
 SELECT r.id, w.step_key, w.kind FROM waits w CROSS JOIN runs r ON r.number = w.run WHERE r.state = 'waiting';
 
 -- name: for_topic
--- Who waits for events of a topic, the longest first.
-SELECT r.id, w.step_key, w.kind, w.event_type FROM waits w CROSS JOIN runs r ON r.number = w.run
+-- Who waits for events of a topic.
+SELECT r.id, w.step_key, w.kind, w.event_type, w.together, w.created_at FROM waits w CROSS JOIN runs r ON r.number = w.run
 WHERE w.topic = ?1 AND r.project_id = ?2;
 
 -- name: for_answer
--- The runs that are suspended until an answer comes.
-SELECT r.id FROM waits w CROSS JOIN runs r ON r.number = w.run
-WHERE w.topic = ?1 AND w.event_type = ?2 AND w.kind = 'suspend' AND r.project_id = ?3;
+-- Whether a run is suspended until an answer comes: this one, or any (NULL).
+SELECT 1 FROM waits w CROSS JOIN runs r ON r.number = w.run
+WHERE w.topic = ?1 AND w.event_type = ?2 AND w.kind = 'suspend' AND r.project_id = ?3 AND r.id = coalesce(?4, r.id) LIMIT 1;
 
 -- name: cursor
 -- The last event of a topic that a run was given.

@@ -171,6 +171,7 @@ CREATE TABLE IF NOT EXISTS runs (
 ) STRICT;
 
 CREATE INDEX IF NOT EXISTS runs_open ON runs (number) WHERE completed_at IS NULL;
+CREATE INDEX IF NOT EXISTS runs_open_of_root ON runs (root_id) WHERE completed_at IS NULL AND root_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS runs_ended ON runs (completed_at) WHERE completed_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS runs_of ON runs (project_id, number);
 CREATE INDEX IF NOT EXISTS runs_of_workflow ON runs (project_id, workflow_id, number);
@@ -215,7 +216,8 @@ CREATE TABLE IF NOT EXISTS steps (
 ) WITHOUT ROWID, STRICT;
 
 -- `due_at` ends a wait for time, and any other one with an error. `remaining` counts the runs of a batch that have not ended; `batch` names them in
--- their order. Of waits that are `together`, only the last one to end lets the run go on.
+-- their order. Of waits that are `together`, only the last one to end lets the run go on; they are counted up in `created_at` from the moment at
+-- which they began, as an event of a topic is for the first of them.
 CREATE TABLE IF NOT EXISTS waits (
     run INTEGER NOT NULL REFERENCES runs,
     step_key TEXT NOT NULL,
@@ -258,6 +260,12 @@ CREATE INDEX IF NOT EXISTS events_of ON events (project_id, topic, sequence);
 CREATE INDEX IF NOT EXISTS events_old ON events (created_at);
 CREATE INDEX IF NOT EXISTS events_of_suspensions ON events (project_id, topic, event_type, sequence)
     WHERE substr(event_type, 1, 7) IN ('suspend', 'resume_');
+
+-- Events that are for one suspended run alone: answers to what that run asks. Other ones with the same step key wait on.
+CREATE TABLE IF NOT EXISTS addressed_events (
+    sequence INTEGER PRIMARY KEY REFERENCES events ON DELETE CASCADE,
+    run_id TEXT NOT NULL
+) STRICT;
 
 -- The last event of a topic that a wait of a run was given: the next wait on it is given a later one.
 CREATE TABLE IF NOT EXISTS wait_cursors (
