@@ -29,9 +29,10 @@ def test_on_the_servers_host_the_key_is_in_its_data_directory(tmp_path: Path) ->
         settings.resolve(base_url="http://elsewhere.example", environment=environment)
 
 
-def test_without_a_key_the_error_says_where_it_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=str(tmp_path / "api-key")):
+def test_without_a_key_the_error_says_where_it_was_looked_for_and_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="set DORMICE_API_KEY, or DORMICE_DATA_DIR to the --data-dir") as error:
         settings.resolve(environment={"DORMICE_DATA_DIR": str(tmp_path)})
+    assert str(tmp_path / "api-key") in str(error.value)
 
 
 _NO_URLS = [

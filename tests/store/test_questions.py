@@ -23,9 +23,7 @@ async def asking(world: RunWorld, root: Run, question: bytes) -> Run:
     """Return a run below another one that asks at its step `ok`, as our own worker has it ask."""
     [run] = (await world.submit(world.new(parent_id=root.id, root_id=root.id, root_workflow_id=root.workflow_id))).runs
     run = await world.running(run)
-    wait = NewWait(
-        step_key="ok", kind=WaitKind.SUSPEND, topic=root.topic, event_type="resume_ok", question=question
-    )
+    wait = NewWait(step_key="ok", kind=WaitKind.SUSPEND, topic=root.topic, event_type="resume_ok", question=question)
     attempt = Attempt(worker_id="worker", fence=run.fence)
     done = await world.store.runs.suspend(run.id, attempt, [], [wait], now=world.tick())
     assert isinstance(done, Suspended)

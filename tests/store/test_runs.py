@@ -256,14 +256,16 @@ async def test_a_cancel_goes_down_a_tree_of_any_depth(world: RunWorld) -> None:
 @pytest.mark.parametrize("cancelled", ["root", "middle"])
 async def test_a_cancel_finds_what_is_open_below_runs_that_have_ended(world: RunWorld, cancelled: str) -> None:
     root = await world.running()
-    below = {"root_id": root.id}
-    middle = await world.running(parent_id=root.id, **below)
-    ended = await world.running(parent_id=middle.id, **below)
-    ended_too = await world.running(parent_id=ended.id, **below)
-    left = [await world.queued(parent_id=ended_too.id, **below), await world.running(parent_id=ended_too.id, **below)]
+    middle = await world.running(parent_id=root.id, root_id=root.id)
+    ended = await world.running(parent_id=middle.id, root_id=root.id)
+    ended_too = await world.running(parent_id=ended.id, root_id=root.id)
+    left = [
+        await world.queued(parent_id=ended_too.id, root_id=root.id),
+        await world.running(parent_id=ended_too.id, root_id=root.id),
+    ]
     for run in (ended_too, ended):
         await world.complete(run)
-    beside = await world.queued(parent_id=root.id, **below)
+    beside = await world.queued(parent_id=root.id, root_id=root.id)
     top = {"root": root, "middle": middle}[cancelled]
     asked = await world.store.runs.request_cancel(world.project.id, top.id, CancelledBy.MANUAL, now=world.tick())
     assert isinstance(asked, Moved)

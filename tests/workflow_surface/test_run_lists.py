@@ -164,12 +164,25 @@ def test_a_run_says_why_it_is_queued(project: Project, worker: Worker) -> None:
         "workers": 1,
         "free_slots": 99,
         "ready_at": None,
+        "worker_id": None,
+        "worker_heard_at": None,
     }
     assert project.ok("GET", f"/api/v1/executions/{second}/queue")["position"] == 0
     running = project.ok("GET", f"/api/v1/executions/{first}/queue")
-    assert (running["reason"], running["position"]) == (None, None)
+    assert (running["status"], running["reason"], running["position"]) == ("running", None, None)
     worker.complete(first)
     project.in_status(second, "running")
+
+
+def test_a_run_that_a_worker_has_says_which_and_when_that_was_heard_of(project: Project, worker: Worker) -> None:
+    run = worker.running()
+    [listed] = project.ok("GET", "/api/v1/workers")["workers"]
+    where = project.ok("GET", f"/api/v1/executions/{run}/queue")
+    assert (where["status"], where["worker_id"]) == ("running", worker.id)
+    assert listed["created_at"] <= where["worker_heard_at"]
+    project.suspend(run, "ask", {}, topic="t")
+    where = project.ok("GET", f"/api/v1/executions/{run}/queue")
+    assert (where["status"], where["worker_id"], where["worker_heard_at"]) == ("waiting", None, None)
 
 
 def test_a_run_that_no_worker_takes_says_so(project: Project) -> None:

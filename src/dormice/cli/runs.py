@@ -78,7 +78,7 @@ def declare(parser: Parser) -> None:
     )
     list_options(children)
     steps = command(commands, "steps", "Show what a run has done, in order", _steps)
-    why = command(commands, "why-queued", "Say what a queued run waits for", _why_queued)
+    why = command(commands, "why-queued", "Say what a queued run waits for, or which worker has it", _why_queued)
     events = command(commands, "events", "Show the events of a run and of all in its tree", _events)
     event_options(events, until="the run at the root has ended")
     for each in (retrieve, cancel, rerun, resume, children, steps, why, events):

@@ -95,7 +95,7 @@ def _key_of_this_host(environment: Mapping[str, str]) -> str:
             return file.read().strip()
     except FileNotFoundError:
         raise ConfigurationError(
-            f"no API key: set DORMICE_API_KEY, or start the server on this host, which writes {path}"
+            f"no API key: set DORMICE_API_KEY, or DORMICE_DATA_DIR to the --data-dir of the server on this host, which writes {path} when it starts"
         ) from None
     except OSError as error:
         raise ConfigurationError(

@@ -170,7 +170,9 @@ class EventRoutes:
                 parameters=[
                     Parameter("topic", "query", text, "The topic.", required=True),
                     Parameter("sort", "query", _ORDER, "`desc`: the newest first."),
-                    Parameter("last_sequence_id", "query", number, "Events after this one in that order: `next_sequence_id`."),
+                    Parameter(
+                        "last_sequence_id", "query", number, "Events after this one in that order: `next_sequence_id`."
+                    ),
                     since,
                     Parameter("limit", "query", number, f"Events at most; 0 is the default, {_AT_ONCE}."),
                 ],

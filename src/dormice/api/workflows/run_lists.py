@@ -83,7 +83,7 @@ class ChildrenPage(ExecutionPage, kw_only=True):
 
 
 class QueueRecord(Struct, kw_only=True):
-    """What a run waits for before a worker gets it."""
+    """What a run waits for before a worker gets it, or which worker has it."""
 
     execution_id: str
     status: str
@@ -101,6 +101,10 @@ class QueueRecord(Struct, kw_only=True):
     workers: int | None
     free_slots: int | None
     ready_at: str | None
+    worker_id: Annotated[str | None, Meta(description="The worker that has it.")]
+    worker_heard_at: Annotated[
+        str | None, Meta(description="When that worker was last heard of; null of one that is not known any more.")
+    ]
 
 
 class RunRecord(Struct, kw_only=True):
@@ -185,6 +189,8 @@ class RunListRoutes:
             workers=why.workers,
             free_slots=why.free_slots,
             ready_at=wire.time(why.ready_at),
+            worker_id=why.worker_id,
+            worker_heard_at=wire.time(why.heard_at),
         )
         return json_reply(record)
 

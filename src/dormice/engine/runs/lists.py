@@ -18,9 +18,11 @@ from dormice.store.projects import Project
 DOCUMENT_BYTES = 64 * 1024
 """Longer payloads and results are not listed: a run's own record has them."""
 
+_WITH_A_WORKER = HELD | {RunState.PENDING_CANCEL}
+
 
 class WhyQueued(Struct, frozen=True, kw_only=True):
-    """What a run waits for before a worker gets it. All None of one that is not queued."""
+    """What a run waits for before a worker gets it; of one that a worker has, which one. All else is None."""
 
     reason: str | None = None
     """`not_before`, `queue_limit`, `no_worker`, `workers_busy`, or `next`: nothing stands in its way."""
@@ -36,6 +38,10 @@ class WhyQueued(Struct, frozen=True, kw_only=True):
     """How many workers its deployment has that are given runs."""
     free_slots: int | None = None
     """How many runs more they take together."""
+    worker_id: str | None = None
+    """The worker that has it."""
+    heard_at: Micros | None = None
+    """When that was last heard of; None of one that is not known any more."""
 
 
 class QueueState(Struct, kw_only=True):
@@ -97,6 +103,10 @@ class Lists:
 
     def why_queued(self, project: Project, run: Run) -> WhyQueued:
         """Return what a run waits for before a worker gets it."""
+        if run.state in _WITH_A_WORKER:
+            live = self._board.workers.get(run.worker_id or "")
+            heard_at = None if live is None else self._moment(live.heard_at)
+            return WhyQueued(worker_id=run.worker_id, heard_at=heard_at)
         if run.state is not RunState.QUEUED:
             return WhyQueued()
         position, taken, limit = self._board.position(run)
@@ -124,11 +134,13 @@ class Lists:
     def workers(self, project: Project) -> Sequence[WorkerState]:
         """Return a project's workers, the latest first."""
         active = {live.worker.id for live in self._workers.active(project)}
-        shift = self._clock.now() - self._clock.steady()
         return [
-            WorkerState(live=live, heard_at=live.heard_at + shift, given_runs=live.worker.id in active)
+            WorkerState(live=live, heard_at=self._moment(live.heard_at), given_runs=live.worker.id in active)
             for live in sorted(self._workers.all(project), key=lambda live: live.worker.created_at, reverse=True)
         ]
+
+    def _moment(self, steady: Micros) -> Micros:
+        return steady + self._clock.now() - self._clock.steady()
 
     def queues(self, project: Project) -> Sequence[QueueState]:
         """Return a project's queues, those without runs too, by name."""
