@@ -368,11 +368,12 @@ void processes_signal(struct execution *execution, int signal)
         signal_members(execution, signal);
 }
 
-void processes_kill(struct execution *execution)
+bool processes_kill(struct execution *execution)
 {
     execution->killed = true;
     if (execution->cgroup)
         signal_members(execution, SIGKILL);
+    return true;
 }
 
 bool processes_gone(struct execution *execution)

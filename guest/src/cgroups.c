@@ -152,12 +152,13 @@ void cgroups_turn(uint64_t *next)
     sooner(next, rested_at);
 }
 
-static void signal_members(const struct execution *execution, int signal)
+/* False when its processes cannot be looked up. */
+static bool signal_members(const struct execution *execution, int signal)
 {
     char text[4096];
     int fd = open_file(execution, "/cgroup.procs", O_RDONLY);
     if (fd < 0)
-        return;
+        return false;
     long pid = 0;
     for (ssize_t got; (got = read(fd, text, sizeof text)) > 0;)
         for (ssize_t at = 0; at < got; at++)
@@ -169,6 +170,7 @@ static void signal_members(const struct execution *execution, int signal)
                 pid = 0;
             }
     close(fd);
+    return true;
 }
 
 static void read_populated(struct execution *execution)
@@ -283,7 +285,7 @@ static unsigned signal_tree(const struct execution *execution, int signal)
     struct process *all = NULL;
     DIR *proc = opendir("/proc");
     if (!proc)
-        return 0;
+        return 1; /* as far as can be told */
     execution_mark(execution, mark);
     for (struct dirent *entry; (entry = readdir(proc));) {
         pid_t pid = (pid_t)atol(entry->d_name);
@@ -326,26 +328,24 @@ void processes_signal(struct execution *execution, int signal)
         signal_tree(execution, signal);
 }
 
-void processes_kill(struct execution *execution)
+bool processes_kill(struct execution *execution)
 {
     execution->killed = true;
     if (execution->cgroup) {
         char path[64];
         name(execution->cgroup, path, "/cgroup.kill");
-        if (!write_text(guest.cgroup, path, "1"))
-            signal_members(execution, SIGKILL);
-    } else if (!guest.has_cgroups) {
-        signal_tree(execution, SIGKILL);
+        return write_text(guest.cgroup, path, "1") || signal_members(execution, SIGKILL);
     }
+    if (!guest.has_cgroups)
+        signal_tree(execution, SIGKILL);
+    return true;
 }
 
 bool processes_gone(struct execution *execution)
 {
     if (execution->cgroup) {
         cgroup_follow(execution);
-        if (execution->watch_fd < 0)
-            return false;
-        return !execution->populated;
+        return execution->watch_fd < 0 ? is_empty(execution->cgroup) : !execution->populated;
     }
     return guest.has_cgroups || !signal_tree(execution, execution->killed ? SIGKILL : 0);
 }

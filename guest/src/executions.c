@@ -10,7 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { BUCKETS = 1024, STARTED_HELD = 10 * MS };
+enum { BUCKETS = 1024, STARTED_HELD = 10 * MS, KILL_AGAIN_MS = 100, KILL_PATIENCE_MS = 2000 };
 
 LIST(executions);
 LIST(lives);
@@ -313,7 +313,18 @@ static void kill_now(struct execution *execution)
     execution->timeout_at = execution->kill_at = 0;
     execution->must_be_empty = true;
     cgroup_follow(execution);
-    processes_kill(execution);
+    if (processes_kill(execution)) {
+        execution->give_up_at = 0;
+        return;
+    }
+    /* Without a descriptor or memory for it, again; what can be killed in no other way dies with the machine. */
+    if (!execution->give_up_at)
+        execution->give_up_at = after_ms(KILL_PATIENCE_MS);
+    if (guest.is_init && guest.now >= execution->give_up_at) {
+        complain("kill the processes of an execution, so the machine ends");
+        machine_off();
+    }
+    execution->kill_at = after_ms(KILL_AGAIN_MS);
 }
 
 /* Applies its deadlines, ends it if it has come to that, and brings `next` forward to its next deadline. */

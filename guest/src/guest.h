@@ -54,6 +54,8 @@ struct stream {
     struct execution *execution;
     int fd; /* -1 once at end of file */
     bool hung_up; /* every writer is gone */
+    bool unkept;  /* for want of memory, what comes is only counted from now on */
+    uint64_t starved_at; /* since when there has been no memory for its ring; 0 while there is */
     uint8_t number;
     uint8_t *ring;      /* STREAM_WINDOW bytes, mapped only while something is held; byte n lies at n % STREAM_WINDOW */
     uint64_t acked;     /* durable at the server */
@@ -97,6 +99,7 @@ struct execution {
 
     uint64_t kept_limit, timeout, drain_left;
     uint64_t timeout_at, kill_at, drain_at, look_at, retry_at;
+    uint64_t give_up_at; /* while its processes cannot be killed: when the machine ends for it */
     bool interrupted;   /* STOP came while the leader was alive */
     bool must_be_empty; /* a timeout or a cancel: it ends when its processes are gone */
     bool killed;
@@ -216,7 +219,7 @@ int cgroup_make(uint64_t *cgroup); /* its directory, or -1 */
 bool cgroup_unmake(uint64_t cgroup, bool killed); /* false while something lives in it */
 void cgroups_turn(uint64_t *next); /* lets go of those that nobody has needed for a while */
 void processes_signal(struct execution *execution, int signal);
-void processes_kill(struct execution *execution);
+bool processes_kill(struct execution *execution); /* false when it cannot be done now */
 bool processes_gone(struct execution *execution);
 void cgroup_follow(struct execution *execution);
 void cgroup_remove(struct execution *execution);

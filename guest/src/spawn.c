@@ -3,7 +3,11 @@
    Commands must not use clone3, whose flags no seccomp profile can see, but process 1 itself needs it
    (CLONE_INTO_CGROUP). So process 1 is started with CAP_SYS_ADMIN in its user namespace, takes it out of its bounding
    set at once, and each child adds a filter with it and loses it by the exec: NO_NEW_PRIVS, the other way to be
-   allowed a filter, would break su and sudo. */
+   allowed a filter, would break su and sudo.
+
+   The same filter keeps commands from lowering the limits of process 1, which could kill nothing without descriptors:
+   to prlimit, the same user is enough. All else that one process may do to another (priorities, processors, ptrace)
+   asks for the capabilities of the other as well. */
 #define _GNU_SOURCE
 #include "guest.h"
 
@@ -31,6 +35,9 @@ struct clone3_arguments {
 };
 #define INTO_CGROUP UINT64_C(0x200000000)
 enum { SYS_CLONE3 = 435, X32_BIT = 0x40000000 }; /* clone3 has this number on every architecture */
+/* The halves of a system call's argument, which a filter sees one at a time. */
+#define LOW(argument) (offsetof(struct seccomp_data, args) + 8 * (argument))
+#define HIGH(argument) (LOW(argument) + 4)
 
 #define BIT(capability) (UINT64_C(1) << (capability))
 /* What commands never have, whatever process 1 was given. */
@@ -107,14 +114,23 @@ static void enter_cwd(const char *cwd)
         fail(HOW_CWD, errno);
 }
 
-static void forbid_clone3(void)
+/* No clone3, and no prlimit64(1, ..., new_limit, ...) but with NULL, which only asks. */
+static void forbid(void)
 {
     static const struct sock_filter rules[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_CLONE3, 1, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_CLONE3 | X32_BIT, 0, 1),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, ~(unsigned)X32_BIT),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_CLONE3, 7, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prlimit64, 0, 7),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, LOW(0)), /* all that the kernel looks at of a pid */
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 1, 0, 5),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, LOW(2)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 4),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, HIGH(2)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 2),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
     };
     const struct sock_fprog program = {sizeof rules / sizeof *rules, (struct sock_filter *)rules};
     if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program))
@@ -178,7 +194,7 @@ void child_settle(const struct pipes *pipes, int kept)
     if (!guest.is_init && !guest.has_cgroups)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (guest.may_filter)
-        forbid_clone3();
+        forbid();
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);

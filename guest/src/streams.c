@@ -2,7 +2,8 @@
 
    Output is held in a ring per stream until the server has made it durable. The windows: 256 KiB per stream, and a
    fair part of 4 MiB per machine; a page per stream is always granted, so that nobody starves. A closed window leaves
-   the pipe unread, which slows the command and loses nothing. Past the kept limit, bytes are counted and dropped. */
+   the pipe unread, which slows the command and loses nothing. Past the kept limit, bytes are counted and dropped; so are
+   those for which there has been no memory for a while: an end must not wait for it for ever. */
 #define _GNU_SOURCE
 #include "guest.h"
 
@@ -16,7 +17,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, FAIR_LEAST = 16 * 1024, TURN_MOST = 64 * 1024 };
+enum { PAGE = 4096, FAIR_LEAST = 16 * 1024, TURN_MOST = 64 * 1024, STARVED_AGAIN_MS = 100, STARVED_MOST_MS = 5000 };
 
 static LIST(readable);
 static uint64_t held_by_all;
@@ -31,7 +32,7 @@ static uint64_t held(const struct stream *stream)
 /* Whether further bytes are to be sent, not only counted. */
 static bool keeps(const struct stream *stream)
 {
-    return stream->execution->phase != ENDED && stream->received < stream->execution->kept_limit;
+    return stream->execution->phase != ENDED && !stream->unkept && stream->received < stream->execution->kept_limit;
 }
 
 /* How many bytes may be taken from the pipe now. */
@@ -83,7 +84,8 @@ void stream_init(struct stream *stream, struct execution *execution, uint8_t num
     stream->execution = execution;
     stream->number = number;
     stream->fd = -1;
-    stream->hung_up = false;
+    stream->hung_up = stream->unkept = false;
+    stream->starved_at = 0;
     list_init(&stream->readable);
 }
 
@@ -118,6 +120,7 @@ static bool map_ring(struct stream *stream)
         return false;
     madvise(ring, STREAM_WINDOW, MADV_DONTFORK);
     stream->ring = ring;
+    stream->starved_at = 0;
     return true;
 }
 
@@ -184,8 +187,13 @@ static bool read_stream(struct stream *stream)
             list_remove(&stream->readable);
             return false;
         } else if (errno == ENOMEM) {
-            starved = true;
-            return false;
+            if (!stream->starved_at)
+                stream->starved_at = guest.now;
+            if (guest.now - stream->starved_at < STARVED_MOST_MS * MS) {
+                starved = true;
+                return false;
+            }
+            stream->unkept = true;
         } else if (errno != EINTR) {
             close_stream(stream);
             return false;
@@ -201,7 +209,7 @@ bool streams_turn(uint64_t *next)
     list_each(at, after, &readable)
         more |= read_stream(container_of(at, struct stream, readable));
     if (starved)
-        sooner(next, after_ms(100));
+        sooner(next, after_ms(STARVED_AGAIN_MS));
     return more;
 }
 

@@ -91,6 +91,7 @@ async def test_no_cgroup_can_be_reached(inside: Shell) -> None:
         "ionice -c 1 true",
         "prlimit --nofile=99999999 true",
         "prlimit --core=1 true",
+        "prlimit --pid 1 --nofile=1:1",
         "ip link add v type veth",
         "ip route add 192.0.2.0/24 dev lo",
         "ip addr add 192.0.2.77/32 dev lo",

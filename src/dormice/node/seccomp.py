@@ -5,7 +5,8 @@ All others, also those of kernels yet to come, fail with ENOSYS, so that librari
 
 What is let through is what Debian's packages need (shells, compilers, Python, Node, Go, databases, sshd, strace, gdb).
 Tracing is allowed: a machine's root has no CAP_SYS_PTRACE and process 1 is not dumpable. `clone3` is allowed because the guest uses it;
-the guest refuses it to commands, whose flags a filter could not see. Old asynchronous I/O (io_setup) is missing because its quota,
+the guest refuses it to commands, whose flags a filter could not see, and also prlimit64 on process 1: the OCI form has no way to say that the
+low half of an argument, all that the kernel looks at of a pid, is not 1. Old asynchronous I/O (io_setup) is missing because its quota,
 fs.aio-max-nr, is one for the whole kernel: a machine could use up that of its neighbours. mbind is missing because the policies it
 hangs on a file are counted by no cgroup, and huge pages because the host's pool of them is not either. Only the native architecture
 is let in.
