@@ -95,6 +95,22 @@ def _process_1(live: Live, machine: str) -> int:
     return int(json.loads(file.read_text())["process"]["pid"])
 
 
+@pytest.mark.parametrize("driver", ["process", pytest.param("container", marks=pytest.mark.machines)])
+def test_a_machine_whose_process_1_stands_still_is_lost_and_wakes_again(start_live: StartLive, driver: str) -> None:
+    limits = {"DORMICE_LIMIT_CANCEL_GRACE_MS": "300", "DORMICE_LIMIT_MACHINE_LOST_MS": "2000"}
+    with start_live(driver, **limits) as live, live.client() as api:
+        machine, seconds = api.create_machine(autosleep="never"), _long()
+        timed = api.shell(machine, f"sleep {seconds}", timeout_ms=1_000, wait_ms=0)
+        cancelled = api.shell(machine, f"sleep {seconds}", wait_ms=0)
+        wait_until(lambda: len(_asleep(seconds)) == 2, 10, "both run")
+        os.kill(_process_1(live, machine), signal.SIGSTOP)
+        assert api.delete(path_of(cancelled)).status_code == 200
+        assert _end_of(api, timed)["error_code"] == "machine_lost"
+        assert _end_of(api, cancelled)["status"] == "cancelled"
+        assert not _asleep(seconds)
+        assert api.shell(machine, "echo again")["status"] == "succeeded"
+
+
 def test_what_was_promised_is_kept_while_server_and_node_are_dead_or_right_afterwards(live: Live) -> None:
     timed, cancelled, left = _long(), _long(), _long()
     with live.client() as api:

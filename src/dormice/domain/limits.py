@@ -127,7 +127,7 @@ class Limits:
     drain_grace_ms: int = 200
     sleep_grace_ms: int = 5_000
     machine_lost_ms: int = 60_000
-    """How long a machine may be without its node before its executions are given up."""
+    """How long a machine may be without its node, or with an execution whose timeout or cancel is over, before its executions are given up."""
     idempotency_key_bytes: int = 255
     idempotency_hours: int = 24
     idempotency_in_flight_ms: int = 1_000

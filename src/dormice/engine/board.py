@@ -42,6 +42,8 @@ class LiveMachine:
     """Executions that hold a slot: claimed for the present boot."""
     reserved: int = 0
     """Slots promised to claims that are being committed."""
+    condemned: str = ""
+    """Why the present boot is being ended although nobody has asked for that."""
     closing: bool = False
     """Its stop is being committed: whatever arrives now waits for the next wake."""
     arriving: int = 0

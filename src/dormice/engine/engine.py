@@ -162,6 +162,7 @@ class Engine:
             board=board,
             lifecycle=lifecycle,
             reconciler=reconciler,
+            runner=runner,
             feed=feed,
             clock=clock,
             limits=limits,

@@ -320,6 +320,7 @@ class Lifecycle:
     async def down(self, live: LiveMachine, why: str, *, died: bool) -> None:
         """Record that the present boot is over. `died`: nobody asked for it, and its executions are lost."""
         now = self._clock.now()
+        why = live.condemned or why
         if died:
             outcome = outcomes.lost(why, now)
             change = MachineChange(
@@ -336,6 +337,7 @@ class Lifecycle:
         reached(CrashPoint.BOOT_ENDED)
         change = replace(change, desired_state=DesiredState.RUNNING if live.open_executions else change.desired_state)
         await self._advance(live, event, change)
+        live.condemned = ""
         reached(CrashPoint.MACHINE_DOWN_COMMITTED)
         if live.machine.desired_state is DesiredState.RUNNING:
             await self.start(live)

@@ -1,4 +1,4 @@
-"""What happens because time passes: start deadlines, autosleep, a node that stays away, old idempotency keys."""
+"""What happens because time passes: start deadlines, autosleep, machines that do not end what they should, a node that stays away, old keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from dormice.engine.clock import Clock
 from dormice.engine.feed import Feed
 from dormice.engine.lifecycle import Lifecycle
 from dormice.engine.observer import Observer
+from dormice.engine.overdue import Overdue
 from dormice.engine.reconciler import Reconciler
+from dormice.engine.runner import Runner
 from dormice.store.interface import Store
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ class Reaper:
         board: Board,
         lifecycle: Lifecycle,
         reconciler: Reconciler,
+        runner: Runner,
         feed: Feed,
         clock: Clock,
         limits: Limits,
@@ -48,6 +51,7 @@ class Reaper:
         self._clock = clock
         self._observer = observer
         self._limits = limits
+        self._overdue = Overdue(limits, runner.owes)
         self._pruned_at: Micros = 0
 
     async def turn(self) -> None:
@@ -67,6 +71,8 @@ class Reaper:
                 await self._give_up(live)
             elif self._idle(live, now):
                 await self._doze(live)
+        for live, execution in self._overdue.look(self._board, now):
+            self._condemn(live, execution)
         # A bounded number each time: as long as there is more, the next tick goes on.
         if now - self._pruned_at > _PRUNE_EVERY_US and not await self._store.prune_idempotency(now):
             self._pruned_at = now
@@ -105,6 +111,14 @@ class Reaper:
                 machine_id = live.machine.id
                 log.info("machine %s is idle and goes to sleep", machine_id, extra={"machine_id": machine_id})
                 await self._lifecycle.doze(live, "Autosleep")
+
+    def _condemn(self, live: LiveMachine, execution: Execution) -> None:
+        """Have the machine of an overdue execution ended. Its end is recorded when the node says so."""
+        machine_id = live.machine.id
+        words, fields = "machine %s is ended: execution %s is overdue", {"machine_id": machine_id}
+        log.error(words, machine_id, execution.id, extra={**fields, "execution_id": execution.id})
+        live.condemned = f"it did not end {execution.id}, whose timeout or cancel was over"
+        self._lifecycle.send_stop(live.machine, grace_ms=0)
 
     async def _give_up(self, live: LiveMachine) -> None:
         async with live.lock:

@@ -82,6 +82,10 @@ class Reports:
         """Whether anything of the machine is pending."""
         return live.machine.id in self._machines
 
+    def has(self, live: LiveMachine, execution_id: str) -> bool:
+        """Whether anything of an execution is pending."""
+        return execution_id in self._machines.get(live.machine.id, {})
+
     def take(self) -> list[Turn]:
         """Take out what the next commit is made of."""
         turns: list[Turn] = []

@@ -84,6 +84,11 @@ class Runner:
                 self._settled = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._settled)
 
+    def owes(self, live: LiveMachine, execution_id: str) -> bool:
+        """Whether something that a guest has reported of an execution is not committed yet."""
+        committing = any(turn.execution_id == execution_id for turn in self._committing)
+        return committing or self._reports.has(live, execution_id)
+
     def _holds(self, live: LiveMachine) -> bool:
         return self._reports.holds(live) or any(turn.pending.live is live for turn in self._committing)
 
