@@ -265,3 +265,8 @@ def test_workers_and_what_they_offer_are_listed(cli: CommandLine) -> None:
     assert table(cli.dormice("workflows", "list"))[0][:3] == ["average", "default", "yes"]
     cli.stop()
     wait_until(lambda: not [one for one in cli.all("workers", "list") if one["status"] == "online"], SECONDS, "gone")
+
+
+def test_an_option_that_is_none_is_refused_in_the_name_of_the_command(cli: CommandLine) -> None:
+    said = refused(cli.run("runs", "rerun", "RUN", "--from", "step"), code=2)
+    assert said == "dormice runs rerun: unrecognized arguments: --from step; see dormice runs rerun --help\n"

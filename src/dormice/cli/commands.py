@@ -99,7 +99,10 @@ class Parser(argparse.ArgumentParser):
         self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """As argparse does it, except that a machine may be named by --machine-id or as a word alone, whichever is usual here."""
-        return super().parse_known_args(self._with_machine(args or []), namespace)
+        arguments, rest = super().parse_known_args(self._with_machine(args or []), namespace)
+        if rest and not self.takes_argv:  # else the command above would say so, in its own name
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return arguments, rest
 
     def _with_machine(self, words: list[str]) -> list[str]:
         """The words, with the machine as this command declares it. What stands behind it or behind `--` may be a command's own."""
