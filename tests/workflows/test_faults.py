@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,21 @@ def test_a_run_whose_thread_goes_on_is_given_to_nobody_else(
     assert workflows.wait(run_id, timeout=SECONDS).status == "completed"
     assert first.wait(SECONDS) == 0
     assert marks(place, "thread") == [first.pid, second.pid]
+
+
+def test_a_worker_that_is_started_again_for_files_ends_when_who_does_that_is_killed(
+    workflows: Workflows, place: Place, live: Live, start_worker: StartWorker
+) -> None:
+    starter = start_worker("--reload")
+    workflows.run(flows.failing, place, timeout=SECONDS)
+    [pid] = marks(place, "once")
+    starter.kill()
+    try:
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), SECONDS, "the worker has ended")
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert active_workers(live) == []
 
 
 def test_a_worker_is_started_again_when_a_file_changes(

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dormice.cli.commands import Parser
 from dormice.cli.connect import server_options
+from dormice.supervisor import LIFELINE
 
 if TYPE_CHECKING:
     from dormice.workflows import Worker
@@ -74,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (TargetError, ValueError) as error:
         print(f"dormice: {error}", file=sys.stderr)
         return WRONG
+    _end_with_parent()
     worker.serve()
     return 0
 
@@ -119,11 +122,14 @@ def _found(module_name: str, name: str) -> Any:
 
 
 def _reloading(words: list[str]) -> int:
-    """Keep a worker in a process of its own, and start it again when a file changes."""
+    """Keep a worker in a process of its own, and start it again when a file changes. If this process is killed, the pipe ends and the worker with it."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    lifeline, _ = os.pipe()
+    environment = {**os.environ, LIFELINE: str(lifeline)}
+    command = [sys.executable, "-P", "-m", "dormice.cli", *words]
     while True:
         seen = dict(_files(Path.cwd()))
-        child = subprocess.Popen([sys.executable, "-P", "-m", "dormice.cli", *words], process_group=0)
+        child = subprocess.Popen(command, env=environment, pass_fds=(lifeline,), process_group=0)
         try:
             while dict(_files(Path.cwd())) == seen:
                 time.sleep(LOOK_SECONDS)
@@ -132,6 +138,19 @@ def _reloading(words: list[str]) -> int:
         print("dormice: a file has changed: starting again", file=sys.stderr)
         child.terminate()
         child.wait()
+
+
+def _end_with_parent() -> None:
+    """As SIGTERM does, end this worker when the process is gone that starts it again."""
+    lifeline = os.environ.pop(LIFELINE, None)
+    if lifeline is not None:
+        os.set_inheritable(int(lifeline), False)
+        threading.Thread(target=_follow, args=(int(lifeline),), name="lifeline", daemon=True).start()
+
+
+def _follow(lifeline: int) -> None:
+    os.read(lifeline, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _ended(child: subprocess.Popen[bytes]) -> int:
