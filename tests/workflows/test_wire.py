@@ -228,6 +228,20 @@ def test_a_worker_that_leaves_gives_back_what_it_has(api: Api, workflow: str) ->
         assert other.line()["fence"] == 2
 
 
+def test_a_run_that_is_given_back_for_a_while_rests(api: Api, workflow: str) -> None:
+    with connected(api, workflow) as worker:
+        run_id = submit(api, workflow)
+        who = {"run_id": run_id, "fence": worker.line()["fence"]}
+        assert worker.report({"kind": "abandoned", **who, "pause_ms": 86_400_000}) == [{"status": "ok"}]
+        why = api.get(f"/api/v1/executions/{run_id}/queue").json()
+        assert (why["status"], why["reason"]) == ("queued", "not_before")
+        again = submit(api, workflow)
+        who = {"run_id": again, "fence": worker.line()["fence"]}
+        assert worker.report({"kind": "abandoned", **who, "pause_ms": 1}) == [{"status": "ok"}]
+        line = worker.line()
+        assert (line["run_id"], line["fence"]) == (again, 2)
+
+
 def test_no_more_runs_are_sent_than_a_worker_takes(api: Api, workflow: str) -> None:
     with connected(api, workflow, max_concurrent=2) as worker:
         runs = [submit(api, workflow) for _ in range(3)]
@@ -259,6 +273,7 @@ def test_no_more_runs_are_sent_than_a_worker_takes(api: Api, workflow: str) -> N
             {"kind": "suspend", "waits": [{"step_key": "x", "wait_type": "event", "topic": "t", "question": 1}]},
             "question is for wait_type suspend only",
         ),
+        ({"kind": "abandoned", "pause_ms": -1}, "pause_ms must be from 0 to 3162240000000, which is 100 years"),
         ({"kind": "publish", "event": {"topic": ""}}, "topic must have from 1 to 1024 characters (topic_chars)"),
         (
             {"kind": "step", "step_key": "x", "events": [{"topic": "x" * 1025}]},

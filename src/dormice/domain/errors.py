@@ -65,6 +65,10 @@ class Conflict(DormiceError):
     code = "INVALID_STATE"
 
 
+class MachineConflict(Conflict):
+    """The machine's phase does not allow it."""
+
+
 class RateLimited(DormiceError):
     """Too many requests, or the same key is being worked on."""
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dormice.crash_points import CrashPoint, reached
-from dormice.domain.errors import Conflict, NotFound, RateLimited
+from dormice.domain.errors import Conflict, MachineConflict, NotFound, RateLimited
 from dormice.domain.execution import Execution, ExecutionState, LogEntry, Stream
 from dormice.domain.ids import canonical_machine_id
 from dormice.domain.limits import Limits
@@ -180,7 +180,7 @@ class Executions:
             raise NotFound(_NO_SUCH_MACHINE)
         phase = live.machine.phase
         if phase in (Phase.FAILED, Phase.DESTROYING):
-            raise Conflict(
+            raise MachineConflict(
                 f"the machine is {phase.value}: it takes no executions",
                 details={"current_observed_state": "error" if phase is Phase.FAILED else phase.value},
             )

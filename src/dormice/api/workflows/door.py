@@ -27,6 +27,7 @@ from dormice.domain.errors import (
     Forbidden,
     ForeignProject,
     Invalid,
+    MachineConflict,
     NotFound,
     RateLimited,
     Unauthenticated,
@@ -39,6 +40,7 @@ _STATUS: dict[type[DormiceError], tuple[int, str]] = {
     ForeignProject: (403, "PROJECT_ACCESS_FORBIDDEN"),
     Forbidden: (403, "FORBIDDEN"),
     NotFound: (404, "NOT_FOUND"),
+    MachineConflict: (409, "INVALID_STATE"),
     Conflict: (409, "CONFLICT"),
     RateLimited: (429, "LIMIT_EXCEEDED"),
 }

@@ -17,7 +17,7 @@ from dormice.engine.clock import Clock
 from dormice.engine.runs import reports
 from dormice.engine.runs.attempts import Attempts
 from dormice.engine.runs.board import RunBoard
-from dormice.engine.runs.checks import check_order, check_step_key, check_topic
+from dormice.engine.runs.checks import check_delay, check_order, check_step_key, check_topic
 from dormice.engine.runs.dispatcher import RunDispatcher
 from dormice.engine.runs.events import EventOrder, Events
 from dormice.engine.runs.ledger import Ledger
@@ -33,7 +33,6 @@ from dormice.store.workflows import Attempt, Moved, NewEvent, NewRun, NewWait, P
 
 _KINDS = {kind.value: kind for kind in (WaitKind.TIME, WaitKind.EVENT, WaitKind.SUSPEND)}
 _Written = reports.StepReport | reports.CompleteReport
-_MOST_DELAY_MS = 100 * 366 * 24 * 3600 * 1000
 
 
 class Batches:
@@ -140,7 +139,8 @@ class Batches:
                 case reports.EndedReport():
                     await self._attempts.ended(project, run.id, attempt)
                 case reports.AbandonedReport():
-                    await self._dispatcher.release(run, crashed=False)
+                    check_delay(item.pause_ms, "pause_ms")
+                    await self._dispatcher.release(run, crashed=False, pause_ms=item.pause_ms)
         except (Conflict, NotFound):
             return STALE
         except Invalid as error:
@@ -227,8 +227,8 @@ class Batches:
             raise Invalid("question is for wait_type suspend only")
         if order.delay_ms is None and kind is WaitKind.TIME:
             raise Invalid("delay_ms is required for a wait for time")
-        if order.delay_ms is not None and not 0 <= order.delay_ms <= _MOST_DELAY_MS:
-            raise Invalid(f"delay_ms must be from 0 to {_MOST_DELAY_MS}, which is 100 years")
+        if order.delay_ms is not None:
+            check_delay(order.delay_ms, "delay_ms")
         return NewWait(
             step_key=order.step_key,
             kind=kind,

@@ -8,6 +8,7 @@ from dormice.domain.limits import Limits
 from dormice.engine.runs.orders import RunOrder
 
 MAX_INT32 = (1 << 31) - 1
+MOST_DELAY_MS = 100 * 366 * 24 * 3600 * 1000
 
 
 def check_order(order: RunOrder) -> None:
@@ -41,6 +42,12 @@ def check_positive(number: int | None, location: str) -> None:
     """Check a number that is counted or measured by, unless it is not given."""
     if number is not None and not 0 < number <= MAX_INT32:
         raise _invalid("must be a positive 32-bit integer", location)
+
+
+def check_delay(milliseconds: int, name: str) -> None:
+    """Check a time that passes before something."""
+    if not 0 <= milliseconds <= MOST_DELAY_MS:
+        raise Invalid(f"{name} must be from 0 to {MOST_DELAY_MS}, which is 100 years")
 
 
 def uuid_of(text: str, location: str) -> str:

@@ -40,7 +40,7 @@ class EndsOfCommands(Observer):
 
 
 class Commands:
-    """Raises NotFound, Conflict, RateLimited, StoreUnavailable."""
+    """Raises NotFound, Conflict, MachineConflict, RateLimited, StoreUnavailable."""
 
     def __init__(self, *, store: RunStore, executions: Executions, ledger: Ledger, tasks: Tasks, clock: Clock) -> None:
         self._store = store
@@ -62,6 +62,10 @@ class Commands:
         self, caller: Caller, run: Run, attempt: Attempt, step_key: str, machine_id: str, order: ExecutionOrder
     ) -> None:
         """Have a command run as a step of a run, which waits for its end. In a task that nobody cancels."""
+        if run.closed or not attempt.holds(
+            run
+        ):  # that counts first: a worker whose run is over does not wait for the machine
+            raise cannot_wait(Refused(run=run))
 
         async def commit(new: NewExecution) -> Execution | None:
             begun = await self._store.begin_command(run.id, attempt, step_key, new)

@@ -186,13 +186,13 @@ class RunDispatcher:
             reached(CrashPoint.ACCEPT_COMMITTED)
             self._ledger.apply(accepted.changed)
 
-    async def release(self, run: Run, *, crashed: bool) -> None:
-        """Put a run back that a worker has not taken, has given up, or was lost with."""
+    async def release(self, run: Run, *, crashed: bool, pause_ms: int = 0) -> None:
+        """Put a run back that a worker has not taken, has given up, or was lost with; for `pause_ms` it is given to nobody."""
         released = await self._store.release(
             run.id,
             run.fence,
             now=self._clock.now(),
-            not_before=0,
+            not_before=self._clock.steady() + pause_ms * 1000 if pause_ms else 0,
             crashed=crashed,
             most_crashes=self._policy.crashes,
         )

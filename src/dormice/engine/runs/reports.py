@@ -105,10 +105,12 @@ class EndedReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="ende
 
 
 class AbandonedReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="abandoned"):
-    """The worker gives a run back, because it stops."""
+    """The worker gives a run back: it stops, or it is not sure that the run is still its, or what the run is to wait for is refused for now."""
 
     run_id: str
     fence: int
+    pause_ms: int = 0
+    """For how long no worker is given it."""
 
 
 Report = StepReport | PublishReport | SuspendReport | CompleteReport | FailReport | EndedReport | AbandonedReport
