@@ -47,6 +47,23 @@ def test_a_command_that_cannot_be_begun_is_a_step_that_failed(workflows: Workflo
         workflows.run(flows.commands, "dm-nowhere", timeout=SECONDS)
 
 
+def test_a_machine_that_takes_no_commands_fails_the_step(
+    live: Live, workflows: Workflows, api: Api, start_worker: StartWorker
+) -> None:
+    start_worker()
+    machine_id = api.create_machine()
+    path = f"/v1/machines/{machine_id}"
+    api.post(f"{path}/sleep", headers={"Idempotency-Key": "sleep"}).raise_for_status()
+    wait_until(lambda: api.get(path).json()["status"]["phase"] == "sleeping", SECONDS, "asleep")
+    disk = live.data / "node" / "process" / machine_id
+    disk.rename(disk.with_name("kept"))
+    disk.write_text("no directory")
+    api.post(f"{path}/wake", headers={"Idempotency-Key": "wake"}).raise_for_status()
+    wait_until(lambda: api.get(path).json()["status"]["phase"] == "failed", SECONDS, "failed")
+    with pytest.raises(RunFailed, match=r"step 'first' failed: it could not be begun: the machine is failed: "):
+        workflows.run(flows.commands, machine_id, timeout=SECONDS)
+
+
 def test_a_command_goes_on_while_its_worker_dies_and_its_server(
     live: Live, workflows: Workflows, api: Api, start_worker: StartWorker, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,8 @@ from tests.workflows.flows import Place
 
 LOST_MS = 6_000
 """Soon, and yet longer than a busy host keeps a worker from its turn."""
+BETWEEN_SECONDS = 0.9 * LOST_MS / 1000
+"""The worker has let go, and the server has not given it up."""
 
 
 @pytest.fixture(scope="module", name="live")
@@ -63,3 +66,38 @@ def test_a_worker_that_stops_and_goes_on_has_lost_its_runs(
     assert (run.status, run.result) == ("completed", ["before", "held", "after"])
     assert marks(place, "held-done") == marks(place, "after") == [second.pid]
     assert marks(place, "cancelled") == [first.pid]
+
+
+def test_a_run_goes_on_when_its_worker_let_go_of_it_and_was_not_given_up(
+    workflows: Workflows, place: Place, start_worker: StartWorker
+) -> None:
+    worker = start_worker()
+    run_id = workflows.start(flows.held, place)
+    wait_for_mark(place, "held")  # it was heard of just now: the step before is recorded
+    until = time.monotonic() + BETWEEN_SECONDS
+    worker.send_signal(signal.SIGSTOP)
+    wait_until(lambda: time.monotonic() > until, SECONDS, "between lease and loss")
+    worker.send_signal(signal.SIGCONT)
+    wait_for_mark(place, "held", 2)
+    open_up(place)
+    run = workflows.wait(run_id, timeout=SECONDS)
+    assert (run.status, run.result) == ("completed", ["before", "held", "after"])
+    assert len(marks(place, "before")) == len(marks(place, "cancelled")) == len(marks(place, "held-done")) == 1
+
+
+@pytest.mark.parametrize("holds_a_run", [False, True])
+def test_a_worker_ends_without_its_server(
+    workflows: Workflows, place: Place, start_worker: StartWorker, live: Live, *, holds_a_run: bool
+) -> None:
+    worker = start_worker("--grace", "0")
+    if holds_a_run:
+        run_id = workflows.start(flows.held, place)
+        wait_for_mark(place, "held")
+    live.stop()
+    try:
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(SECONDS) == 0
+    finally:
+        live.start()
+    if holds_a_run:
+        workflows.cancel(run_id)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from concurrent.futures import Executor
 from enum import Enum, auto
 
 from dormice.workflows import documents
+from dormice.workflows.commands import Begun, Commands
 from dormice.workflows.context import Context
 from dormice.workflows.definition import Workflow
 from dormice.workflows.errors import LetGo, NonRetryable
 from dormice.workflows.journal import Journal
-from dormice.workflows.lease import Lease
 from dormice.workflows.lifecycle import START_KEY, LifecycleEvents
-from dormice.workflows.link import LinkFailed
 from dormice.workflows.messages import (
     Abandoned,
     Answer,
     Assignment,
-    Command,
     Completed,
     Ended,
     Failed,
@@ -32,18 +31,17 @@ from dormice.workflows.reporter import Reporter
 
 log = logging.getLogger("dormice.workflows")
 
-_COMMANDS_AT_ONCE = 16
 _MOST_NAMED = 3
-_GONE_ON = 409
-"""The status that says that a run is not this worker's any more, or that its end was asked for."""
+_PUT_OFF_MS = 10_000
+"""After at most so long a run is given again whose commands could not be begun for now."""
 
 
 class Stop(Enum):
     """Why an attempt has to stop."""
 
     CANCELLED = auto()  # the run's end was asked for
-    ABANDONED = auto()  # the worker stops
-    LOST = auto()  # the run is not this worker's any more, or not for certain
+    ABANDONED = auto()  # the worker stops, or the run is not its for certain: it is given back
+    LOST = auto()  # the run is not this worker's any more
 
 
 class Attempt:
@@ -54,7 +52,6 @@ class Attempt:
         assignment: Assignment,
         workflow: Workflow[object, object] | None,
         reporter: Reporter,
-        lease: Lease,
         threads: Executor,
     ) -> None:
         self.run_id = assignment.run_id
@@ -62,12 +59,13 @@ class Attempt:
         self._assignment = assignment
         self._workflow = workflow
         self._reporter = reporter
-        self._lease = lease
         self._journal = Journal(assignment.steps)
         self._lifecycle = LifecycleEvents(assignment) if workflow is not None and workflow.events else None
         self._context = Context(assignment, self._journal, self, threads, self._lifecycle)
         self._task: asyncio.Task[object] | None = None
-        """While the function is run."""
+        """While the function is run, or commands are begun."""
+        self._answer: asyncio.Future[Answer] | None = None
+        """What is waited for once the function has ended."""
         self._stop: Stop | None = None
         self.ended = asyncio.Event()
         """Nothing runs of it any more, and all is reported."""
@@ -80,6 +78,11 @@ class Attempt:
         """Whether it is not to be spoken of any more."""
         return self._stop is Stop.LOST
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stop is not None
+
     def runs(self, task: asyncio.Task[object]) -> bool:
         """Whether a task runs the function, or a step of it."""
         return task is self._task or self._journal.runs(task)
@@ -91,6 +94,8 @@ class Attempt:
         self._journal.cancel(but=self._task)
         if self._task is not None:
             self._task.cancel()
+        if self.lost and self._answer is not None:
+            self._answer.cancel()
 
     async def run(self) -> None:
         """Run the function and report what came of it."""
@@ -98,41 +103,50 @@ class Attempt:
             report = await self._outcome()
             if isinstance(report, Suspended) and self._journal.commands:
                 report = await self._begin_commands(report)
-            while report is not None and self._stop is not Stop.LOST:
-                answer = await self._reporter.put(report)
-                report = self._after(report, answer)
+            while report is not None and not self.lost:
+                self._answer = self._reporter.put(report)
+                await asyncio.wait([self._answer])
+                report = None if self._answer.cancelled() else self._after(report, self._answer.result())
         finally:
             self.ended.set()
 
     async def _begin_commands(self, report: Suspended) -> Report | None:
         """Have the commands run that the run waits for; those that cannot be begun are steps that have failed."""
-        room = asyncio.Semaphore(_COMMANDS_AT_ONCE)
-        begun = await asyncio.gather(*(self._begin_command(command, room) for command in self._journal.commands))
-        if self._stop is Stop.LOST:
+        self._task = task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine is run by one
+        try:
+            begun = await Commands(self._reporter, self.run_id, self.fence).begin(self._journal.commands)
+        except asyncio.CancelledError:
+            if self._stop is None:
+                raise
+            return self._stopped()
+        finally:
+            self._task = None
+            while self._stop is not None and task.cancelling():
+                task.uncancel()
+        if Begun.GONE in begun:
             return None
+        if Begun.WAITED_FOR not in begun and Begun.PUT_OFF in begun:
+            pause_ms = round(_PUT_OFF_MS * (0.5 + random.random() / 2))  # noqa: S311 - spreads load
+            return Abandoned(run_id=self.run_id, fence=self.fence, pause_ms=pause_ms)
         if report.children or report.waits:
             return report
         # All that the run waited for has failed already: it goes on by way of its queue.
-        return None if any(begun) else Abandoned(run_id=self.run_id, fence=self.fence)
+        return None if Begun.WAITED_FOR in begun else Abandoned(run_id=self.run_id, fence=self.fence)
 
-    async def _begin_command(self, command: Command, room: asyncio.Semaphore) -> bool:
-        command.fence = self.fence
-        async with room:
-            try:
-                await self._reporter.begin_command(self.run_id, command)
-            except LinkFailed as failure:
-                if failure.status == _GONE_ON:
-                    self._stop = Stop.LOST
-                else:
-                    error = {"message": f"it could not be begun: {failure}"}
-                    await self._reporter.put(
-                        StepDone(run_id=self.run_id, fence=self.fence, step_key=command.step_key, error=error)
-                    )
-                return False
-        return True
+    def _stopped(self) -> Report | None:
+        """What is reported of an attempt that had to stop."""
+        match self._stop:
+            case Stop.CANCELLED:
+                return Ended(run_id=self.run_id, fence=self.fence)
+            case Stop.ABANDONED:
+                return Abandoned(run_id=self.run_id, fence=self.fence)
+            case _:
+                return None
 
     def _after(self, report: Report, answer: Answer) -> Report | None:
-        if answer.status == "cancelled" and not isinstance(report, Ended):
+        cancelled = answer.status == "cancelled" or (isinstance(report, Abandoned) and self._stop is Stop.CANCELLED)
+        if cancelled and not isinstance(report, Ended):
             return Ended(run_id=self.run_id, fence=self.fence)
         if answer.status != "error":
             return None
@@ -151,8 +165,7 @@ class Attempt:
 
     async def record(self, step: StepDone) -> None:
         """Return once the server has a step."""
-        if self._stop is Stop.LOST or not self._lease.held:
-            self.stop(Stop.LOST)
+        if self.lost:
             raise LetGo
         answer = await self._reporter.put(step)
         match answer.status:
@@ -198,12 +211,10 @@ class Attempt:
             self._journal.cancel(but=None)
             await self._journal.settled()
         match self._stop:
-            case Stop.LOST:
-                return None
-            case Stop.CANCELLED:
-                return Ended(run_id=self.run_id, fence=self.fence)
+            case Stop.LOST | Stop.CANCELLED:
+                return self._stopped()
             case Stop.ABANDONED if failure is not None:
-                return Abandoned(run_id=self.run_id, fence=self.fence)
+                return self._stopped()
         missed = ", ".join(self._journal.never_awaited[:_MOST_NAMED])
         if isinstance(failure, Exception):
             log.info("%s failed: %r", self, failure, exc_info=failure)

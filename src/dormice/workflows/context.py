@@ -305,7 +305,8 @@ class Context:
         """Run a command on a machine, once, and wait for its end without holding a worker.
 
         It is begun once for as long as the run lives, whatever dies meanwhile; cancelling the run ends it. That it ended badly is no
-        error: look at the record. Raises StepFailed when it cannot be begun, and TypeError when argv is one string.
+        error: look at the record. While the machine takes no more, the run is put off for some seconds. Raises StepFailed when it
+        cannot be begun, such as on a machine that is failed, and TypeError when argv is one string.
 
         Args:
             key: The step's key.

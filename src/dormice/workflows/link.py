@@ -6,6 +6,7 @@ On a bare asyncio transport and the parser of httptools: a request costs a tenth
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections import deque
 from collections.abc import AsyncGenerator
@@ -24,14 +25,21 @@ MOST_BUFFERED = 1 << 20
 
 class _Refusal(msgspec.Struct):
     error: str
+    error_type: str = ""
 
 
 class LinkFailed(Exception):
-    """No answer, or one that says no. `status` is 0 when there was none."""
+    """No answer, or one that says no. `status` is 0 when there was none; `kind` is the server's `error_type`, if it named one."""
 
-    def __init__(self, message: str, status: int = 0) -> None:
+    def __init__(self, message: str, status: int = 0, kind: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.kind = kind
+
+    @property
+    def level(self) -> int:
+        """How it is to be logged when it is tried again: of a key that is refused no new try makes a good one."""
+        return logging.ERROR if self.status in (401, 403) else logging.WARNING
 
 
 class Link:
@@ -236,12 +244,9 @@ class _Wire(asyncio.Protocol):
 def _good(status: int, body: bytes) -> bytes:
     if status < 300:
         return body
-    raise LinkFailed(_reason(body) or f"HTTP status {status}: {body[:500].decode(errors='replace')}", status)
-
-
-def _reason(body: bytes) -> str | None:
-    """What the server says in its own words; None if that is not the server."""
     try:
-        return msgspec.json.decode(body, type=_Refusal).error
-    except msgspec.MsgspecError:
-        return None
+        refusal = msgspec.json.decode(body, type=_Refusal)
+    except msgspec.MsgspecError:  # that is not the server
+        refusal = _Refusal("")
+    said = refusal.error or f"HTTP status {status}: {body[:500].decode(errors='replace')}"
+    raise LinkFailed(said, status, refusal.error_type)

@@ -159,11 +159,13 @@ class Ended(Struct, kw_only=True, tag_field="kind", tag="ended"):
     fence: int
 
 
-class Abandoned(Struct, kw_only=True, tag_field="kind", tag="abandoned"):
+class Abandoned(Struct, kw_only=True, tag_field="kind", tag="abandoned", omit_defaults=True):
     """A run is given back."""
 
     run_id: str
     fence: int
+    pause_ms: int = 0
+    """For how long nobody is to be given it."""
 
 
 Report = StepDone | Told | Suspended | Completed | Failed | Ended | Abandoned

@@ -28,7 +28,6 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
 _REFUSED = frozenset({400, 413, 422})
 """Sent again, it would be refused again."""
-_PASSING = frozenset({401, 403, 408, 429, 500, 502, 503, 504})
 
 
 @dataclass(eq=False, slots=True)
@@ -58,21 +57,9 @@ class Reporter:
         return answer
 
     async def begin_command(self, run_id: str, command: Command) -> None:
-        """Have a command run that a run waits for. Raises LinkFailed with a status when it is refused."""
-        path = f"/internal/executions/{run_id}/commands"
-        pause = FIRST_PAUSE
-        while True:
-            try:
-                body = messages.encode(structs.replace(command, worker_id=self.worker_id))
-                await self._link.ask(path, body, ANSWER_SECONDS)
-            except LinkFailed as failure:
-                if failure.status and failure.status not in _PASSING:
-                    raise
-                log.warning("%s could not be reached, and is asked again: %s", path, failure)
-            else:
-                return
-            await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - spreads load
-            pause = min(pause * 2, LONGEST_PAUSE)
+        """Ask once for a command that a run waits for; it may be asked for again. Raises LinkFailed."""
+        body = messages.encode(structs.replace(command, worker_id=self.worker_id))
+        await self._link.ask(f"/internal/executions/{run_id}/commands", body, ANSWER_SECONDS)
 
     def announce(self) -> None:
         """Say now that the worker is there."""
@@ -124,7 +111,7 @@ class Reporter:
             except LinkFailed as failure:
                 if failure.status in _REFUSED:
                     return await self._one_by_one(batch, failure)
-                log.warning("nothing could be reported, and is reported again: %s", failure)
+                log.log(failure.level, "nothing could be reported, and is reported again: %s", failure)
             await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - spreads load
             pause = min(pause * 2, LONGEST_PAUSE)
 

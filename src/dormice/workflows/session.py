@@ -82,7 +82,7 @@ class Session:
                 await self._listen()
                 log.info("the connection to %s has ended; connecting again", self._link.base_url)
             except LinkFailed as failure:
-                log.warning("not connected, trying again: %s", failure)
+                log.log(failure.level, "not connected, trying again: %s", failure)
             except msgspec.MsgspecError as error:
                 log.error("what came from %s is not what it should be: %s", self._link.base_url, error)  # noqa: TRY400 - no fault of ours
             if self._connected_at >= began:
@@ -94,32 +94,42 @@ class Session:
         """Report, for ever; a server that does not know the worker any more has given its runs to others."""
         while True:
             if not await self._reporter.turn():
-                self._lose_all("the server has given this worker up")
+                self._let_go(Stop.LOST, "the server has given this worker up")
 
     async def watch(self) -> None:
-        """Let go of everything when the lease ends, for ever."""
+        """Let go of everything when the lease ends, for ever. The server may hear of this worker again before it gives it up: it is told."""
         while True:
-            await asyncio.sleep(max(self._lease.left, 0.01))
-            if not self._lease.held:
-                self._lose_all("the server was not heard of for too long")
+            if self._lease.held:
+                await asyncio.sleep(self._lease.left)
+            else:
+                self._let_go(Stop.ABANDONED, "the server was not heard of for too long")
                 await asyncio.sleep(self._lease.pause)
 
     async def drain(self, seconds: float) -> None:
-        """Take nothing more, finish what is under way, give back what is not finished in time, and leave."""
+        """Take nothing more, finish what is under way, and give back what is not finished in time, unless the server is away until the lease ends."""
         self._stopping = True
         self._reporter.presence = "draining"
         self._reporter.announce()
         if not await self._all_ended(seconds):
             for attempt in list(self._attempts.values()):
                 attempt.stop(Stop.ABANDONED)
+            while not await self._all_ended(max(self._lease.left, 0)):
+                if not self._lease.held:  # they are not this worker's any more: nothing needs to be said of them
+                    self._let_go(Stop.LOST, "the server is not heard of")
+                    break
             await self._all_ended(None)  # a thread cannot be stopped: until it ends, its run is given to nobody else
         self._reporter.presence = "leaving"
 
     async def leave(self) -> None:
-        """Say good-bye, when nothing else is being said."""
-        if self._reporter.worker_id is not None:
-            self._reporter.announce()
-            await self._reporter.turn()
+        """Say good-bye, when nothing else is being said, unless the server is away until the lease ends."""
+        if self._reporter.worker_id is None:
+            return
+        self._reporter.announce()
+        try:
+            async with asyncio.timeout(max(self._lease.left, 0)):
+                await self._reporter.turn()
+        except TimeoutError:
+            log.warning("the server is not heard of: it does not know that this worker has left")
 
     async def _all_ended(self, seconds: float | None) -> bool:
         try:
@@ -184,7 +194,7 @@ class Session:
             self._reporter.put(Abandoned(run_id=assignment.run_id, fence=assignment.fence))
             return
         workflow = self._workflows.get(assignment.workflow_id)
-        attempt = Attempt(assignment, workflow, self._reporter, self._lease, self._threads)
+        attempt = Attempt(assignment, workflow, self._reporter, self._threads)
         self._attempts[assignment.run_id] = attempt
         self._group.create_task(self._run(attempt, before), name=f"run {assignment.run_id}")
 
@@ -203,11 +213,12 @@ class Session:
         else:
             self._reporter.put(Ended(run_id=cancel.run_id, fence=cancel.fence))
 
-    def _lose_all(self, why: str) -> None:
-        if any(not attempt.lost for attempt in self._attempts.values()):
-            log.warning("letting go of %d runs: %s", len(self._attempts), why)
-        for attempt in self._attempts.values():
-            attempt.stop(Stop.LOST)
+    def _let_go(self, how: Stop, why: str) -> None:
+        going_on = [attempt for attempt in self._attempts.values() if not attempt.stopping]
+        if going_on:
+            log.warning("letting go of %d runs: %s", len(going_on), why)
+        for attempt in self._attempts.values() if how is Stop.LOST else going_on:
+            attempt.stop(how)
 
 
 def _starts(workflow: Workflow[object, object], deployment_id: str) -> Iterator[tuple[str, PutSchedule | PutTrigger]]:
