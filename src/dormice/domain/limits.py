@@ -28,6 +28,8 @@ class Limits:
     """One message of a client."""
     workflow_body_bytes: int = 100 << 20
     """A request of the workflow surface: payloads and results are in it."""
+    schema_check_ms: int = 100
+    """Processor time that comparing a document with a workflow's schema may take, for each MiB begun of both."""
     step_key_chars: int = 4_096
     topic_chars: int = 1_024
     batch_runs: int = 10_000

@@ -12,7 +12,7 @@ from dormice.engine.orders import Caller, ExecutionOrder
 from dormice.engine.runs.commands import Commands
 from dormice.engine.runs.dispatcher import RunDispatcher
 from dormice.engine.runs.ledger import Ledger
-from dormice.engine.runs.offers import Offer, fault_of_result
+from dormice.engine.runs.offers import Offer, Offers
 from dormice.engine.runs.registry import Registry
 from dormice.engine.runs.runs import Runs
 from dormice.engine.runs.waits import Waits
@@ -35,6 +35,7 @@ class Attempts:
         ledger: Ledger,
         dispatcher: RunDispatcher,
         registry: Registry,
+        offers: Offers,
         runs: Runs,
         waits: Waits,
         commands: Commands,
@@ -45,6 +46,7 @@ class Attempts:
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._registry = registry
+        self._offers = offers
         self._runs = runs
         self._waits = waits
         self._commands = commands
@@ -95,11 +97,19 @@ class Attempts:
         self, run: Run, attempt: Attempt, result: RunResult, publications: Sequence[Publication] = ()
     ) -> Awaitable[Moved | Refused]:
         """Record that a run was completed, and publish. It has failed for good if its result does not fit the workflow's output_schema."""
+        if self._offers.takes_at_once(self._offer(run), result.result):
+            return self._store.complete(run.id, attempt, result, publications, now=self._clock.now())
+        return self._end(run, attempt, result, publications)
+
+    async def _end(
+        self, run: Run, attempt: Attempt, result: RunResult, publications: Sequence[Publication]
+    ) -> Moved | Refused:
+        organization_id = self._registry.organization(run.project_id)
+        fault = await self._offers.fault_of_result(organization_id, self._offer(run), result.result)
         now = self._clock.now()
-        fault = fault_of_result(self._offer(run), result.result)
         if fault is None:
-            return self._store.complete(run.id, attempt, result, publications, now=now)
-        return self._store.fail(
+            return await self._store.complete(run.id, attempt, result, publications, now=now)
+        return await self._store.fail(
             run.id, attempt, fault, retryable=False, not_before=0, final_state=result.final_state, now=now
         )
 

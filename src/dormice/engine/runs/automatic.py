@@ -8,7 +8,7 @@ from dormice.domain.run import Json, Run
 from dormice.engine.clock import Clock, new_id
 from dormice.engine.runs.board import RunBoard
 from dormice.engine.runs.ledger import Ledger
-from dormice.engine.runs.offers import fault_of_payload
+from dormice.engine.runs.offers import Offers
 from dormice.engine.runs.registry import Registry
 from dormice.store.projects import Queue
 from dormice.store.workflows import NewRun
@@ -17,13 +17,14 @@ from dormice.store.workflows import NewRun
 class AutomaticRuns:
     """Says what they are made of, and takes them into memory once they are committed."""
 
-    def __init__(self, *, board: RunBoard, ledger: Ledger, registry: Registry, clock: Clock) -> None:
+    def __init__(self, *, board: RunBoard, ledger: Ledger, registry: Registry, offers: Offers, clock: Clock) -> None:
         self._board = board
         self._ledger = ledger
         self._registry = registry
+        self._offers = offers
         self._clock = clock
 
-    def new(
+    async def new(
         self,
         project_id: str,
         workflow_id: str,
@@ -48,13 +49,14 @@ class AutomaticRuns:
             queue_limit=queue_limit,
             concurrency_key=concurrency_key,
             max_retries=self._registry.offer(project_id, deployment_id, workflow_id).retry_policy.max_retries,
-            fault=self.fault(project_id, workflow_id, deployment_id, payload),
+            fault=await self.fault(project_id, workflow_id, deployment_id, payload),
             now=self._clock.now(),
         )
 
-    def fault(self, project_id: str, workflow_id: str, deployment_id: str, payload: Json) -> str | None:
+    async def fault(self, project_id: str, workflow_id: str, deployment_id: str, payload: Json) -> str | None:
         """Say why a payload does not fit the workflow's input_schema; None if it does."""
-        return fault_of_payload(self._registry.offer(project_id, deployment_id, workflow_id), payload)
+        offer = self._registry.offer(project_id, deployment_id, workflow_id)
+        return await self._offers.fault_of_payload(self._registry.organization(project_id), offer, payload)
 
     def knows_queue(self, project_id: str, deployment_id: str, name: str) -> bool:
         """Whether a queue is there."""

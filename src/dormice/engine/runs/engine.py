@@ -25,12 +25,14 @@ from dormice.engine.runs.dispatcher import RunDispatcher
 from dormice.engine.runs.events import Events
 from dormice.engine.runs.ledger import Ledger
 from dormice.engine.runs.lists import Lists
+from dormice.engine.runs.offers import Offers
 from dormice.engine.runs.policy import RunPolicy
 from dormice.engine.runs.pull import Pull
 from dormice.engine.runs.registry import Registry
 from dormice.engine.runs.reruns import Reruns
 from dormice.engine.runs.runs import Runs
 from dormice.engine.runs.schedules import Schedules
+from dormice.engine.runs.schema_checks import SchemaChecks
 from dormice.engine.runs.sessions import Sessions
 from dormice.engine.runs.traces import Traces
 from dormice.engine.runs.triggers import Triggers
@@ -100,7 +102,9 @@ class RunEngine:
             policy=policy,
         )
         ledger.bind(cancels)
-        self.registry = registry = Registry(store=store.projects, board=board, clock=clock)
+        self._checks = checks = SchemaChecks(limits.schema_check_ms)
+        offers = Offers(checks)
+        self.registry = registry = Registry(store=store.projects, board=board, offers=offers, clock=clock)
         self.workers = Workers(
             store=store.projects,
             board=board,
@@ -118,6 +122,7 @@ class RunEngine:
             board=board,
             ledger=ledger,
             registry=registry,
+            offers=offers,
             feed=feed,
             in_flight=in_flight,
             tasks=tasks,
@@ -129,13 +134,14 @@ class RunEngine:
             ledger=ledger,
             dispatcher=dispatcher,
             registry=registry,
+            offers=offers,
             runs=runs,
             waits=waits,
             commands=commands,
             tasks=tasks,
             clock=clock,
         )
-        automatic = AutomaticRuns(board=board, ledger=ledger, registry=registry, clock=clock)
+        automatic = AutomaticRuns(board=board, ledger=ledger, registry=registry, offers=offers, clock=clock)
         self.schedules = Schedules(
             store=store.schedules,
             registry=registry,
@@ -210,6 +216,7 @@ class RunEngine:
             runs=runs,
             ledger=ledger,
             registry=registry,
+            offers=offers,
             in_flight=in_flight,
             tasks=tasks,
             clock=clock,
@@ -228,6 +235,7 @@ class RunEngine:
         await self.schedules.load()
         await self.triggers.load()
         reached(CrashPoint.RUNS_LOADED)
+        self._group.create_task(self._checks.serve(), name="schema checks")
         for name, turn in (
             ("run dispatcher", self._dispatcher.turn),
             ("triggers", self.triggers.turn),

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import random
 from functools import lru_cache
-from typing import NoReturn
 
 import msgspec
-from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError
 from msgspec import Struct
 
 from dormice.domain.errors import Invalid
 from dormice.domain.execution import Micros
 from dormice.domain.run import NULL, Json
+from dormice.engine.runs.schema_checks import SchemaChecks, TooCostly
+from dormice.engine.runs.schemas import SCHEMA, UNREADABLE
 from dormice.store.projects import Definition
 
 SCHEMA_BYTES = 256 * 1024
-_SHOWN_CHARS = 300
-_UNREADABLE = (ValueError, RecursionError)
-"""JSON that is well formed, and that means nothing to us: 1e400, half a surrogate pair, a thousand levels."""
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True):
@@ -46,13 +43,80 @@ class Offer(Struct, frozen=True, kw_only=True):
 
 
 DEFAULT = Offer()
+_NOTHING = msgspec.Raw(NULL)
 
 
-def check_offer(spec: Json) -> None:
-    """Raise Invalid for a spec that cannot be gone by."""
+class Offers:
+    """Judges what workflows say of themselves, and by that what they are given and give. Raises Invalid, Unavailable.
+
+    An organization is named, as schemas that take long to compare with hold up its own others only.
+    """
+
+    def __init__(self, checks: SchemaChecks) -> None:
+        self._checks = checks
+
+    async def check(self, organization_id: str, spec: Json) -> None:
+        """Raise Invalid for a spec that cannot be gone by."""
+        offer = _checked(spec)
+        for name, raw in (("input_schema", offer.input_schema), ("output_schema", offer.output_schema)):
+            if len(raw) > SCHEMA_BYTES:
+                raise Invalid(f"{name} must have at most {SCHEMA_BYTES} bytes", location=f"body.{name}", status=400)
+            if raw == _NOTHING:
+                continue
+            try:
+                problem = await self._checks.problem(organization_id, bytes(raw))
+            except TooCostly:
+                problem = f"to read it takes more than {self._time}"
+            if problem is not None:
+                raise Invalid(
+                    f"{name} is no JSON Schema (draft 2020-12) that stands for itself: {problem}",
+                    location=f"body.{name}",
+                    status=400,
+                )
+
+    async def check_payload(self, organization_id: str, offer: Offer, payload: Json, name: str = "payload") -> None:
+        """Raise Invalid for a payload that does not fit the schema of the workflow. `name`: what it is called in the request."""
+        fault = await self.fault_of_payload(organization_id, offer, payload, name)
+        if fault is not None:
+            raise Invalid(fault, location=f"body.{name}", status=400)
+
+    async def fault_of_payload(
+        self, organization_id: str, offer: Offer, payload: Json, name: str = "payload"
+    ) -> str | None:
+        """Say where and why a payload does not fit the schema of the workflow; None if it does. The payload is not repeated."""
+        if offer.input_schema == _NOTHING:
+            return None
+        return await self._fault(organization_id, name, payload, "input_schema", bytes(offer.input_schema))
+
+    def takes_at_once(self, offer: Offer, result: Json | None) -> bool:
+        """Whether it is seen at once that a result fits the schema of the workflow; False says nothing."""
+        schema = offer.output_schema
+        return schema == _NOTHING or self._checks.fits_at_once(bytes(schema), result or NULL)
+
+    async def fault_of_result(self, organization_id: str, offer: Offer, result: Json | None) -> str | None:
+        """Say where and why a result does not fit the schema of the workflow; None if it does. The result is not repeated."""
+        if offer.output_schema == _NOTHING:
+            return None
+        return await self._fault(organization_id, "result", result or NULL, "output_schema", bytes(offer.output_schema))
+
+    async def _fault(self, organization_id: str, what: str, document: Json, name: str, schema: Json) -> str | None:
+        try:
+            misfit = await self._checks.misfit(organization_id, schema, document)
+        except TooCostly:
+            misfit = (
+                f" cannot be compared with {SCHEMA} in {self._time}: make the schema simpler, or what it is for smaller"
+            )
+        return misfit and what + misfit.replace(SCHEMA, f"the workflow's {name}", 1)
+
+    @property
+    def _time(self) -> str:
+        return f"{self._checks.milliseconds} ms of processor time for each MiB begun (schema_check_ms)"
+
+
+def _checked(spec: Json) -> Offer:
     try:
         offer = msgspec.json.decode(spec, type=Offer)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise Invalid(
             f"retry_policy or a schema cannot be read: {error}", location="body.retry_policy", status=400
         ) from None
@@ -65,18 +129,7 @@ def check_offer(spec: Json) -> None:
         )
     if not 1 <= policy.multiplier <= 100:
         raise Invalid("retry_policy.multiplier must be from 1 to 100", location="body.retry_policy", status=400)
-    for name, raw in (("input_schema", offer.input_schema), ("output_schema", offer.output_schema)):
-        if len(raw) > SCHEMA_BYTES:
-            raise Invalid(f"{name} must have at most {SCHEMA_BYTES} bytes", location=f"body.{name}", status=400)
-        try:
-            _validator(bytes(raw))
-        except _UNREADABLE as error:
-            problem = error.message if isinstance(error, ValidationError) else str(error)
-            raise Invalid(
-                f"{name} is no JSON Schema (draft 2020-12) that stands for itself: {problem[:_SHOWN_CHARS]}",
-                location=f"body.{name}",
-                status=400,
-            ) from None
+    return offer
 
 
 def offer_of(definition: Definition) -> Offer:
@@ -87,50 +140,3 @@ def offer_of(definition: Definition) -> Offer:
 @lru_cache(1024)
 def _offer(spec: Json) -> Offer:
     return msgspec.json.decode(spec, type=Offer)
-
-
-def check_payload(offer: Offer, payload: Json, name: str = "payload") -> None:
-    """Raise Invalid for a payload that does not fit the schema of the workflow. `name`: what it is called in the request."""
-    fault = fault_of_payload(offer, payload, name)
-    if fault is not None:
-        raise Invalid(fault, location=f"body.{name}", status=400)
-
-
-def fault_of_payload(offer: Offer, payload: Json, name: str = "payload") -> str | None:
-    """Say where and why a payload does not fit the schema of the workflow; None if it does. The payload is not repeated."""
-    return _fault(name, payload, "input_schema", offer.input_schema)
-
-
-def fault_of_result(offer: Offer, result: Json | None) -> str | None:
-    """Say where and why a result does not fit the schema of the workflow; None if it does. The result is not repeated."""
-    return _fault("result", result or NULL, "output_schema", offer.output_schema)
-
-
-def _fault(what: str, document: Json, name: str, schema: msgspec.Raw) -> str | None:
-    validator = _validator(bytes(schema))
-    if validator is None:
-        return None
-    try:
-        error = next(validator.iter_errors(msgspec.json.decode(document)), None)
-    except _UNREADABLE:
-        return (
-            f"{what} cannot be compared with the workflow's {name}: a number in it is too large, "
-            "a text has half a surrogate pair, or it is nested too deeply"
-        )
-    if error is None:
-        return None
-    where = "".join(f"[{part!r}]" for part in error.instance_path)[:_SHOWN_CHARS]
-    return f"{what}{where} does not fit the workflow's {name}: {error.message[:_SHOWN_CHARS]}"
-
-
-@lru_cache(512)
-def _validator(schema: Json) -> Draft202012Validator | None:
-    """A schema of a stranger: it is fetched from nowhere, and its expressions take linear time (other ones are refused)."""
-    document = msgspec.json.decode(schema)
-    if document is None:
-        return None
-    return Draft202012Validator(document, retriever=_fetch_nothing, pattern_options=RegexOptions(), mask="the value")
-
-
-def _fetch_nothing(uri: str) -> NoReturn:
-    raise ValueError(f"nothing is fetched, not {uri} either")

@@ -17,7 +17,6 @@ from dormice.engine.clock import Clock
 from dormice.engine.runs.board import LiveWorker, RunBoard
 from dormice.engine.runs.channel import WorkChannel
 from dormice.engine.runs.dispatcher import RunDispatcher
-from dormice.engine.runs.offers import check_offer
 from dormice.engine.runs.orders import WorkerOrder
 from dormice.engine.runs.registry import Registry
 from dormice.engine.runs.workers import Workers
@@ -84,7 +83,7 @@ class Pull:
             self._workers.heard_of(live)
             return live
         for offer in order.offers:
-            check_offer(offer.spec)
+            await self._registry.check(project.id, offer.spec)
         await self._registry.deploy(project, order.deployment_id)
         await asyncio.gather(*(self._define(project, order.deployment_id, offer) for offer in order.offers))
         limits = {
@@ -116,7 +115,8 @@ class Pull:
                 spec=offer.spec,
                 created_at=0,
                 updated_at=0,
-            )
+            ),
+            checked=True,
         )
 
     def attach(self, live: LiveWorker, holding: Mapping[str, int]) -> tuple[WorkChannel, Mapping[str, int]]:

@@ -8,11 +8,12 @@ from uuid import uuid4
 from msgspec.structs import replace
 
 from dormice.domain.errors import ForeignProject, Invalid, NotFound
+from dormice.domain.run import Json
 from dormice.engine.clock import Clock
 from dormice.engine.orders import Caller
 from dormice.engine.runs.board import RunBoard
 from dormice.engine.runs.checks import uuid_of
-from dormice.engine.runs.offers import DEFAULT, Offer, check_offer, offer_of
+from dormice.engine.runs.offers import DEFAULT, Offer, Offers, offer_of
 from dormice.store.projects import Definition, Deployment, Project, ProjectStore, Queue
 
 KINDS = ("workflow", "agent", "tool")
@@ -22,9 +23,10 @@ DEFAULT_PROJECT = "default"
 class Registry:
     """Raises NotFound, Forbidden, Invalid, StoreUnavailable."""
 
-    def __init__(self, *, store: ProjectStore, board: RunBoard, clock: Clock) -> None:
+    def __init__(self, *, store: ProjectStore, board: RunBoard, offers: Offers, clock: Clock) -> None:
         self._store = store
         self._board = board
+        self._offer_checks = offers
         self._clock = clock
         self._projects: dict[str, Project] = {}
         self._defaults: dict[str, Project] = {}
@@ -71,6 +73,10 @@ class Registry:
         """Return a project, whosever it is."""
         return self._projects.get(project_id)
 
+    def organization(self, project_id: str) -> str:
+        """Return whose a project is. It must exist."""
+        return self._projects[project_id].organization_id
+
     async def make_project(self, caller: Caller, name: str, description: str | None) -> Project:
         """Make a project."""
         if caller.project_id is not None:
@@ -108,10 +114,14 @@ class Registry:
         own = (deployment for deployment in self._deployments.values() if deployment.project_id == project.id)
         return sorted(own, key=lambda deployment: deployment.deployed_at, reverse=True)
 
-    async def define(self, definition: Definition) -> Definition:
-        """Record what a deployment offers. Raises Invalid for a spec of a workflow, agent or tool that cannot be gone by."""
-        if definition.kind in KINDS:
-            check_offer(definition.spec)
+    async def check(self, project_id: str, spec: Json) -> None:
+        """Raise Invalid for a spec of a workflow, agent or tool that cannot be gone by."""
+        await self._offer_checks.check(self.organization(project_id), spec)
+
+    async def define(self, definition: Definition, *, checked: bool = False) -> Definition:
+        """Record what a deployment offers. Raises Invalid for a spec that cannot be gone by, unless that was `checked` already."""
+        if definition.kind in KINDS and not checked:
+            await self.check(definition.project_id, definition.spec)
         known = self._definitions.get(_key(definition))
         now = self._clock.now()
         created_at = known.created_at if known is not None else now

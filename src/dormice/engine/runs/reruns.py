@@ -10,7 +10,7 @@ from dormice.engine.clock import Clock, new_id
 from dormice.engine.idempotency import InFlight, reused
 from dormice.engine.orders import Caller, Idempotency
 from dormice.engine.runs.ledger import Ledger
-from dormice.engine.runs.offers import check_payload
+from dormice.engine.runs.offers import Offers
 from dormice.engine.runs.orders import in_project
 from dormice.engine.runs.registry import Registry
 from dormice.engine.runs.runs import Runs
@@ -39,6 +39,7 @@ class Reruns:
         runs: Runs,
         ledger: Ledger,
         registry: Registry,
+        offers: Offers,
         in_flight: InFlight,
         tasks: Tasks,
         clock: Clock,
@@ -47,6 +48,7 @@ class Reruns:
         self._runs = runs
         self._ledger = ledger
         self._registry = registry
+        self._offers = offers
         self._in_flight = in_flight
         self._tasks = tasks
         self._clock = clock
@@ -84,7 +86,7 @@ class Reruns:
         given = await self._store.input(source)
         deployment = self._registry.deployment(project, order.deployment_id or source.deployment_id)
         offer = self._registry.offer(project.id, deployment.id, source.workflow_id)
-        check_payload(offer, given.payload)
+        await self._offers.check_payload(project.organization_id, offer, given.payload)
         return NewRun(
             id=new_id(self._clock),
             project_id=project.id,

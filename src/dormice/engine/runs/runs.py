@@ -14,7 +14,7 @@ from dormice.engine.orders import Caller, Idempotency
 from dormice.engine.runs.board import RunBoard
 from dormice.engine.runs.checks import uuid_of
 from dormice.engine.runs.ledger import Ledger
-from dormice.engine.runs.offers import check_payload
+from dormice.engine.runs.offers import Offers
 from dormice.engine.runs.orders import Submission, in_project
 from dormice.engine.runs.registry import Registry
 from dormice.engine.tasks import Tasks
@@ -35,6 +35,7 @@ class Runs:
         board: RunBoard,
         ledger: Ledger,
         registry: Registry,
+        offers: Offers,
         feed: Feed,
         in_flight: InFlight,
         tasks: Tasks,
@@ -44,6 +45,7 @@ class Runs:
         self._board = board
         self._ledger = ledger
         self._registry = registry
+        self._offers = offers
         self._feed = feed
         self._in_flight = in_flight
         self._tasks = tasks
@@ -105,7 +107,8 @@ class Runs:
         batch_id = new_id(self._clock) if submission.batch else None
         offers = [self._registry.offer(project.id, deployment.id, order.workflow_id) for order in submission.runs]
         for number, (offer, order) in enumerate(zip(offers, submission.runs, strict=True)):
-            check_payload(offer, order.payload, f"workflows[{number}].payload" if submission.batch else "payload")
+            name = f"workflows[{number}].payload" if submission.batch else "payload"
+            await self._offers.check_payload(project.organization_id, offer, order.payload, name)
         return [
             NewRun(
                 id=new_id(self._clock),

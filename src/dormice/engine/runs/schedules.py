@@ -90,7 +90,7 @@ class Schedules:
                 status=400,
             )
         self._check_room(project, order)
-        self._check_payload(project, order, offered.deployment_id, cron.next(now) or now)
+        await self._check_payload(project, order, offered.deployment_id, cron.next(now) or now)
         new = NewSchedule(
             id=new_id(self._clock),
             project_id=project.id,
@@ -114,12 +114,12 @@ class Schedules:
         if order.key not in own.get(order.workflow_id, {}) and sum(map(len, own.values())) >= most:
             raise Invalid(f"a project may have at most {most} schedules: delete some", location="body.key", status=400)
 
-    def _check_payload(self, project: Project, order: ScheduleOrder, deployment_id: str, at: Micros) -> None:
+    async def _check_payload(self, project: Project, order: ScheduleOrder, deployment_id: str, at: Micros) -> None:
         """Raise Invalid if the workflow does not take what the next tick gives it."""
         identity = self._of.get(project.id, {}).get(order.workflow_id, {}).get(order.key)
         last = None if identity is None else self._known[identity].schedule.last_run_at
         payload = _payload(identity or new_id(self._clock), order.key, order.timezone, at, last, at)
-        fault = self._runs.fault(project.id, order.workflow_id, deployment_id, payload)
+        fault = await self._runs.fault(project.id, order.workflow_id, deployment_id, payload)
         if fault is not None:
             words = f"its ticks would fail: what a schedule gives a run is the tick (timestamp, timezone, key, ...): {fault}"
             raise Invalid(words, location="body.workflow_id", status=400)
@@ -190,7 +190,7 @@ class Schedules:
         if now < since:  # the host's clock was put back
             self._arm(known)
             return
-        ticks = self._due(schedule, known.cron, since, now)
+        ticks = await self._due(schedule, known.cron, since, now)
         done = await self._store.tick(schedule, ticks, next_run_at=known.cron.next(now), now=now)
         self._runs.made([tick.run for tick in ticks if tick.run is not None], done.changed)
         for tick in done.ticks:
@@ -201,7 +201,7 @@ class Schedules:
         elif schedule.id in self._known:
             self._know(done.schedule)
 
-    def _due(self, schedule: Schedule, cron: Cron, since: Micros, now: Micros) -> list[NewTick]:
+    async def _due(self, schedule: Schedule, cron: Cron, since: Micros, now: Micros) -> list[NewTick]:
         """Return what is to become of the ticks since then, in their order."""
         due = cron.latest(since, now, self._policy.caught_up_ticks)
         match schedule.catch_up:
@@ -219,7 +219,7 @@ class Schedules:
             elif offered is None:
                 ticks.append(NewTick(at=at, outcome=TickOutcome.UNSERVED))
             else:
-                run = self._runs.new(
+                run = await self._runs.new(
                     schedule.project_id,
                     schedule.workflow_id,
                     offered.deployment_id,

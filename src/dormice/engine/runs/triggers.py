@@ -176,7 +176,7 @@ class Triggers:
         events = pending.events
         if not events or (not pending.more and self._waits(trigger, events)):
             return
-        news = self._runs_for(trigger, events)
+        news = await self._runs_for(trigger, events)
         fired = await self._store.fire(trigger, news, cursor=events[-1].sequence)
         self._runs.made(news, fired.changed)
         if fired.trigger is None:
@@ -200,12 +200,12 @@ class Triggers:
         self._agenda.put(self._clock.steady() + left, key, lambda: self._time_is_up(trigger.id))
         return True
 
-    def _runs_for(self, trigger: Trigger, events: Sequence[Event]) -> list[NewRun]:
+    async def _runs_for(self, trigger: Trigger, events: Sequence[Event]) -> list[NewRun]:
         documents = [event.document() for event in events]
         if trigger.batched:
             documents = [b'{"events":[' + b",".join(documents) + b"]}"]
         return [
-            self._runs.new(
+            await self._runs.new(
                 trigger.project_id,
                 trigger.workflow_id,
                 trigger.deployment_id,
