@@ -60,7 +60,7 @@ async def test_the_end_of_a_command_that_a_start_asks_for_is_not_forgotten(tmp_p
         await in_state(server, run, RunState.RUNNING)
         order = ExecutionOrder(command=("true",), cwd="/root")
         attempts, project = server.runs.attempts, server.project
-        await attempts.begin_command(project, run.id, Attempt(), "make", machine.id, order)
+        await attempts.begin_command(server.caller, project, run.id, Attempt(), "make", machine.id, order)
         [command] = await server.runs.runs.commands(run)
         await server.store.runs.request_cancel(project.id, run.id, CancelledBy.MANUAL, now=clock.now())
 

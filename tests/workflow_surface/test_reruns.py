@@ -149,3 +149,20 @@ def test_an_idempotency_key_makes_runs_once_in_each_project(
         assert other.ok("POST", path, json=body, headers=key) != first
         assert len(other.ok("GET", "/api/v1/executions")["executions"]) == made
     assert project.post(path, json=body, headers={"Idempotency-Key": "k" * 256}).status_code == 422
+
+
+def test_what_a_key_has_made_counts_though_it_would_be_refused_now(project: Project, worker: Worker) -> None:
+    project.define("w", input_schema={"type": "object"})
+    done_before = done(worker)
+    runs: dict[str, dict[str, Any]] = {
+        "/api/v1/workflows/w/run": {"payload": {}},
+        "/api/v1/workflows/batch_run": {"workflows": [{"workflow_id": "w", "payload": {}}] * 2},
+        f"/api/v1/executions/{done_before}/rerun": {},
+    }
+    key = {"Idempotency-Key": uuid4().hex}
+    first = {path: project.ok("POST", path, json=body, headers=key) for path, body in runs.items()}
+    project.define("w", input_schema={"type": "integer"})
+    for path, body in runs.items():
+        assert project.ok("POST", path, json=body, headers=key) == first[path]
+        assert project.post(path, json={**body, "deployment_id": "d1"}, headers=key).status_code == 409
+        assert project.post(path, json=body, headers={"Idempotency-Key": uuid4().hex}).status_code == 400

@@ -91,6 +91,7 @@ def test_every_filter_leaves_the_rest_out(project: Project, worker: Worker) -> N
         {"since": "x"},
         {"cursor": "x"},
         {"limit": "-1"},
+        {"limit": "0"},
         {"roots": "maybe"},
         {"until": "99999-01-01"},
     ],
@@ -99,6 +100,26 @@ def test_a_filter_that_means_nothing_is_refused(project: Project, which: dict[st
     refused = project.get("/api/v1/executions", params=which)
     assert refused.status_code in {400, 422}
     assert next(iter(which)) in refused.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["", "/children", "/steps", "/queue"])
+def test_a_filter_that_there_is_not_is_refused_and_told_which_there_are(project: Project, path: str) -> None:
+    run = project.start("w")
+    whole = "/api/v1/executions" + (path and f"/{run}{path}")
+    for name in ("parent_id", "created_after"):
+        refused = project.get(whole, params={name: run})
+        assert (refused.status_code, name in refused.json()["error"]) == (400, True)
+        assert ("parent," in refused.json()["error"]) == (not path)
+    project.ok("GET", whole, params={"project_id": str(uuid4())})
+
+
+def test_lists_of_the_contract_take_what_they_do_not_know_but_no_state_that_there_is_not(project: Project) -> None:
+    run = project.start("w")
+    listed = project.ok("GET", "/api/v1/workflows/runs", params={"status": "queued,running", "_": "1"})
+    assert [one["id"] for one in listed] == [run]
+    assert project.ok("GET", "/api/v1/workflows/runs", params={"status": "failed"}) == []
+    refused = project.get("/api/v1/workflows/runs", params={"status": "zz"})
+    assert (refused.status_code, "status must be one or more of queued" in refused.json()["error"]) == (400, True)
 
 
 def test_steps_are_told_in_the_order_in_which_they_were_done(project: Project, worker: Worker) -> None:

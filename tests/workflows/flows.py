@@ -109,6 +109,11 @@ async def mixed(ctx: Context, place: Place) -> list[object]:
     return list(results)
 
 
+@workflow(timeout=7)
+async def bounded(_ctx: Context) -> None:
+    """Has a timeout."""
+
+
 @workflow
 async def impatient(ctx: Context) -> str:
     try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -100,3 +102,26 @@ def test_a_command_survives_its_worker_and_ends_with_its_run(
     workflows.cancel(run_id)
     assert workflows.wait(run_id, timeout=SECONDS).status == "cancelled"
     assert api.get(f"{path}/{began['execution_id']}").json()["status"] == "cancelled"
+
+
+def test_a_key_of_one_project_runs_no_commands(live: Live, api: Api) -> None:
+    machine_id = api.create_machine()
+    project = api.post("/api/v1/projects", json={"name": "p"}).raise_for_status().json()["id"]
+    made = api.post("/api/v1/api-keys", json={"name": "k", "project_id": project}).raise_for_status().json()
+    headers = {"X-Project-ID": project}
+    own = {**headers, "Authorization": f"Bearer {made['key']}"}
+    offer = {"deployment_id": "d", "max_concurrent": 1, "workflows": [{"workflow_id": "w"}]}
+    with api.stream("POST", "/api/v1/workers/connect", json=offer, headers=own) as connection:
+        lines = (json.loads(line) for line in connection.iter_lines() if line)
+        worker_id = next(lines)["worker_id"]
+        api.post("/api/v1/workflows/w/run", json={"payload": 1}, headers=own).raise_for_status()
+        run = next(lines)
+        path = f"/internal/executions/{run['run_id']}/commands"
+        command = {"step_key": "x", "machine_id": machine_id, "execution": {"command": ["true"]}}
+        body = {**command, "worker_id": worker_id, "fence": run["fence"]}
+        refused = api.post(path, json=body, headers=own)
+        assert (refused.status_code, "needs a key of the organization" in refused.text) == (403, True)
+        assert api.post(path, json={**body, "worker_id": str(uuid4())}, headers=headers).status_code == 409
+        assert api.post(path, json=command, headers=headers).status_code == 422
+        assert api.get(f"/v1/machines/{machine_id}/executions").json()["items"] == []
+        assert api.post(path, json=body, headers=headers).status_code == 200

@@ -99,6 +99,11 @@ def test_a_worker_needs_workflows_with_ids_of_their_own() -> None:
         Worker([])
     with pytest.raises(ValueError, match="two workflows have the id '_plain'"):
         Worker([workflow(_plain), workflow(_plain)])
+    with pytest.raises(ValueError, match="the queue 'q' has the limit 2 with workflow 'a' and 5 with 'c'"):
+        Worker(
+            [workflow(id=name, queue=Queue("q", limit))(_plain) for name, limit in (("a", 2), ("b", None), ("c", 5))]
+        )
+    Worker([workflow(id=name, queue=Queue("q", limit))(_plain) for name, limit in (("a", 2), ("b", None), ("c", 2))])
     with pytest.raises(ValueError, match="must be at least 1"):
         Worker([workflow(_plain)], max_concurrent=0)
 

@@ -31,6 +31,11 @@ def test_steps_are_run_and_the_result_is_typed(workflows: Workflows) -> None:
     assert workflows.run(flows.three_steps, 1, timeout=SECONDS) == 4
 
 
+def test_the_timeout_of_a_workflow_is_that_of_runs_which_others_start(workflows: Workflows) -> None:
+    run_id = workflows.start("bounded", None)
+    assert workflows.wait(run_id, timeout=SECONDS).run_timeout_seconds == 7
+
+
 class _Counting(HttpxTransport):
     """Remembers what was asked for."""
 

@@ -366,3 +366,32 @@ def test_a_worker_of_another_project_is_not_known(api: Api, workflow: str) -> No
             },
         ) as response:
             assert json.loads(next(response.iter_lines()))["worker_id"] != worker.worker_id
+
+
+def test_a_run_that_names_no_timeout_has_that_of_its_workflow(api: Api, workflow: str) -> None:
+    offered = {"workflow_id": workflow, "run_timeout_seconds": 7, "trigger_on_event": True}
+    with connected(api, workflow, workflows=[offered]) as worker:
+        trigger = {"workflow_id": workflow, "deployment_id": workflow, "event_topic": workflow, "batch_size": 1}
+        api.post("/api/v1/event-triggers/register", json=trigger).raise_for_status()
+        event = {"topic": workflow, "events": [{"event_type": "e", "data": 1}]}
+        api.post("/api/v1/events/publish", json=event).raise_for_status()
+        told = [worker.line()]
+        submit(api, workflow)
+        own = submit(api, workflow, run_timeout_seconds=3)
+        told += [worker.line(), worker.line()]
+        assert [line["run_timeout_seconds"] for line in told] == [7, 7, 3]
+        again = api.post(f"/api/v1/executions/{own}/rerun", json={}).raise_for_status().json()["execution_id"]
+        assert read(api, again, 0)["run_timeout_seconds"] == 3
+    body = {"deployment_id": workflow, "max_concurrent": 1, "workflows": [{**offered, "run_timeout_seconds": 0}]}
+    refused = api.post(CONNECT, json=body)
+    assert (refused.status_code, "run_timeout_seconds" in refused.text) == (400, True)
+
+
+def test_of_several_limits_of_a_queue_the_least_counts(api: Api, workflow: str) -> None:
+    offers = [
+        {"workflow_id": f"{workflow}-{index}", "queue_name": workflow, "concurrency_limit": limit}
+        for index, limit in enumerate((5, 2, None, 3))
+    ]
+    with connected(api, workflow, workflows=offers):
+        queues = api.get("/api/v1/queues").raise_for_status().json()["queues"]
+        assert [one["concurrency_limit"] for one in queues if one["name"] == workflow] == [2]

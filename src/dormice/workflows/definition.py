@@ -27,7 +27,8 @@ class Queue:
 
     name: str
     limit: int | None = None
-    """How many of them may run at once, over all workers and for each concurrency key; None: no limit."""
+    """How many of them may run at once, over all workers of a deployment and for each concurrency key; None: no limit, or as another
+    workflow of the worker says. Each deployment has queues of its own, so runs of an old and of a new one are counted apart."""
 
 
 class Workflow(Generic[P, R]):
@@ -132,7 +133,7 @@ def workflow(
     """Make an async function a workflow: `@workflow`, or `@workflow(queue=Queue("mail", 4))`.
 
     `id` is the function's name unless it is given, and what runs are started by. `queue` is the workflow's own, without a
-    limit, unless it is given. `timeout` bounds each attempt, in seconds. With a `schedule` (or its cron expression) or a `trigger` (or its
+    limit, unless it is given. `timeout` bounds each attempt, in seconds, of runs that name none, whoever starts them. With a `schedule` (or its cron expression) or a `trigger` (or its
     topic), a worker has the server start runs by itself. `retry` says how attempts that fail are taken again; without it, there are 3, with
     pauses from 0.5 s on. With `events`, runs publish what they do on their topic, as `dormice runs events` shows it.
     """

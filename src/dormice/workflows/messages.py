@@ -203,6 +203,7 @@ class Offer(Struct, kw_only=True, omit_defaults=True):
     input_schema: Mapping[str, object] | None = None
     output_schema: Mapping[str, object] | None = None
     retry_policy: RetryPolicy | None = None
+    run_timeout_seconds: int | None = None
     scheduled: bool = False
     trigger_on_event: bool = False
 

@@ -257,6 +257,7 @@ def _offer(workflow: Workflow[object, object]) -> Offer:
         input_schema=documents.schema(workflow.payload_type) if workflow.takes_payload else None,
         output_schema=documents.schema(workflow.result_type),
         retry_policy=None if workflow.retry is None else _policy(workflow.retry),
+        run_timeout_seconds=None if workflow.timeout is None else round(workflow.timeout),
         scheduled=True,
         trigger_on_event=workflow.trigger is not None,
     )

@@ -37,7 +37,7 @@ class Worker:
 
     Raises:
         ConfigurationError: The base URL is none.
-        ValueError: There is no workflow, two have the same id, or a number is not positive.
+        ValueError: There is no workflow, two have the same id, or give one queue two limits, or a number is not positive.
 
     """
 
@@ -59,6 +59,7 @@ class Worker:
                 raise ValueError(f"two workflows have the id {workflow.id!r}")
         if not self.workflows:
             raise ValueError("a worker needs at least one workflow")
+        _check_queues(self.workflows.values())
         if max_concurrent < 1 or threads < 1 or grace_seconds < 0:
             raise ValueError("max_concurrent and threads must be at least 1, and grace_seconds at least 0")
         settings = resolve(base_url=base_url, api_key=api_key, key_required=False)
@@ -129,3 +130,16 @@ class Worker:
             os._exit(1)  # threads of steps cannot be stopped in any other way
         log.info("stopping: runs have %.0f s to end", self._grace_seconds)
         self.stop()
+
+
+def _check_queues(workflows: Iterable[Workflow[Any, Any]]) -> None:
+    """Raise ValueError for a queue that has two limits."""
+    limits: dict[str, tuple[int, str]] = {}
+    for workflow in workflows:
+        if (queue := workflow.queue) is not None and queue.limit is not None:
+            limit, first = limits.setdefault(queue.name, (queue.limit, workflow.id))
+            if limit != queue.limit:
+                raise ValueError(
+                    f"the queue {queue.name!r} has the limit {limit} with workflow {first!r} "
+                    f"and {queue.limit} with {workflow.id!r}: share one Queue, or name it without a limit in the others"
+                )

@@ -148,14 +148,14 @@ class AttemptRoutes:
         await self._attempts.wait(project, call.path["execution_id"], _ANYBODY, wait)
         return json_reply(wire.Waiting(execution_id=call.path["execution_id"]))
 
-    async def begin_command(self, call: Call, _caller: Caller, project: Project) -> ASGIApp:
+    async def begin_command(self, call: Call, caller: Caller, project: Project) -> ASGIApp:
         """POST …/commands."""
         body = _COMMAND.decode(call.header("Content-Type"), await self._body(call))
         check_step_key(body.step_key, self._limits)
         order = execution_order(body.execution, self._limits, self._services.defaults)
         attempt = Attempt(worker_id=body.worker_id, fence=body.fence)
         run_id = call.path["execution_id"]
-        await self._attempts.begin_command(project, run_id, attempt, body.step_key, body.machine_id, order)
+        await self._attempts.begin_command(caller, project, run_id, attempt, body.step_key, body.machine_id, order)
         return json_reply(wire.Waiting(execution_id=run_id))
 
     async def span(self, call: Call, _caller: Caller, project: Project) -> ASGIApp:

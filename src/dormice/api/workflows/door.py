@@ -53,6 +53,8 @@ class WorkflowError(Struct, kw_only=True):
     error_type: str
 
 
+_PROJECT = "project_id"
+
 Served = Callable[[Call, Caller, Project], Awaitable[ASGIApp]]
 ServedCaller = Callable[[Call, Caller], Awaitable[ASGIApp]]
 
@@ -69,7 +71,7 @@ class Door:
 
         async def handle(call: Call) -> ASGIApp:
             caller = await self._admit(call)
-            wanted = call.header("X-Project-ID") or call.header("Project-ID") or call.query.get("project_id")
+            wanted = call.header("X-Project-ID") or call.header("Project-ID") or call.query.get(_PROJECT)
             make = self._services.local is not None
             project = await self._services.registry.project(caller, wanted or None, make=make)
             return await serve(call, caller, project)
@@ -104,8 +106,14 @@ class Door:
         description: str = "",
         parameters: Sequence[Parameter] = (),
         many: bool = False,
+        exact: bool = False,
     ) -> Operation:
-        """Return a route that needs a project; `answer` as in `operation`."""
+        """Return a route that needs a project; `answer` as in `operation`. `exact`: it refuses query parameters that it does not have.
+
+        Routes of the contract take what programs send beyond it; those that we have added need not.
+        """
+        if exact:
+            serve = _exact(serve, [one.name for one in parameters if one.place == "query"])
         return operation(
             tag,
             identity,
@@ -169,6 +177,19 @@ def operation(
         shown=shown,
         guarded=guarded,
     )
+
+
+def _exact(serve: Served, names: Sequence[str]) -> Served:
+    """Return a handler that leaves no query parameter out of account."""
+
+    async def handle(call: Call, caller: Caller, project: Project) -> ASGIApp:
+        for name in call.query:
+            if name not in names and name != _PROJECT:
+                there_are = f"there are {', '.join(names)}" if names else "there is none"
+                raise bad(f"{name[:64]!r} is no query parameter of this list: {there_are}", f"query.{name[:64]}")
+        return await serve(call, caller, project)
+
+    return handle
 
 
 def check_local(call: Call) -> None:

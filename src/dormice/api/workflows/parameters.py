@@ -15,6 +15,7 @@ _TRACE = re.compile(r"[0-9a-f]{32}")
 
 _TEXT = {"type": "string"}
 LIMIT = Parameter("limit", "query", {"type": "integer", "minimum": 0}, "Items at most; 0 is the default.")
+ENTRIES = Parameter("limit", "query", {"type": "integer", "minimum": 1}, "Items at most.")
 OFFSET = Parameter(
     "offset", "query", {"type": "integer", "minimum": 0, "maximum": MOST_OFFSET}, "Items that are left out."
 )

@@ -44,6 +44,8 @@ class OfferEntry(Struct, kw_only=True):
     input_schema: Raw = field(default_factory=documents.nothing)
     output_schema: Raw = field(default_factory=documents.nothing)
     retry_policy: Raw = field(default_factory=documents.nothing)
+    run_timeout_seconds: int | None = None
+    """Of runs that name none."""
     scheduled: bool = False
     """Whether it may be put on a schedule."""
     trigger_on_event: bool = False
@@ -178,9 +180,12 @@ def _offer(entry: OfferEntry) -> Offering:
     if entry.queue_name is not None:
         check_given(entry.queue_name, "body.workflows.queue_name")
     check_positive(entry.concurrency_limit, "body.workflows.concurrency_limit")
-    spec: dict[str, Raw | str] = {**wire.offered(entry)}
+    check_positive(entry.run_timeout_seconds, "body.workflows.run_timeout_seconds")
+    spec: dict[str, Raw | str | int] = {**wire.offered(entry)}
     if entry.queue_name is not None:
         spec["queue_name"] = entry.queue_name
+    if entry.run_timeout_seconds is not None:
+        spec["run_timeout_seconds"] = entry.run_timeout_seconds
     return Offering(
         workflow_id=entry.workflow_id,
         spec=msgspec.json.encode(spec),

@@ -162,6 +162,8 @@ class RunListRoutes:
         return json_reply(await self._found(call, project, which))
 
     async def _found(self, call: Call, project: Project, which: RunFilter) -> ExecutionPage:
+        if call.integer("limit", default=_PAGE) == 0:
+            raise bad(f"limit must be from 1 to {call.limits.page_max}", "query.limit")
         limit = parameters.page_size(call, _PAGE)
         found = await self._lists.page(project, which, before=list_cursor(call), limit=limit)
         cursor = None if found.before is None else f"b{found.before}"
@@ -207,7 +209,10 @@ class RunListRoutes:
                 other_workflows=which.other_workflows,
             )
         which = msgspec.structs.replace(
-            which, since=parameters.moment(call, "start_time"), until=parameters.moment(call, "end_time")
+            which,
+            states=_states(call),
+            since=parameters.moment(call, "start_time"),
+            until=parameters.moment(call, "end_time"),
         )
         limit = parameters.page_size(call, _PAGE)
         found = await self._lists.counted(project, which, offset=parameters.offset(call), limit=limit)
@@ -240,9 +245,10 @@ class RunListRoutes:
                     Parameter("roots", "query", {"type": "boolean"}, "Those that no run has asked for."),
                     Parameter("since", "query", words, "Made at this moment or later."),
                     Parameter("until", "query", words, "Made before this moment."),
-                    parameters.LIMIT,
+                    parameters.ENTRIES,
                     parameters.CURSOR,
                 ],
+                exact=True,
             ),
             route(
                 "runs",
@@ -252,7 +258,8 @@ class RunListRoutes:
                 "List the runs that a run has asked for",
                 self.children,
                 ChildrenPage,
-                parameters=[parameters.LIMIT, parameters.CURSOR],
+                parameters=[parameters.ENTRIES, parameters.CURSOR],
+                exact=True,
             ),
             route(
                 "runs",
@@ -262,9 +269,17 @@ class RunListRoutes:
                 "Read what a run has done, in the order in which it was done",
                 self.steps,
                 wire.StepList,
+                exact=True,
             ),
             route(
-                "runs", "getQueuePosition", "GET", f"{one}/queue", "See why a run is queued", self.queue, QueueRecord
+                "runs",
+                "getQueuePosition",
+                "GET",
+                f"{one}/queue",
+                "See why a run is queued",
+                self.queue,
+                QueueRecord,
+                exact=True,
             ),
             route(
                 "runs",
@@ -275,6 +290,7 @@ class RunListRoutes:
                 self.runs,
                 RunRecord,
                 parameters=[
+                    states,
                     Parameter("workflow_type", "query", {"type": "string", "enum": list(KINDS)}, "Of this kind."),
                     Parameter("workflow_id", "query", words, "Those of this workflow."),
                     parameters.START,

@@ -183,6 +183,7 @@ class ScheduleRoutes:
                     Parameter("limit", "query", number, "At most so many."),
                     Parameter("before", "query", text, "Ticks earlier than this moment."),
                 ],
+                exact=True,
             ),
             route("schedules", "pauseSchedule", "POST", f"{one}/pause", "Pause", self.pause, wire.ScheduleRecord),
             route(

@@ -362,5 +362,7 @@ class CommandRequest(Struct, kw_only=True):
     machine_id: str
     execution: CreateExecutionRequest
     """What POST /v1/machines/{machine_id}/executions takes."""
-    worker_id: str | None = None
+    worker_id: str
+    """The worker that has the run."""
     fence: int | None = None
+    """Of the claim by which it has it, if it knows it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 
 from dormice.crash_points import CrashPoint, reached
-from dormice.domain.errors import Conflict, Invalid, NotFound
+from dormice.domain.errors import Conflict, Forbidden, Invalid, NotFound
 from dormice.domain.run import HELD, CancelledBy, Json, Run, RunState, Step
 from dormice.engine.clock import Clock
 from dormice.engine.orders import Caller, ExecutionOrder
@@ -78,11 +78,25 @@ class Attempts:
         await self._tasks.finish(self._waits.begin(run, attempt, wait))
 
     async def begin_command(
-        self, project: Project, run_id: str, attempt: Attempt, step_key: str, machine_id: str, order: ExecutionOrder
+        self,
+        caller: Caller,
+        project: Project,
+        run_id: str,
+        attempt: Attempt,
+        step_key: str,
+        machine_id: str,
+        order: ExecutionOrder,
     ) -> None:
-        """Run a command on a machine of the project's organization as a step; the run waits for its end."""
+        """Run a command on a machine of the caller's organization as a step; the run waits for its end.
+
+        Raises Forbidden for a key of one project: machines are the organization's. Raises Conflict unless the run is the worker's.
+        """
+        if caller.project_id is not None:
+            raise Forbidden(
+                "the key may use one project only, and machines are the organization's: "
+                "a worker whose workflows run commands needs a key of the organization (dormice keys create)"
+            )
         run = await self._heard(project, run_id, attempt)
-        caller = Caller(organization_id=project.organization_id, key_id="", admin=False)
         await self._tasks.finish(self._commands.begin(caller, run, attempt, step_key, machine_id, order))
 
     async def complete(self, project: Project, run_id: str, attempt: Attempt, result: RunResult) -> None:

@@ -39,6 +39,7 @@ class AutomaticRuns:
 
         One whose payload does not fit the workflow's input_schema fails as it is made: there is nobody whom it could be refused to.
         """
+        offer = self._registry.offer(project_id, deployment_id, workflow_id)
         return NewRun(
             id=new_id(self._clock),
             project_id=project_id,
@@ -48,7 +49,8 @@ class AutomaticRuns:
             queue_name=queue_name,
             queue_limit=queue_limit,
             concurrency_key=concurrency_key,
-            max_retries=self._registry.offer(project_id, deployment_id, workflow_id).retry_policy.max_retries,
+            max_retries=offer.retry_policy.max_retries,
+            run_timeout_seconds=offer.run_timeout_seconds,
             fault=await self.fault(project_id, workflow_id, deployment_id, payload),
             now=self._clock.now(),
         )

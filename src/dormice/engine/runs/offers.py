@@ -38,6 +38,8 @@ class Offer(Struct, frozen=True, kw_only=True):
     retry_policy: RetryPolicy = RetryPolicy()
     queue_name: str | None = None
     """Where its runs wait, unless whoever asks for one says otherwise; None: in a queue of its own."""
+    run_timeout_seconds: int | None = None
+    """Of runs that name none: how long each attempt may be with a worker. None: for ever."""
     input_schema: msgspec.Raw = msgspec.Raw(NULL)
     output_schema: msgspec.Raw = msgspec.Raw(NULL)
 

@@ -86,11 +86,7 @@ class Pull:
             await self._registry.check(project.id, offer.spec)
         await self._registry.deploy(project, order.deployment_id)
         await asyncio.gather(*(self._define(project, order.deployment_id, offer) for offer in order.offers))
-        limits = {
-            offer.queue_name or offer.workflow_id: offer.concurrency_limit
-            for offer in sorted(order.offers, key=lambda offer: offer.concurrency_limit is not None)
-        }
-        await self._registry.set_queues(project, order.deployment_id, list(limits.items()))
+        await self._registry.set_queues(project, order.deployment_id, list(_limits(order.offers).items()))
         worker = await self._workers.register(
             project,
             WorkerOrder(
@@ -152,3 +148,14 @@ class Pull:
 
     def _has(self, live: LiveWorker, run: Run) -> bool:
         return run.worker_id == live.worker.id and run.state in (RunState.RUNNING, RunState.PENDING_CANCEL)
+
+
+def _limits(offers: Sequence[Offering]) -> Mapping[str, int | None]:
+    """Return the limits of queues. Of several for one queue the least counts, as with the foreign SDK."""
+    limits: dict[str, int | None] = {}
+    for offer in offers:
+        name, limit = offer.queue_name or offer.workflow_id, offer.concurrency_limit
+        known = limits.setdefault(name, limit)
+        if known is None or (limit is not None and limit < known):
+            limits[name] = limit
+    return limits

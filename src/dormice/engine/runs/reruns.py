@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from dormice.domain.errors import Invalid
+from dormice.domain.errors import Conflict, Invalid, NotFound
 from dormice.domain.run import Run
 from dormice.engine.clock import Clock, new_id
 from dormice.engine.idempotency import InFlight, reused
@@ -63,7 +63,13 @@ class Reruns:
 
     async def _rerun(self, project: Project, source: Run, order: RerunOrder, claim: IdempotencyClaim | None) -> Run:
         try:
-            new = await self._new(project, source, order)
+            try:
+                new = await self._new(project, source, order)
+            except (NotFound, Invalid, Conflict):  # as it is now; what the key has made before counts
+                run_id = await self._in_flight.recall(claim)
+                if run_id is None:
+                    raise
+                return await self._runs.get(project, run_id)
             made = await self._store.rerun(source, new, order.from_step, claim)
         finally:
             self._in_flight.settle(claim)
@@ -99,7 +105,7 @@ class Reruns:
             session_id=source.session_id,
             user_id=source.user_id,
             max_retries=offer.retry_policy.max_retries,
-            run_timeout_seconds=source.run_timeout_seconds,
+            run_timeout_seconds=source.run_timeout_seconds or offer.run_timeout_seconds,
             initial_state=given.initial_state,
             channel_context=given.channel_context,
             now=self._clock.now(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dormice.crash_points import CrashPoint, reached
-from dormice.domain.errors import Conflict, NotFound
+from dormice.domain.errors import Conflict, Invalid, NotFound
 from dormice.domain.run import CancelledBy, Run, Step, WaitKind
 from dormice.engine.clock import Clock, new_id
 from dormice.engine.feed import Feed
@@ -60,7 +60,13 @@ class Runs:
 
     async def _submit(self, project: Project, submission: Submission, claim: IdempotencyClaim | None) -> list[Run]:
         try:
-            news = await self.new_runs(project, submission)
+            try:
+                news = await self.new_runs(project, submission)
+            except (NotFound, Invalid, Conflict):  # as it is now; what the key has made before counts
+                ids = await self._in_flight.recall(claim)
+                if ids is None:
+                    raise
+                return await self._made_before(project, ids)
             wait = None
             if submission.wait and submission.parent_id is not None and submission.step_key is not None:
                 kind = WaitKind.BATCH if submission.batch else WaitKind.RUN
@@ -70,7 +76,7 @@ class Runs:
             self._in_flight.settle(claim)
         match made:
             case Replayed(resource_id=ids):
-                return [await self.get(project, run_id) for run_id in ids.split(",")]
+                return await self._made_before(project, ids)
             case KeyReused():
                 raise reused(made)
             case Refused(run=None):
@@ -85,6 +91,9 @@ class Runs:
         if wait is not None:
             self._ledger.waits_for(wait.run_id, {wait.step_key: wait.kind})
         return list(made.runs)
+
+    async def _made_before(self, project: Project, ids: str) -> list[Run]:
+        return [await self.get(project, run_id) for run_id in ids.split(",")]
 
     def know_queues(self, news: Iterable[NewRun]) -> None:
         """Know the queues that runs have made."""
@@ -128,7 +137,7 @@ class Runs:
                 session_id=session_id,
                 user_id=submission.user_id or (parent.user_id if parent is not None else None),
                 max_retries=offer.retry_policy.max_retries,
-                run_timeout_seconds=order.run_timeout_seconds,
+                run_timeout_seconds=order.run_timeout_seconds or offer.run_timeout_seconds,
                 initial_state=order.initial_state,
                 channel_context=submission.channel_context,
                 traceparent=submission.traceparent,
