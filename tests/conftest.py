@@ -22,9 +22,10 @@ StartLive = Callable[..., AbstractContextManager[Live]]
 
 
 def pytest_configure() -> None:
-    """Take Ctrl-C again where a shell has this run in the background: the programs that tests start would ignore it, too."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Take signals again that a shell has this ignore in the background, or nohup: the programs that tests start would ignore them, too."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

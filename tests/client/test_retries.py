@@ -17,6 +17,7 @@ from dormice import (
 )
 from dormice.client import retries
 from tests.client.fake_server import KEY, Answer, FakeServer
+from tests.wait import wait_until
 
 SOON = {"retry-after-ms": "1"}
 
@@ -98,7 +99,7 @@ def test_a_server_that_does_not_answer_in_time_is_a_timeout(
     server.planned.extend([Answer(hang=True)] * 3)
     with pytest.raises(APITimeoutError):
         client.machines.create(timeout=seconds)
-    assert len(server.requests) == 3
+    wait_until(lambda: len(server.requests) == 3, 10, "all three were sent")
 
 
 def test_a_long_poll_is_given_the_time_that_it_takes(client: Dormice, server: FakeServer) -> None:

@@ -139,14 +139,18 @@ def _directories(run_dir: Path, alive: dict[str, Record]) -> Iterator[Leftover]:
             yield Leftover("run directory", str(directory), partial(_remove_directory, directory))
     for record in sorted((run_dir / "oci").glob("dm-*")):
         if record.name not in alive:
-            yield Leftover("container record", str(record), partial(shutil.rmtree, record))
+            yield Leftover("container record", str(record), partial(_remove_tree, record))
 
 
 def _remove_directory(directory: Path) -> None:
     MachineRoot(directory).remove_mountpoints()
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(directory / "private")
+    _remove_tree(directory / "private")
     directory.rmdir()
+
+
+def _remove_tree(directory: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # a runtime that ends late removes its own
+        shutil.rmtree(directory)
 
 
 def _networks(owners: Path, name: str, network: IPv4Network, alive: dict[str, Record]) -> Iterator[Leftover]:
