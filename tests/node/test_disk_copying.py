@@ -343,5 +343,12 @@ async def test_a_copied_disk_is_written_out_and_one_that_was_not_when_the_host_w
     with pytest.raises(RuntimeFailure) as raised:
         await runtime.start(fork, uuid4(), SMALL)
     assert raised.value.code == "DISK_LOST"
+    # Half a copy is not copied any further: it would be taken for a whole one.
+    with pytest.raises(RuntimeFailure) as raised:
+        await runtime.take_snapshot(fork, new_snapshot_id())
+    assert raised.value.code == "DISK_LOST"
+    with pytest.raises(RuntimeFailure) as raised:
+        await runtime.copy_disk(new_machine_id(), fork, 1)
+    assert raised.value.code == "DISK_LOST"
     await runtime.destroy(fork)
     assert not mark.exists()

@@ -40,6 +40,20 @@ def disk_on(images: Path, user: Path, name: str = "mine") -> None:
         (user / "dm-1.base").write_text(source.resolve(name).version)
 
 
+def test_a_registration_that_the_host_lost_power_over_keeps_what_may_be_used(images: Path, tmp_path: Path) -> None:
+    ours, other = node(tmp_path / "ours"), node(tmp_path / "other")
+    old = made(images)
+    disk_on(images, other)
+    [registered] = (images / ".users").glob("*.json")
+    registered.write_bytes(b"")
+    made(images)
+    with pytest.raises(Unmounted, match=f"{registered} is damaged"):
+        superseded(images, ours)
+    assert outdated(images) == []
+    disk_on(images, other)
+    assert superseded(images, ours) == [old]
+
+
 def test_a_version_goes_when_it_has_neither_name_nor_machine(images: Path, tmp_path: Path) -> None:
     ours, other = node(tmp_path / "ours"), node(tmp_path / "other")
     old = made(images)

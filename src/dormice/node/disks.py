@@ -89,6 +89,7 @@ class Disks:
         source, base = self._path(machine_id), self.base(machine_id)
         if base is None:
             raise RuntimeFailure("DISK_NOT_FOUND", "the machine has no disk yet")
+        copies.check_synced(self._unsynced(machine_id))  # half a copy is not copied further
         with self._promises:
             self._admit(copies.allocated(source))
         return self.copies.take(source, base, snapshot_id)
@@ -99,6 +100,7 @@ class Disks:
             if origin.startswith(SNAPSHOT_PREFIX):
                 return self.copies.disk(origin), self.copies.base(origin)
             base = self.base(origin)
+            copies.check_synced(self._unsynced(origin))  # half a copy is not copied further
         except FileNotFoundError:
             base = None
         if base is None:
@@ -436,7 +438,10 @@ def _grow_offline(image: Path) -> None:
     if _superblock_size(image) < image.stat().st_size // _BLOCK * _BLOCK:
         # e2fsck says 1 when it mended something; resize2fs wants to have seen it run, whatever it said.
         subprocess.run(["e2fsck", "-f", "-p", str(image)], check=False, stdin=subprocess.DEVNULL, capture_output=True)
-        subprocess.run(["resize2fs", str(image)], check=True, stdin=subprocess.DEVNULL, capture_output=True)
+        done = subprocess.run(["resize2fs", str(image)], check=False, stdin=subprocess.DEVNULL, capture_output=True)
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip()[-300:]
+            raise RuntimeFailure("OCI_RUNTIME_FAILED", f"the disk cannot grow: {said}")
 
 
 @contextlib.contextmanager

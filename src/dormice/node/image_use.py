@@ -42,7 +42,10 @@ def held(images_dir: Path, user: Path) -> Iterator[None]:
         entry = msgspec.json.encode(_User(str(user), user.stat().st_dev))
         if not file.exists() or file.read_bytes() != entry:
             new = file.with_name(f"{file.name}.{os.getpid()}")
-            new.write_bytes(entry)
+            with new.open("wb") as opened:
+                opened.write(entry)
+                opened.flush()
+                os.fsync(opened.fileno())
             new.rename(file)
             for gone in outdated(images_dir):
                 gone.unlink(missing_ok=True)
@@ -60,6 +63,10 @@ def in_use(images_dir: Path, *users: Path) -> set[str]:
     """The versions that `users` and all registered directories name. Raises Unmounted."""
     found = set().union(*map(_bases, users))
     for file, entry in _entries(images_dir):
+        if entry is None:
+            raise Unmounted(
+                f"{file} is damaged: make a machine and take a snapshot on each node that uses the images, or delete it"
+            )
         if not _deleted(entry):
             found |= _bases(_seen(file, entry))
     return found
@@ -67,20 +74,25 @@ def in_use(images_dir: Path, *users: Path) -> set[str]:
 
 def outdated(images_dir: Path) -> list[Path]:
     """Registrations of directories that were deleted."""
-    return [file for file, entry in _entries(images_dir) if _deleted(entry)]
+    return [file for file, entry in _entries(images_dir) if entry is not None and _deleted(entry)]
 
 
 def forget(images_dir: Path, directory: Path) -> None:
     """Take back what was registered in a directory that its owner has deleted. Raises OSError."""
     for file, entry in _entries(images_dir):
-        if Path(entry.directory).is_relative_to(directory):
+        if entry is not None and Path(entry.directory).is_relative_to(directory):
             file.unlink(missing_ok=True)
 
 
-def _entries(images_dir: Path) -> Iterator[tuple[Path, _User]]:
+def _entries(images_dir: Path) -> Iterator[tuple[Path, _User | None]]:
+    """All registrations; None for one that cannot be read, such as one that the host lost power over."""
     for file in sorted((images_dir / _USERS).glob("*.json")):
         with contextlib.suppress(FileNotFoundError):  # just removed, as outdated
-            yield file, msgspec.json.decode(file.read_bytes(), type=_User)
+            text = file.read_bytes()
+            try:
+                yield file, msgspec.json.decode(text, type=_User)
+            except msgspec.DecodeError:
+                yield file, None
 
 
 def _deleted(entry: _User) -> bool:
