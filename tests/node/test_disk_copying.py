@@ -326,6 +326,19 @@ async def test_a_disk_is_thawed_and_its_watchdog_gone_without_anybody_waiting(
             assert not watchdog.is_alive()
 
 
+async def test_a_node_that_stops_writes_out_what_it_has_just_copied(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dormice.node.machines.SETTLE_SECONDS", 3600)
+    fork = new_machine_id()
+    async with lab.opened() as runtime:
+        async with machine(runtime) as (running, _):
+            await runtime.copy_disk(fork, running.machine_id, 1)
+        mark = lab.data / "disks" / "machines" / f"{fork}.unsynced"
+        assert mark.exists()
+    assert not mark.exists()
+    async with lab.opened() as runtime:
+        await runtime.destroy(fork)
+
+
 async def test_a_copied_disk_is_written_out_and_one_that_was_not_when_the_host_went_down_is_not_started(
     lab: Lab, runtime: ContainerRuntime
 ) -> None:

@@ -61,11 +61,15 @@ class Disks:
         self.copies.open()
         for leftover in (*self._templates.glob("*.new"), *self._images.glob("*.new")):
             leftover.unlink()
-        for mark in self._images.glob("*.unsynced"):
-            copies.settle_unsynced(mark)
+        self._settle_copies()
 
     def close(self) -> None:
-        """Drop the disks that nobody took: the next node makes its own."""
+        """See what was made or copied just now onto the host's disk, and drop the disks that nobody took: the next node makes its own.
+
+        Raises OSError.
+        """
+        self._settle_bases()
+        self._settle_copies()
         for ready in self._pool.glob("*"):
             ready.unlink()
 
@@ -274,12 +278,19 @@ class Disks:
 
     def refill(self) -> None:
         """Bring the pool to its size, in the size of disk that was asked for last, and see what new disks were made on onto the host's disk."""
-        while self._unsettled:
-            copies.settle_base(self._unsettled.popleft())
+        self._settle_bases()
         size = self._pool_gib
         if size:
             for _ in range(self._pool_size - len(list(self._pool.glob(f"{size}-*")))):
                 self._copy_template(size, self._pool / f"{size}-{uuid4().hex}")
+
+    def _settle_bases(self) -> None:
+        while self._unsettled:
+            copies.settle_base(self._unsettled.popleft())
+
+    def _settle_copies(self) -> None:
+        for mark in self._images.glob("*.unsynced"):
+            copies.settle_unsynced(mark)
 
     def _path(self, machine_id: str) -> Path:
         return self._images / f"{machine_id}.ext4"
