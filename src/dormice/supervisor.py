@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+from dormice import lifeline
 from dormice.config import MISCONFIGURED, Settings
 
 log = logging.getLogger(__name__)
@@ -22,8 +23,6 @@ STEADY_SECONDS = 30.0
 FIRST_SECONDS = 10.0
 """Within this a role that is started for the first time finds out that it cannot work as it is set."""
 STOP_SECONDS = 60.0
-LIFELINE = "DORMICE_LIFELINE_FD"
-"""Names the pipe that a child holds: its end of file means that its parent is gone. The supervisor may hold one too."""
 
 
 @dataclass(eq=False, slots=True)
@@ -38,7 +37,7 @@ class _Child:
 
 def supervise(settings: Settings) -> int:
     """Run both until SIGTERM or SIGINT, or until its own parent's lifeline ends, then end both. Returns the exit code."""
-    lifeline, holder = os.pipe()
+    pipe, holder = os.pipe()
     stop, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
@@ -47,14 +46,14 @@ def supervise(settings: Settings) -> int:
     children = [_Child("server"), _Child("node")]
     selector = selectors.DefaultSelector()
     selector.register(stop, selectors.EVENT_READ)
-    if (own := os.environ.pop(LIFELINE, None)) is not None:
-        selector.register(int(own), selectors.EVENT_READ)
+    if (own := lifeline.take()) is not None:
+        selector.register(own, selectors.EVENT_READ)
     try:
         while True:
             for child in children:
                 if _ended(child) and _misconfigured(child):
                     return MISCONFIGURED
-                _start(child, settings, lifeline)
+                _start(child, settings, pipe)
             due = min((c.start_at - time.monotonic() for c in children if c.process is None), default=None)
             ready = {key.fd for key, _ in selector.select(timeout=None if due is None else max(due, 0))}
             if ready - {stop}:
@@ -96,7 +95,7 @@ def _back_off(child: _Child) -> None:
     child.backoff = min(child.backoff * 2, LAST_BACKOFF_SECONDS)
 
 
-def _start(child: _Child, settings: Settings, lifeline: int) -> None:
+def _start(child: _Child, settings: Settings, pipe: int) -> None:
     """Start a child that is due. When the host has no room for a process, later."""
     now = time.monotonic()
     if child.process is not None or child.start_at > now:
@@ -105,9 +104,9 @@ def _start(child: _Child, settings: Settings, lifeline: int) -> None:
         child.process = subprocess.Popen(
             # Safe path: what lies in the directory that root happens to be in is not to be imported.
             [sys.executable, "-P", "-m", "dormice.cli", child.role],
-            env={**os.environ, **settings.environment(), LIFELINE: str(lifeline)},
+            env={**os.environ, **settings.environment(), lifeline.VARIABLE: str(pipe)},
             stdin=subprocess.DEVNULL,
-            pass_fds=(lifeline,),
+            pass_fds=(pipe,),
             start_new_session=True,
         )
     except OSError as error:

@@ -689,7 +689,9 @@ class World:
             executions=self.executions,
             machines=self.machines,
             terminals=NoTerminals(),
-            key_tokens=KeyTokens(Tokens(sign=lambda text: sha256(text).hexdigest(), clock=SystemClock())),
+            key_tokens=KeyTokens(
+                Tokens(sign=lambda text: sha256(text).hexdigest(), clock=SystemClock()), self.keys.is_valid
+            ),
             snapshots=FakeSnapshots(),
             autoresizing=self.autoresizing,
             log_tokens=self.log_tokens,

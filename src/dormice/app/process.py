@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from dormice import lifeline
 from dormice.config import SettingsError
 from dormice.node.runtime import RuntimeFailure
 from dormice.store.interface import StoreUnavailable
-from dormice.supervisor import LIFELINE
 
 GARBAGE_OBJECTS = 50_000
 """How many new objects before the collector looks for cycles among them: a request makes hundreds, and no cycle."""
@@ -48,9 +47,7 @@ def on_stop(act: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, act)
-    lifeline = os.environ.pop(LIFELINE, None)
-    if lifeline is not None:
-        fd = int(lifeline)
+    if (fd := lifeline.take()) is not None:
 
         def gone() -> None:
             loop.remove_reader(fd)

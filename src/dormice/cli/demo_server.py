@@ -18,10 +18,10 @@ from types import FrameType
 from typing import NamedTuple
 from urllib.request import ProxyHandler, build_opener
 
+from dormice import lifeline
 from dormice.client import Dormice
 from dormice.client.socket_transport import SocketTransport
 from dormice.node import image_use
-from dormice.supervisor import LIFELINE
 
 READY_WITHIN = 60.0
 STOPPED_WITHIN = 30.0
@@ -95,20 +95,20 @@ def demo_server(*, image_dir: Path, driver: str) -> Iterator[DemoServer]:
 
 def _start(ends: ExitStack, log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Start `dormice up`. If this process is killed, the pipe ends and the server with it."""
-    lifeline, holder = os.pipe()
+    pipe, holder = os.pipe()
     ends.callback(os.close, holder)
     with log.open("wb") as log_file:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "dormice.cli", "up"],
-            env={**environment, LIFELINE: str(lifeline)},
+            env={**environment, lifeline.VARIABLE: str(pipe)},
             stdin=subprocess.DEVNULL,
             stdout=log_file,
             stderr=log_file,
-            pass_fds=(lifeline,),
+            pass_fds=(pipe,),
             start_new_session=True,  # Ctrl-C is for the demo, which then stops the server in good order
         )
     ends.callback(_stop, child)
-    os.close(lifeline)
+    os.close(pipe)
     return child
 
 

@@ -15,9 +15,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dormice import lifeline
 from dormice.cli.commands import Parser
 from dormice.cli.connect import server_options
-from dormice.supervisor import LIFELINE
 
 if TYPE_CHECKING:
     from dormice.workflows import Worker
@@ -124,12 +124,12 @@ def _found(module_name: str, name: str) -> Any:
 def _reloading(words: list[str]) -> int:
     """Keep a worker in a process of its own, and start it again when a file changes. If this process is killed, the pipe ends and the worker with it."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    lifeline, _ = os.pipe()
-    environment = {**os.environ, LIFELINE: str(lifeline)}
+    pipe, _ = os.pipe()
+    environment = {**os.environ, lifeline.VARIABLE: str(pipe)}
     command = [sys.executable, "-P", "-m", "dormice.cli", *words]
     while True:
         seen = dict(_files(Path.cwd()))
-        child = subprocess.Popen(command, env=environment, pass_fds=(lifeline,), process_group=0)
+        child = subprocess.Popen(command, env=environment, pass_fds=(pipe,), process_group=0)
         try:
             while dict(_files(Path.cwd())) == seen:
                 time.sleep(LOOK_SECONDS)
@@ -142,14 +142,13 @@ def _reloading(words: list[str]) -> int:
 
 def _end_with_parent() -> None:
     """As SIGTERM does, end this worker when the process is gone that starts it again."""
-    lifeline = os.environ.pop(LIFELINE, None)
-    if lifeline is not None:
-        os.set_inheritable(int(lifeline), False)
-        threading.Thread(target=_follow, args=(int(lifeline),), name="lifeline", daemon=True).start()
+    if (pipe := lifeline.take()) is not None:
+        os.set_inheritable(pipe, False)
+        threading.Thread(target=_follow, args=(pipe,), name="lifeline", daemon=True).start()
 
 
-def _follow(lifeline: int) -> None:
-    os.read(lifeline, 1)
+def _follow(pipe: int) -> None:
+    os.read(pipe, 1)
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -87,6 +87,8 @@ TRANSITIONS: Mapping[Phase, Mapping[MachineEvent, Phase]] = {
     _P.DESTROYING: {_E.DESTROYED: _P.DESTROYED},
     _P.DESTROYED: {},
 }
+GOING = frozenset({Phase.DESTROYING, Phase.DESTROYED})
+"""Those of a machine that is deleted, or is being."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from dormice.domain.errors import Invalid, Unavailable
 from dormice.domain.execution import ErrorCode, Stream
 from dormice.domain.ids import execution_bytes
-from dormice.domain.machine import Phase
+from dormice.domain.machine import GOING
 from dormice.engine import outcomes
 from dormice.engine.board import LiveMachine
 from dormice.engine.stdin import CREDIT_BYTES
@@ -26,8 +26,6 @@ _PIECE_BYTES = 65_536
 _ORDER_BYTES = 1 << 20
 """What an order may hold: one frame to the guest carries it, with the machine's own environment."""
 _EXITED, _SIGNALLED = 1, 2
-
-_GONE = frozenset({Phase.DESTROYING, Phase.DESTROYED})
 
 Report = wire.ExecutionStarted | wire.Output | wire.Exited | wire.Refused | wire.StdinWritten
 Send = Callable[[wire.ToNode], object]
@@ -165,7 +163,7 @@ class Channel:
     @property
     def deleted(self) -> bool:
         """Whether its machine is deleted, or is being."""
-        return self._live.machine.phase in _GONE
+        return self._live.machine.phase in GOING
 
     def close(self) -> None:
         """Kill whatever is left of the process and its children; nothing more can be read. May be repeated."""

@@ -8,7 +8,7 @@ from uuid import UUID
 from dormice.domain.errors import Conflict, NotFound, RateLimited, Unavailable
 from dormice.domain.ids import canonical_machine_id, execution_of
 from dormice.domain.limits import Limits
-from dormice.domain.machine import Phase
+from dormice.domain.machine import GOING, Phase
 from dormice.engine.board import Board, LiveMachine
 from dormice.engine.channel import Channel, ChannelOrder, Report
 from dormice.engine.clock import Clock, new_execution_id
@@ -91,7 +91,7 @@ class Channels:
     async def wake(self, live: LiveMachine) -> None:
         """Begin to wake a machine, if it can be woken and is not awake. To be run in a task that nobody cancels."""
         async with live.lock:
-            if not live.awake and live.machine.phase not in (Phase.FAILED, Phase.DESTROYING, Phase.DESTROYED):
+            if not live.awake and live.machine.phase not in {Phase.FAILED, *GOING}:
                 await self._lifecycle.wake(live, Guard(None, None))
 
     def of(self, machine_id: str) -> list[str]:

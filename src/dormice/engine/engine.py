@@ -127,8 +127,8 @@ class Engine:
         )
         self.files = files = Files(channels=channels, home=defaults.cwd, stall_ms=limits.file_stall_ms)
         tokens = Tokens(sign=fingerprint, clock=clock)
-        self.key_tokens = KeyTokens(tokens)
         self.keys = Keys(store=store.keys, clock=clock, limits=limits)
+        self.key_tokens = KeyTokens(tokens, self.keys.is_valid)
         self.artifacts = Artifacts(store=store.artifacts, contents=contents, hints=hints, clock=clock)
         self._collector = (
             None
@@ -230,7 +230,6 @@ class Engine:
             board=board,
             channels=channels,
             connections=PortConnections(channels, limits),
-            keys=self.keys,
             links=self.key_tokens,
             feed=feed,
             in_flight=in_flight,

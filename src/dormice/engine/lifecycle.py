@@ -13,7 +13,7 @@ from dormice.crash_points import CrashPoint, reached, reached_once_sent
 from dormice.domain.errors import Conflict, Unavailable
 from dormice.domain.execution import Execution, Outcome
 from dormice.domain.limits import Limits
-from dormice.domain.machine import DesiredState, Machine, MachineEvent, Phase, ResizeState
+from dormice.domain.machine import GOING, DesiredState, Machine, MachineEvent, Phase, ResizeState
 from dormice.engine import outcomes
 from dormice.engine.board import Board, LiveMachine
 from dormice.engine.clock import Clock, new_boot_id
@@ -34,7 +34,6 @@ from dormice.store.interface import (
 )
 
 STEADY = "DesiredStateReached"
-_GOING = (Phase.DESTROYING, Phase.DESTROYED)
 _STARTABLE = frozenset({Phase.ACCEPTED, Phase.PLACEMENT_PENDING, Phase.SLEEPING, Phase.FAILED})
 _UNSTARTED = frozenset({Phase.ACCEPTED, Phase.PLACEMENT_PENDING})
 
@@ -94,7 +93,7 @@ class Lifecycle:
         """Start the machine if it is not up or on its way."""
         machine = live.machine
         _match(machine, guard)
-        if machine.phase in _GOING:
+        if machine.phase in GOING:
             raise illegal(machine, DesiredState.RUNNING)
         if machine.phase is Phase.STOPPING:
             return await self._advance(live, None, MachineChange(desired_state=DesiredState.RUNNING), guard.claim)
@@ -159,7 +158,7 @@ class Lifecycle:
         """Stop the machine; executions that wait for it or run on it end."""
         machine = live.machine
         _match(machine, guard)
-        if machine.phase is Phase.FAILED or machine.phase in _GOING:
+        if machine.phase is Phase.FAILED or machine.phase in GOING:
             raise illegal(machine, DesiredState.SLEEPING)
         if machine.phase is Phase.SLEEPING:
             return machine
@@ -226,7 +225,7 @@ class Lifecycle:
         """Change what the machine is promised."""
         machine = live.machine
         _match(machine, guard)
-        if machine.phase in _GOING:
+        if machine.phase in GOING:
             raise illegal(machine)
         if patch == MachinePatch():
             return machine

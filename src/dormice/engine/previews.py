@@ -20,7 +20,6 @@ from dormice.engine.clock import Clock, new_preview_id
 from dormice.engine.feed import Feed
 from dormice.engine.idempotency import InFlight, reused
 from dormice.engine.key_tokens import KeyToken, KeyTokens
-from dormice.engine.keys import Keys
 from dormice.engine.orders import Caller, Idempotency, PreviewOrder
 from dormice.engine.port_connections import Place, PortConnections
 from dormice.engine.tasks import Tasks
@@ -50,7 +49,6 @@ class Previews:
         board: Board,
         channels: Channels,
         connections: PortConnections,
-        keys: Keys,
         links: KeyTokens,
         feed: Feed,
         in_flight: InFlight,
@@ -63,7 +61,6 @@ class Previews:
         self._board = board
         self._channels = channels
         self._connections = connections
-        self._keys = keys
         self._links = links
         self._feed = feed
         self._in_flight = in_flight
@@ -203,9 +200,8 @@ class Previews:
     async def letting_in(self, preview: Preview, tokens: Sequence[str]) -> KeyToken | None:
         """Return what the one of these tokens says that lets in; None if none does. One whose key is revoked does not."""
         for token in tokens:
-            read = self._links.read(_LINK, preview.id, token)
-            if read is not None and await self._keys.is_valid(read.key_id):
-                return read
+            if (said := await self._links.valid(_LINK, preview.id, token)) is not None:
+                return said
         return None
 
     def opening(self, preview: Preview, callers: Sequence[Caller]) -> Caller:

@@ -114,9 +114,8 @@ class Reaper:
 
     def _condemn(self, live: LiveMachine, execution: Execution) -> None:
         """Have the machine of an overdue execution ended. Its end is recorded when the node says so."""
-        machine_id = live.machine.id
-        words, fields = "machine %s is ended: execution %s is overdue", {"machine_id": machine_id}
-        log.error(words, machine_id, execution.id, extra={**fields, "execution_id": execution.id})
+        fields = {"machine_id": live.machine.id, "execution_id": execution.id}
+        log.error("machine %s is ended: execution %s is overdue", *fields.values(), extra=fields)
         live.condemned = f"it did not end {execution.id}, whose timeout or cancel was over"
         self._lifecycle.send_stop(live.machine, grace_ms=0)
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from dormice.crash_points import CrashPoint, reached
 from dormice.domain.errors import Conflict, NotFound
 from dormice.domain.limits import Limits
-from dormice.domain.machine import Machine, Phase
+from dormice.domain.machine import GOING, Machine
 from dormice.domain.snapshot import Snapshot, SnapshotEvent, SnapshotState
 from dormice.engine.board import Board
 from dormice.engine.clock import Clock, new_snapshot_id
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 COPY_WAIT_MS = 10_000
 """How long an answer waits for a copy at least: what the caller does to the machine afterwards should not be in it."""
 _UNDER_WAY = (SnapshotState.CREATING, SnapshotState.DELETING)
-_GOING = (Phase.DESTROYING, Phase.DESTROYED)
 Report = wire.SnapshotTaken | wire.SnapshotFailed | wire.SnapshotDeleted
 
 
@@ -74,12 +73,12 @@ class Snapshots:
 
     async def _create(self, caller: Caller, machine: Machine, name: str, claim: IdempotencyClaim | None) -> Snapshot:
         try:
-            if machine.phase in _GOING or machine.boot_id is None or not machine.copied:
+            if machine.phase in GOING or machine.boot_id is None or not machine.copied:
                 if (earlier := await self._in_flight.recall(claim)) is not None:
                     return await self.get(caller, earlier)
                 raise Conflict(
                     f"the machine is {machine.phase.value} and has no disk to copy",
-                    retryable=machine.phase not in _GOING,
+                    retryable=machine.phase not in GOING,
                     details={"current_observed_state": machine.phase.value},
                 )
             made = await self._store.create(self._new(machine, name), claim)

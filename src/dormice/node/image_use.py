@@ -20,6 +20,8 @@ from pathlib import Path
 
 import msgspec
 
+from dormice.node import copies
+
 _USERS = ".users"
 
 
@@ -42,10 +44,8 @@ def held(images_dir: Path, user: Path) -> Iterator[None]:
         entry = msgspec.json.encode(_User(str(user), user.stat().st_dev))
         if not file.exists() or file.read_bytes() != entry:
             new = file.with_name(f"{file.name}.{os.getpid()}")
-            with new.open("wb") as opened:
-                opened.write(entry)
-                opened.flush()
-                os.fsync(opened.fileno())
+            new.write_bytes(entry)
+            copies.sync(new)
             new.rename(file)
             for gone in outdated(images_dir):
                 gone.unlink(missing_ok=True)

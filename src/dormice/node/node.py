@@ -17,7 +17,6 @@ from uuid import UUID
 
 from dormice.crash_points import CrashPoint, reached, reached_once_sent
 from dormice.domain.egress import Egress
-from dormice.node.copy_turns import CopyTurns
 from dormice.node.gauge import LOOK_EVERY_SECONDS, Gauge
 from dormice.node.guest_link import GuestLink, attach
 from dormice.node.patience import FIRST_BACKOFF_SECONDS, LAST_BACKOFF_SECONDS, surely, within
@@ -25,11 +24,14 @@ from dormice.node.runtime import MachineSpec, Running, Runtime, RuntimeFailure
 from dormice.node.server_connection import ServerConnection
 from dormice.protocol import guest
 from dormice.protocol import node as wire
+from dormice.turns import Turns
 
 log = logging.getLogger(__name__)
 
 LOOK_AGAIN_SECONDS = 0.1
 """For a server that is not there yet: it is on this host, and to look costs next to nothing."""
+COPIES_AT_ONCE = 2
+"""One would have an organization's large disk keep the others waiting; more take the host's disk from those who work."""
 STOP_MARGIN_SECONDS = 20.0
 """How long after its grace a guest may take to sync before it is killed."""
 POWEROFF_SECONDS = 2.0
@@ -93,7 +95,7 @@ class Node:
         self._images = images
         self._group = group
         self._gauge = Gauge(runtime)
-        self._copies = CopyTurns()
+        self._copies = Turns(COPIES_AT_ONCE)
         self._untold: list[wire.MachineUsed] = []
         self._machines: dict[str, _Machine] = {}
         self._server: ServerConnection | None = None

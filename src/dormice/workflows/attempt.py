@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from concurrent.futures import Executor
 from enum import Enum, auto
 
 from dormice.workflows import documents
+from dormice.workflows.backoff import spread
 from dormice.workflows.commands import Begun, Commands
 from dormice.workflows.context import Context
 from dormice.workflows.definition import Workflow
@@ -127,7 +127,7 @@ class Attempt:
         if Begun.GONE in begun:
             return None
         if Begun.WAITED_FOR not in begun and Begun.PUT_OFF in begun:
-            pause_ms = round(_PUT_OFF_MS * (0.5 + random.random() / 2))  # noqa: S311 - spreads load
+            pause_ms = round(spread(_PUT_OFF_MS))
             return Abandoned(run_id=self.run_id, fence=self.fence, pause_ms=pause_ms)
         if report.children or report.waits:
             return report

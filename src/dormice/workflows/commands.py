@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Sequence
 from enum import Enum, auto
 
+from dormice.workflows.backoff import Backoff
 from dormice.workflows.link import LinkFailed
 from dormice.workflows.messages import Command, StepDone
-from dormice.workflows.reporter import FIRST_PAUSE, LONGEST_PAUSE, Reporter
+from dormice.workflows.reporter import Reporter
 
 log = logging.getLogger("dormice.workflows")
 
@@ -50,7 +50,7 @@ class Commands:
 
     async def _begin(self, command: Command) -> Begun:
         command.fence = self._fence
-        refusals, pause = 0, FIRST_PAUSE
+        refusals, backoff = 0, Backoff()
         while True:
             try:
                 async with self._room:
@@ -68,8 +68,7 @@ class Commands:
             # A run that waits for another command takes no place: for this one it may be asked on.
             if refusals >= MOST_REFUSALS and not self._waited_for:
                 return Begun.PUT_OFF
-            await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - spreads load
-            pause = min(pause * 2, LONGEST_PAUSE)
+            await backoff.pause()
 
     async def _failed(self, command: Command, failure: LinkFailed) -> Begun:
         error = {"message": f"it could not be begun: {failure}"}

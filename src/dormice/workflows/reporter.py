@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from dataclasses import dataclass
 
 import msgspec
 from msgspec import structs
 
 from dormice.workflows import messages
+from dormice.workflows.backoff import Backoff
 from dormice.workflows.lease import Lease
 from dormice.workflows.link import Link, LinkFailed
 from dormice.workflows.messages import Answer, Command, Report
@@ -24,8 +24,6 @@ MOST_ITEMS = 1_000
 BATCH_BYTES = 8 << 20
 """A batch ends with the report that takes it beyond this."""
 ANSWER_SECONDS = 30.0
-FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 2.0
 _REFUSED = frozenset({400, 413, 422})
 """Sent again, it would be refused again."""
 
@@ -104,7 +102,7 @@ class Reporter:
         return batch
 
     async def _answered(self, batch: list[_Item]) -> tuple[bool, list[Answer]]:
-        pause = FIRST_PAUSE
+        backoff = Backoff()
         while True:
             try:
                 return await self._send(batch)
@@ -112,8 +110,7 @@ class Reporter:
                 if failure.status in _REFUSED:
                     return await self._one_by_one(batch, failure)
                 log.log(failure.level, "nothing could be reported, and is reported again: %s", failure)
-            await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - spreads load
-            pause = min(pause * 2, LONGEST_PAUSE)
+            await backoff.pause()
 
     async def _send(self, batch: list[_Item]) -> tuple[bool, list[Answer]]:
         items = b",".join([item.document for item in batch])

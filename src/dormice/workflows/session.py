@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 
@@ -12,6 +11,7 @@ import msgspec
 
 from dormice.workflows import documents, messages
 from dormice.workflows.attempt import Attempt, Stop
+from dormice.workflows.backoff import Backoff
 from dormice.workflows.definition import Workflow
 from dormice.workflows.lease import Lease
 from dormice.workflows.link import Link, LinkFailed
@@ -32,8 +32,6 @@ from dormice.workflows.steps import Retry
 
 log = logging.getLogger("dormice.workflows")
 
-FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 2.0
 SILENCE_SECONDS = 30.0
 """How long nothing may come before a connection counts as dead; the server says something far more often."""
 _REFUSED = frozenset({400, 404, 409, 413, 422})
@@ -75,7 +73,7 @@ class Session:
 
     async def connect(self) -> None:
         """Be connected, for ever."""
-        pause = FIRST_PAUSE
+        backoff = Backoff()
         while True:
             try:
                 began = asyncio.get_running_loop().time()
@@ -86,9 +84,8 @@ class Session:
             except msgspec.MsgspecError as error:
                 log.error("what came from %s is not what it should be: %s", self._link.base_url, error)  # noqa: TRY400 - no fault of ours
             if self._connected_at >= began:
-                pause = FIRST_PAUSE
-            await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - spreads load
-            pause = min(pause * 2, LONGEST_PAUSE)
+                backoff.reset()
+            await backoff.pause()
 
     async def report(self) -> None:
         """Report, for ever; a server that does not know the worker any more has given its runs to others."""

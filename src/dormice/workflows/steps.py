@@ -6,12 +6,12 @@ import asyncio
 import contextvars
 import inspect
 import math
-import random
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
+from dormice.workflows.backoff import spread
 from dormice.workflows.errors import NonRetryable
 
 
@@ -35,8 +35,7 @@ class Retry:
 
     def pause(self, failures: int) -> float:
         """The pause after so many failures: from half of it on at random."""
-        longest = min(self.first_pause * self.factor ** (failures - 1), self.longest_pause)
-        return longest * (0.5 + random.random() / 2)  # noqa: S311 - spreads load, guards nothing
+        return spread(min(self.first_pause * self.factor ** (failures - 1), self.longest_pause))
 
 
 async def run(function: Callable[..., Any], arguments: tuple[Any, ...], retry: Retry, threads: Executor) -> Any:

@@ -96,8 +96,8 @@ class ArtifactRoutes:
         if not token:
             raise InvalidRequest([Fault("token is required: it stands in download_url", "query.token")])
         artifact_id = call.path["artifact_id"]
-        made = self._services.key_tokens.read(_PURPOSE, artifact_id, token)
-        if made is None or not await self._services.keys.is_valid(made.key_id):
+        made = await self._services.key_tokens.valid(_PURPOSE, artifact_id, token)
+        if made is None:
             raise NotFound(
                 "the download URL is none of ours, or no longer good: ask for the artifact again for a new one"
             )

@@ -91,8 +91,8 @@ class TerminalStream:
         """Return the terminal, and the key that lets in: empty where none is needed."""
         machine_id, terminal_id = call.path["machine_id"], call.path["terminal_id"]
         token = call.query.get("token")
-        made = self._tokens.read(PURPOSE, terminal_id, token) if token else None
-        if made is not None and await self._keys.is_valid(made.key_id):
+        made = await self._tokens.valid(PURPOSE, terminal_id, token) if token else None
+        if made is not None:
             return await self._find(call), made.key_id
         if not any(name in call.headers for name in (b"authorization", b"x-api-key")):
             if self._by_id:

@@ -48,6 +48,14 @@ def page_size(call: Call, default: int) -> int:
     return min(call.integer("limit", default=0) or default, call.limits.page_max)
 
 
+def entries(call: Call, default: int) -> int:
+    """Return how many entries a page of ours may have: absent is the default, above page_max is page_max. Raises Invalid."""
+    given = call.integer("limit", default=default)
+    if given == 0:
+        raise bad(f"limit must be from 1 to {call.limits.page_max}", "query.limit")
+    return min(given, call.limits.page_max)
+
+
 def offset(call: Call) -> int:
     """Return how many items are left out. Raises Invalid."""
     return call.integer("offset", default=0, maximum=MOST_OFFSET)

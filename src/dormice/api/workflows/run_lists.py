@@ -162,9 +162,7 @@ class RunListRoutes:
         return json_reply(await self._found(call, project, which))
 
     async def _found(self, call: Call, project: Project, which: RunFilter) -> ExecutionPage:
-        if call.integer("limit", default=_PAGE) == 0:
-            raise bad(f"limit must be from 1 to {call.limits.page_max}", "query.limit")
-        limit = parameters.page_size(call, _PAGE)
+        limit = parameters.entries(call, _PAGE)
         found = await self._lists.page(project, which, before=list_cursor(call), limit=limit)
         cursor = None if found.before is None else f"b{found.before}"
         return ExecutionPage(executions=[summary(run) for run in found.runs], next_cursor=cursor)

@@ -62,9 +62,8 @@ class Commands:
         self, caller: Caller, run: Run, attempt: Attempt, step_key: str, machine_id: str, order: ExecutionOrder
     ) -> None:
         """Have a command run as a step of a run, which waits for its end. In a task that nobody cancels."""
-        if run.closed or not attempt.holds(
-            run
-        ):  # that counts first: a worker whose run is over does not wait for the machine
+        # This counts first: a worker whose run is over does not wait for the machine.
+        if run.closed or not attempt.holds(run):
             raise cannot_wait(Refused(run=run))
 
         async def commit(new: NewExecution) -> Execution | None:

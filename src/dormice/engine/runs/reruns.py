@@ -63,14 +63,12 @@ class Reruns:
 
     async def _rerun(self, project: Project, source: Run, order: RerunOrder, claim: IdempotencyClaim | None) -> Run:
         try:
-            try:
-                new = await self._new(project, source, order)
-            except (NotFound, Invalid, Conflict):  # as it is now; what the key has made before counts
-                run_id = await self._in_flight.recall(claim)
-                if run_id is None:
-                    raise
-                return await self._runs.get(project, run_id)
+            new = await self._new(project, source, order)
             made = await self._store.rerun(source, new, order.from_step, claim)
+        except (NotFound, Invalid, Conflict):
+            if (earlier := await self._in_flight.recall(claim)) is not None:
+                return await self._runs.get(project, earlier)
+            raise
         finally:
             self._in_flight.settle(claim)
         match made:

@@ -60,18 +60,16 @@ class Runs:
 
     async def _submit(self, project: Project, submission: Submission, claim: IdempotencyClaim | None) -> list[Run]:
         try:
-            try:
-                news = await self.new_runs(project, submission)
-            except (NotFound, Invalid, Conflict):  # as it is now; what the key has made before counts
-                ids = await self._in_flight.recall(claim)
-                if ids is None:
-                    raise
-                return await self._made_before(project, ids)
+            news = await self.new_runs(project, submission)
             wait = None
             if submission.wait and submission.parent_id is not None and submission.step_key is not None:
                 kind = WaitKind.BATCH if submission.batch else WaitKind.RUN
                 wait = ParentWait(run_id=submission.parent_id, step_key=submission.step_key, kind=kind)
             made = await self._store.submit(news, wait, claim)
+        except (NotFound, Invalid, Conflict):
+            if (earlier := await self._in_flight.recall(claim)) is not None:
+                return await self._made_before(project, earlier)
+            raise
         finally:
             self._in_flight.settle(claim)
         match made:

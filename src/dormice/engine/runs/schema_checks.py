@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Never, ParamSpec, TypeVar
 
@@ -22,6 +22,7 @@ from dormice.domain.run import Json
 from dormice.engine.runs import schema_cost
 from dormice.engine.runs.schema_program import LENGTH, QUESTION, TOO_LONG, YES
 from dormice.engine.runs.schemas import UNTOLD, fits, problem
+from dormice.turns import Turns
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,12 +55,10 @@ class SchemaChecks:
         self._spent = 0.0
         """Seconds of this turn of the loop."""
         self._pausing = asyncio.Lock()
-        self._free = asyncio.Semaphore(PROCESSES)
+        self._turns = Turns(PROCESSES)
         self._all: set[Process] = set()
         self._idle: list[Process] = []
         self._stopped = False
-        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
-        """By organization, with how many hold or want it."""
 
     def fits_at_once(self, schema: Json, document: Json) -> bool:
         """Whether it is seen at once that a document fits; False says nothing."""
@@ -115,7 +114,7 @@ class SchemaChecks:
 
     async def _ask(self, organization_id: str, schema: Json, document: Json) -> str | None:
         milliseconds = self.milliseconds * (1 + (len(schema) + len(document)) // _MIB)
-        async with self._turn(organization_id), self._free:
+        async with self._turns.turn(organization_id):
             process = await self._process()
             try:
                 async with asyncio.timeout(_PATIENCE * milliseconds / 1000):
@@ -155,20 +154,6 @@ class SchemaChecks:
             raise Unavailable(f"no process can be started to compare with a schema: {error}") from error
         self._all.add(process)
         return process
-
-    @contextlib.asynccontextmanager
-    async def _turn(self, organization_id: str) -> AsyncGenerator[None]:
-        lock, wanted = self._turns.get(organization_id) or (asyncio.Lock(), 0)
-        self._turns[organization_id] = lock, wanted + 1
-        try:
-            async with lock:
-                yield
-        finally:
-            _, wanted = self._turns[organization_id]
-            if wanted == 1:
-                del self._turns[organization_id]
-            else:
-                self._turns[organization_id] = lock, wanted - 1
 
 
 async def _answer(process: Process, milliseconds: int, schema: Json, document: Json) -> str | None:

@@ -33,11 +33,12 @@ def main() -> None:
         milliseconds, schema_bytes, document_bytes = QUESTION.unpack(head)
         schema, document = asked.read(schema_bytes), asked.read(document_bytes)
         signal.setitimer(signal.ITIMER_PROF, milliseconds / 1000)
-        good = fits(schema, document) if document else problem(schema) is None
+        said = None if document else problem(schema)
+        good = fits(schema, document) if document else said is None
         answers.write(YES if good else NO)
         answers.flush()
         if not good:
-            text = (misfit(schema, document) if document else problem(schema) or "").encode(errors="replace")
+            text = (said or misfit(schema, document)).encode(errors="replace")
             answers.write(LENGTH.pack(len(text)) + text)
             answers.flush()
         signal.setitimer(signal.ITIMER_PROF, 0)

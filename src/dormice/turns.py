@@ -1,4 +1,4 @@
-"""Whose disk is copied next: few at once, one of each organization, and one organization's after another's."""
+"""Whose work is done next, where it takes long: few at once, one of each organization, and one organization's after another's."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-AT_ONCE = 2
-"""One would have an organization's large disk keep the others waiting; more take the host's disk from those who work."""
 
-
-class CopyTurns:
+class Turns:
     """Within an organization, first in first out."""
 
-    def __init__(self, at_once: int = AT_ONCE) -> None:
+    def __init__(self, at_once: int) -> None:
         self._room = at_once
-        self._copying: set[str] = set()
-        """Organizations of which a disk is being copied."""
+        self._working: set[str] = set()
+        """Organizations whose turn it is."""
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     @asynccontextmanager
@@ -39,7 +36,7 @@ class CopyTurns:
 
     def _begin(self) -> None:
         """Give what turns there are."""
-        for organization_id in [one for one in self._waiting if one not in self._copying]:
+        for organization_id in [one for one in self._waiting if one not in self._working]:
             if not self._room:
                 return
             queue = self._waiting[organization_id]
@@ -47,7 +44,7 @@ class CopyTurns:
                 if not turn.done():  # it was not given up
                     turn.set_result(None)
                     self._room -= 1
-                    self._copying.add(organization_id)
+                    self._working.add(organization_id)
                     break
             self._waiting.move_to_end(organization_id)
             if not queue:
@@ -55,5 +52,5 @@ class CopyTurns:
 
     def _end(self, organization_id: str) -> None:
         self._room += 1
-        self._copying.remove(organization_id)
+        self._working.remove(organization_id)
         self._begin()

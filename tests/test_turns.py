@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from dormice.turns import Turns
 from tests.wait import wait_until_async
-
-from dormice.node.copy_turns import CopyTurns
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -22,7 +21,7 @@ class Copies:
 
     def __init__(self, group: asyncio.TaskGroup) -> None:
         self._group = group
-        self._turns = CopyTurns(2)
+        self._turns = Turns(2)
         self.begun: list[str] = []
         self._ends: dict[str, asyncio.Event] = {}
 
@@ -80,7 +79,7 @@ async def test_a_copy_that_is_given_up_keeps_nobody_waiting() -> None:
 
 
 async def test_a_turn_that_comes_as_it_is_given_up_passes_on() -> None:
-    turns = CopyTurns(1)
+    turns = Turns(1)
     async with asyncio.TaskGroup() as group:
         entered: list[str] = []
 
